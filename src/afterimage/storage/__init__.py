@@ -1,0 +1,87 @@
+"""The store under LLM conversation datasets: JSONL files and DuckDB behind one API.
+
+What is named here is imported when it is first used, so that the JSONL storage alone loads neither
+DuckDB nor Arrow nor SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from afterimage.storage._version import __version__
+
+if TYPE_CHECKING:
+    from afterimage.storage.base import BaseStorage
+    from afterimage.storage.errors import (
+        CorruptRecordError,
+        DatabaseError,
+        InvalidQueryError,
+        InvalidRecordError,
+        LockTimeoutError,
+        MissingFileError,
+        SchemaMismatchError,
+        StorageError,
+        UnknownFieldError,
+        UnsupportedURLError,
+    )
+    from afterimage.storage.jsonl_storage import JSONLStorage
+    from afterimage.storage.models import (
+        Conversation,
+        ConversationEntry,
+        ConversationWithContext,
+        Document,
+        EvaluatedConversationWithContext,
+        EvaluationEntrySchema,
+        EvaluationSchema,
+        GradeSchema,
+        PersonaEntry,
+        Role,
+    )
+    from afterimage.storage.sql_storage import SQLStorage
+
+__all__ = [
+    "BaseStorage",
+    "Conversation",
+    "ConversationEntry",
+    "ConversationWithContext",
+    "CorruptRecordError",
+    "DatabaseError",
+    "Document",
+    "EvaluatedConversationWithContext",
+    "EvaluationEntrySchema",
+    "EvaluationSchema",
+    "GradeSchema",
+    "InvalidQueryError",
+    "InvalidRecordError",
+    "JSONLStorage",
+    "LockTimeoutError",
+    "MissingFileError",
+    "PersonaEntry",
+    "Role",
+    "SQLStorage",
+    "SchemaMismatchError",
+    "StorageError",
+    "UnknownFieldError",
+    "UnsupportedURLError",
+    "__version__",
+]
+
+_MODULES = {
+    "BaseStorage": "base",
+    "JSONLStorage": "jsonl_storage",
+    "SQLStorage": "sql_storage",
+    **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'models')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,262 @@
+"""Records to Arrow record batches and back, a column at a time.
+
+The invariant: `to_objects(to_batch(table, rows_of(table, records)))` gives every record as a JSON
+object again, whatever its class; the schema is the declared one of `schema.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from afterimage.storage.errors import InvalidRecordError
+from afterimage.storage.fields import FieldType, Json, List, RecordTable, Struct, Text
+from afterimage.storage.records import (
+    as_declared,
+    exact_view,
+    overlay,
+    readable,
+    restore,
+    to_object,
+)
+from afterimage.storage.schema import arrow_schema, arrow_type
+
+__all__ = ["Rows", "rows_of", "rows_of_objects", "to_batch", "to_objects", "without_extra"]
+
+_REFUSALS = (
+    pa.ArrowException,
+    PydanticSerializationError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+
+
+class Rows(NamedTuple):
+    """Records on their way into Arrow.
+
+    Attributes:
+        declared: the declared fields of each record.
+        extra: what those do not know of it, as JSON text; None where they know all.
+    """
+
+    declared: list[dict[str, Any]]
+    extra: list[bytes | None]
+
+
+def rows_of(table: RecordTable, records: Sequence[Any]) -> Rows:
+    """The rows of models.
+
+    Raises:
+        InvalidRecordError: one of them cannot be stored; the message says which.
+    """
+    rows = Rows([], [])
+    absent: dict[type[BaseModel], bytes | None] = {}
+    for at, record in enumerate(records):
+        view = exact_view(record) if isinstance(record, BaseModel) else None
+        if view is None:
+            declared, extra = _long_way(table, record, at)
+        else:
+            declared, kind = view, type(record)
+            if kind not in absent:
+                absent[kind] = _extra(overlay(table.record, view))
+            extra = absent[kind]
+        rows.declared.append(declared)
+        rows.extra.append(extra)
+    return rows
+
+
+def rows_of_objects(table: RecordTable, objects: Iterable[dict[str, Any]]) -> Rows:
+    """The rows of JSON objects; those that the declared fields do not cover are validated here.
+
+    Raises:
+        InvalidRecordError: one of them is no record of `table`.
+    """
+    rows = Rows([], [])
+    for record in objects:
+        if _covers(table.record, record):
+            rows.declared.append(record)
+            rows.extra.append(None)
+        else:
+            rows.declared.append(as_declared(table, record))
+            rows.extra.append(_extra(overlay(table.record, record)))
+    return rows
+
+
+def to_batch(table: RecordTable, rows: Rows) -> pa.RecordBatch:
+    """A record batch of the declared fields and `extra`.
+
+    Raises:
+        InvalidRecordError: a value is not of the declared type; the message says which record.
+    """
+    try:
+        return _to_batch(table, rows.declared, rows.extra)
+    except _REFUSALS as refusal:
+        # Let the model judge each record: it may turn values into the declared type, or it says
+        # what is wrong with which.
+        declared = []
+        for at, row in enumerate(rows.declared):
+            try:
+                declared.append(as_declared(table, from_json(to_json(row))))
+            except (InvalidRecordError, *_REFUSALS) as error:
+                raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+        try:
+            return _to_batch(table, declared, rows.extra)
+        except _REFUSALS:
+            raise InvalidRecordError(f"a record does not fit the schema: {refusal}") from None
+
+
+def to_objects(table: RecordTable, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The records of a batch as JSON objects, extras put back."""
+    objects = without_extra(table, batch)
+    extras = batch.column("extra")
+    if extras.null_count < len(extras):
+        for record, extra in zip(objects, extras.to_pylist(), strict=True):
+            if extra is not None:
+                restore(record, from_json(extra))
+    return objects
+
+
+def without_extra(table: RecordTable, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The records of a batch as JSON objects of the declared fields."""
+    return _structs(table.record.fields, [batch.column(name) for name in table.record.fields])
+
+
+def _to_batch(
+    table: RecordTable, declared: list[dict[str, Any]], extra: list[bytes | None]
+) -> pa.RecordBatch:
+    defaults = table.record.defaults
+    arrays = []
+    for name, kind in table.record.fields.items():
+        if name in defaults:
+            values = [row.get(name, defaults[name]) for row in declared]
+        else:
+            values = [row[name] for row in declared]
+        array = _array(kind, values)
+        _check(kind, array, nulls=name in table.record.nullable, parent_nulls=0)
+        arrays.append(array)
+    arrays.append(pa.array(extra, pa.large_string()))
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(table.stored))
+
+
+def _array(kind: FieldType, values: list[Any]) -> pa.Array:
+    match kind:
+        case Json():
+            return pa.array([_json_text(value) for value in values], pa.large_string())
+        case Struct(fields) if _holds_json(kind):
+            children = [
+                _array(of, [value[name] for value in values]) for name, of in fields.items()
+            ]
+            return pa.StructArray.from_arrays(children, fields=list(arrow_type(kind)))
+        case List(of) if _holds_json(of):
+            offsets = [0]
+            for value in values:
+                offsets.append(offsets[-1] + len(value))
+            items = _array(of, list(chain.from_iterable(values)))
+            return pa.LargeListArray.from_arrays(
+                pa.array(offsets, pa.int64()), items, type=arrow_type(kind)
+            )
+        case _:
+            return pa.array(values, arrow_type(kind))
+
+
+def _holds_json(kind: FieldType) -> bool:
+    match kind:
+        case Struct(fields):
+            return any(map(_holds_json, fields.values()))
+        case List(of):
+            return _holds_json(of)
+        case _:
+            return isinstance(kind, Json)
+
+
+def _json_text(value: Any) -> bytes:
+    if not isinstance(value, dict):
+        raise TypeError(f"metadata is an object, not {type(value).__name__}")
+    return readable(to_json(value))
+
+
+def _check(kind: FieldType, array: pa.Array, *, nulls: bool, parent_nulls: int) -> None:
+    """Raise where a value is null or not among the choices although it must be."""
+    if not nulls and array.null_count > parent_nulls:
+        raise TypeError("null where a value is required")
+    match kind:
+        case Text(choices) if choices:
+            allowed = pa.array([*choices, None], pa.large_string())
+            if not pc.all(pc.is_in(array, value_set=allowed)).as_py() and len(array):
+                raise TypeError(f"a value that is none of {', '.join(choices)}")
+        case Struct(fields):
+            # Flattened, a child is null where its parent is; else it has some empty value there.
+            for (name, of), child in zip(fields.items(), array.flatten(), strict=True):
+                _check(of, child, nulls=name in kind.nullable, parent_nulls=array.null_count)
+        case List(of):
+            _check(of, array.values, nulls=False, parent_nulls=0)
+
+
+def _covers(struct: Struct, record: Any) -> bool:
+    """Whether a JSON object has exactly the declared fields, at every depth."""
+    if not isinstance(record, dict) or record.keys() != struct.fields.keys():
+        return False
+    for name, kind in struct.fields.items():
+        value = record[name]
+        if isinstance(kind, Struct):
+            if value is not None and not _covers(kind, value):
+                return False
+        elif isinstance(kind, List) and isinstance(kind.of, Struct):
+            if not isinstance(value, list):
+                return False
+            of, names = kind.of, kind.of.fields.keys()
+            if any(isinstance(inner, Struct | List) for inner in of.fields.values()):
+                if not all(_covers(of, item) for item in value):
+                    return False
+            elif not all(isinstance(item, dict) and item.keys() == names for item in value):
+                return False
+    return True
+
+
+def _long_way(
+    table: RecordTable, record: BaseModel, at: int
+) -> tuple[dict[str, Any], bytes | None]:
+    try:
+        dumped = to_object(record)
+        return as_declared(table, dumped), _extra(overlay(table.record, dumped))
+    except InvalidRecordError as error:
+        raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+
+
+def _extra(node: Mapping[str, Any]) -> bytes | None:
+    return to_json(node) if node else None
+
+
+def _objects(kind: FieldType, array: pa.Array) -> list[Any]:
+    match kind:
+        case Json():
+            return [None if text is None else from_json(text) for text in array.to_pylist()]
+        case Struct(fields):
+            objects = _structs(fields, [array.field(at) for at in range(len(fields))])
+            if array.null_count:
+                return [
+                    record if valid else None
+                    for record, valid in zip(objects, array.is_valid().to_pylist(), strict=True)
+                ]
+            return objects
+        case List(of):
+            bounds = array.offsets.to_pylist()
+            start = bounds[0] if bounds else 0
+            items = _objects(of, array.values.slice(start, (bounds[-1] - start) if bounds else 0))
+            return [items[low - start : high - start] for low, high in pairwise(bounds)]
+        case _:
+            return array.to_pylist()  # type: ignore[no-any-return]
+
+
+def _structs(fields: Mapping[str, FieldType], arrays: Sequence[pa.Array]) -> list[dict[str, Any]]:
+    columns: Iterator[list[Any]] = map(_objects, fields.values(), arrays)
+    names = tuple(fields)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

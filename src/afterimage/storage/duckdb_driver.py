@@ -1,0 +1,284 @@
+"""The one module that touches the DuckDB driver, and that translates its exceptions.
+
+A database file is opened for each call and closed after it, as a process that has a file open for
+writing shuts out every other. So the DuckDB CLI, a notebook and a generator take turns, each
+waiting for its own no longer than `lock_timeout`. Inside one process all connections to a file
+share one database, a notebook's own `duckdb.connect(path)` among them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import duckdb_engine
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from afterimage.storage.errors import (
+    DatabaseError,
+    LockTimeoutError,
+    MissingFileError,
+    StorageError,
+    UnsupportedURLError,
+    shorten,
+)
+
+__all__ = [
+    "Database",
+    "execute_arrow",
+    "fetch_all",
+    "memory_database",
+    "open_database",
+    "registered",
+    "stream_arrow",
+    "translated",
+]
+
+# What the oldest DuckDB that we support can open; a newer one writes a newer format by default.
+_STORAGE_VERSION: Final = "v1.5.0"
+_LOCK_POLL_SECONDS: Final = (0.001, 0.02)
+
+_IS_LOCKED = re.compile(r"Could not set lock|Conflicting lock|being used by another process", re.I)
+_HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
+
+
+class Database:
+    """A DuckDB database: its SQLAlchemy engine, and the lock under which this process writes it.
+
+    Attributes:
+        name: the path as given, or `:memory:`; stands in messages.
+        engine: opens the database for each connection and closes it after.
+        write_lock: held by the one thread of this process that writes.
+    """
+
+    def __init__(self, name: str, engine: sa.Engine, write_lock: threading.RLock) -> None:
+        self.name = name
+        self.engine = engine
+        self.write_lock = write_lock
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection that sees one state of the database throughout."""
+        with translated(self.name), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A connection whose changes are all committed at the end, or none of them."""
+        with self.write_lock, translated(self.name), self.engine.begin() as connection:
+            yield connection
+
+
+def open_database(url: str, lock_timeout: float) -> Database:
+    """The database that `url` names; a file is created where there is none.
+
+    Args:
+        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`.
+        lock_timeout: seconds to wait while another process holds the file.
+
+    Raises:
+        UnsupportedURLError: the URL is of another dialect, or is none.
+        MissingFileError: the file's folder does not exist.
+        LockTimeoutError: another process held the file throughout.
+        DatabaseError: the file is no DuckDB database, or cannot be opened.
+    """
+    database = _parse_url(url)
+    if not database or database.startswith(":memory:"):
+        return memory_database(database or ":memory:")
+    path = Path(database)
+    _create_if_missing(path)
+
+    def connect() -> duckdb_engine.ConnectionWrapper:
+        return duckdb_engine.ConnectionWrapper(_open_file(path, lock_timeout))
+
+    with translated(database):
+        engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
+    return Database(database, engine, _write_lock(str(path.resolve())))
+
+
+def memory_database(name: str = ":memory:") -> Database:
+    """A database in memory that lives as long as the returned object."""
+    root = duckdb.connect(name)
+    owner = os.getpid()
+
+    def connect() -> duckdb_engine.ConnectionWrapper:
+        if os.getpid() != owner:
+            raise DatabaseError(
+                f"{name} is in the memory of process {owner}, and this is a fork of it. "
+                "Make a new storage here, or use a file."
+            )
+        return duckdb_engine.ConnectionWrapper(root.cursor())
+
+    with translated(name):
+        engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
+    return Database(name, engine, threading.RLock())
+
+
+def fetch_all(connection: sa.Connection, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+    """All rows of a statement; DuckDB 2.0 takes no other one while rows are left to fetch."""
+    return connection.execute(statement).all()
+
+
+def execute_arrow(connection: sa.Connection, statement: sa.Executable) -> pa.Table:
+    """The whole result of a statement."""
+    return stream_arrow(connection, statement).read_all()
+
+
+def stream_arrow(
+    connection: sa.Connection, statement: sa.Executable, rows: int = 2048
+) -> pa.RecordBatchReader:
+    """The result of a statement in record batches of about `rows` rows, as DuckDB makes them.
+
+    The connection can run nothing else until the reader is at its end.
+    """
+    compiled = statement.compile(  # type: ignore[attr-defined]
+        dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
+    )
+    parameters = [compiled.params[name] for name in compiled.positiontup or ()]
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    # Each version has one call that streams a query with parameters; the other one keeps the whole
+    # result in memory first.
+    if _duckdb_major() >= 2:
+        found = (
+            driver.sql(str(compiled), params=parameters)
+            if parameters
+            else driver.sql(str(compiled))
+        )
+    else:
+        found = driver.execute(str(compiled), parameters)
+    return found.to_arrow_reader(rows)
+
+
+@contextmanager
+def registered(connection: sa.Connection, name: str, data: Any) -> Iterator[sa.FromClause]:
+    """Arrow data as a table of that name, for one connection."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.register(name, data)
+    try:
+        yield sa.table(name, *(sa.column(field) for field in data.schema.names))
+    finally:
+        driver.unregister(name)
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn the exceptions of DuckDB, SQLAlchemy and Arrow into ours; `where` names the database."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except (duckdb.Error, sa.exc.SQLAlchemyError, pa.ArrowException) as error:
+        original = getattr(error, "orig", None) or error
+        raise DatabaseError(f"{where}: {shorten(original, 300)}") from error
+
+
+@cache
+def _duckdb_major() -> int:
+    return int(duckdb.__version__.split(".")[0])
+
+
+def _parse_url(url: str) -> str:
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, AttributeError):
+        raise UnsupportedURLError(
+            f"{shorten(repr(url), 80)} is no database URL. Give 'duckdb:///file.duckdb' or "
+            "'duckdb:///:memory:'."
+        ) from None
+    database = parsed.database or ""
+    if parsed.get_backend_name() != "duckdb" or ":" in database.removeprefix(":memory:")[1:]:
+        kind = parsed.get_backend_name() if parsed.get_backend_name() != "duckdb" else database
+        raise UnsupportedURLError(
+            f"SQLStorage does not serve {shorten(kind, 60)!r} databases. Supported: "
+            "'duckdb:///file.duckdb' and 'duckdb:///:memory:'. Save to a DuckDB file, and reach "
+            "other databases from there with DuckDB's ATTACH, or through export_parquet."
+        )
+    if parsed.query:
+        raise UnsupportedURLError(
+            f"options in the URL are not supported ({', '.join(parsed.query)}): all connections of "
+            "a process to one file must agree on them. Set them in SQL on `engine` instead."
+        )
+    return database
+
+
+def _create_if_missing(path: Path) -> None:
+    """Create the file in a format that every supported DuckDB opens, whole or not at all."""
+    if not path.parent.is_dir():
+        raise MissingFileError(
+            f"{path}: the folder {path.parent} does not exist. Create it, or give another path."
+        )
+    if path.exists() and (path.is_dir() or path.stat().st_size > 0):
+        return
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    try:
+        with translated(str(path)):
+            duckdb.connect(
+                str(fresh), config={"storage_compatibility_version": _STORAGE_VERSION}
+            ).close()
+        if path.exists():
+            fresh.replace(path)  # somebody's empty file, as tempfile makes them
+        else:
+            os.link(fresh, path)
+    except FileExistsError:
+        pass  # another process was faster
+    except OSError as error:
+        raise DatabaseError(f"{path} cannot be created: {error.strerror}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _open_file(path: Path, lock_timeout: float) -> duckdb.DuckDBPyConnection:
+    started = time.monotonic()
+    pause, longest = _LOCK_POLL_SECONDS
+    while True:
+        try:
+            # One at a time: DuckDB hands out a database that another thread is still opening.
+            with _connecting:
+                return duckdb.connect(str(path))
+        except duckdb.IOException as error:
+            if not _IS_LOCKED.search(str(error)):
+                return _open_read_only(path, error)
+            waited = time.monotonic() - started
+            if waited >= lock_timeout:
+                raise LockTimeoutError.of(path, waited, _holder(str(error))) from None
+        except duckdb.ConnectionException as error:
+            raise DatabaseError(
+                f"{path} is open in this process with other settings (read_only?): close that "
+                f"connection, or open it as duckdb.connect(path). {shorten(error)}"
+            ) from None
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 1.5, longest)
+
+
+def _open_read_only(path: Path, refusal: duckdb.IOException) -> duckdb.DuckDBPyConnection:
+    """Open a file that may be read but not written; raises `refusal` if that is not the matter."""
+    if os.access(path, os.W_OK) or not os.access(path, os.R_OK):
+        raise DatabaseError(f"{path} cannot be opened: {shorten(refusal, 300)}") from None
+    return duckdb.connect(str(path), read_only=True)
+
+
+def _holder(message: str) -> str | None:
+    found = _HOLDER.search(message)
+    return f"process {found['pid']} ({found['program']})" if found else None
+
+
+_connecting = threading.Lock()
+_write_locks: dict[str, threading.RLock] = {}
+
+
+def _write_lock(path: str) -> threading.RLock:
+    return _write_locks.setdefault(path, threading.RLock())

@@ -1,0 +1,408 @@
+r"""`JSONLStorage`: conversations and documents as lines of JSON, the interchange format.
+
+The invariants: a line is a record; a save is one append under a lock, of lines that are all
+serialised before; whoever reads sees whole saves, as it reads up to where the file ended when no
+one was writing. Lines are split on `\\n` bytes and on nothing else.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from afterimage.storage.atomic_files import sync_folder
+from afterimage.storage.errors import (
+    CorruptRecordError,
+    DatabaseError,
+    InvalidQueryError,
+    InvalidRecordError,
+    LockTimeoutError,
+    MissingFileError,
+    StorageError,
+    shorten,
+)
+from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
+from afterimage.storage.lines import Chunk, is_compressed, parse, read_chunks
+from afterimage.storage.models import Document
+from afterimage.storage.query import Query
+from afterimage.storage.record_storage import Kind, RecordStorage
+from afterimage.storage.records import (
+    as_declared,
+    is_conversation,
+    model_of,
+    readable,
+    reason,
+    to_line,
+    to_object,
+)
+
+if TYPE_CHECKING:  # light to import: Arrow and DuckDB are loaded by the calls that need them
+    import pyarrow as pa
+
+__all__ = ["JSONLStorage"]
+
+
+class JSONLStorage(RecordStorage):
+    r"""Conversations in one JSONL file, documents in another.
+
+    Files are those of the published `afterimage` package, both ways. When a path is omitted, the
+    name is `{conversations|documents}_{timestamp}.jsonl` in the working directory, or in the
+    folder that the environment variable AFTERIMAGE_JSONL_DIR names, which is created if missing.
+    A path that ends in `.gz` or `.zst` is read, but not written.
+
+    Args:
+        conversations_path: file of the conversations, and of other models' records.
+        documents_path: file of the documents.
+        encoding: of the files; any that has ASCII as it is.
+        lock_timeout: seconds to wait for the lock of a file, `<name>.lock` beside it.
+
+    Raises:
+        InvalidQueryError: the encoding is unknown, or has ASCII otherwise, as UTF-16 does.
+
+    >>> import tempfile
+    >>> from afterimage.storage import Conversation
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> store = JSONLStorage(folder / "talks.jsonl", folder / "texts.jsonl")
+    >>> store.save_conversations([Conversation(conversations=[], metadata={"n": 1})])
+    >>> (folder / "talks.jsonl").read_text()
+    '{"conversations":[],"metadata":{"n":1}}\n'
+    """
+
+    def __init__(
+        self,
+        conversations_path: str | Path | None = None,
+        documents_path: str | Path | None = None,
+        encoding: str = "utf-8",
+        lock_timeout: int = 30,
+    ) -> None:
+        self.encoding = encoding
+        self.lock_timeout = lock_timeout
+        self._codec = _codec(encoding)
+        self.conversations_path = _path(conversations_path, "conversations")
+        self.documents_path = _path(documents_path, "documents")
+        self.conversations_lock_path = _lock_path(self.conversations_path)
+        self.documents_lock_path = _lock_path(self.documents_path)
+
+    def __repr__(self) -> str:
+        return f"JSONLStorage({str(self.conversations_path)!r}, {str(self.documents_path)!r})"
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def _save(self, table: RecordTable, records: Sequence[BaseModel]) -> None:
+        lines = []
+        for at, record in enumerate(records):
+            try:
+                if table is DOCUMENTS and type(record) is not Document:
+                    as_declared(DOCUMENTS, to_object(record))
+                lines.append(to_line(record, self._codec))
+            except InvalidRecordError as error:
+                raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+        if lines:
+            path = self._path(table)
+            with self._locked(path):
+                _append(path, [b"\n".join(lines) + b"\n"])
+
+    def _import(self, table: RecordTable, path: Path) -> int:
+        """Two passes, so that memory stays bounded: all lines are read before the first is kept."""
+        target = self._path(table)
+        if target.exists() and path.exists() and target.samefile(path):
+            raise InvalidQueryError(f"{path} is this storage's own file. Import another one.")
+        found = sum(len(_checked(table, chunk)) for chunk in read_chunks(path))
+
+        def copied() -> Iterator[bytes]:
+            for chunk in read_chunks(path):
+                yield b"".join(text.rstrip() + b"\n" for text in _checked(table, chunk))
+
+        if found:
+            with self._locked(target):
+                _append(target, copied())
+        return found
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def _count(self, kind: Kind, query: Query) -> int:
+        from afterimage.storage.line_query import count_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
+
+        path = self._path_of(kind)
+        with _located(kind, self._chunks(path)):
+            return count_lines(kind, self._chunks(path), query)
+
+    def _objects(self, kind: Kind, query: Query) -> Iterator[list[dict[str, Any]]]:
+        for lines in self._lines(kind, query):
+            yield [from_json(line) for line in lines]
+
+    def _models(self, table: RecordTable, query: Query, batch_size: int) -> Iterator[list[Any]]:
+        path = self._path(table)
+        if query.where or query.order or query.offset:
+            validate = model_of(table).__pydantic_validator__.validate_json
+            for lines in self._lines(table.kind, query):
+                for at in range(0, len(lines), batch_size):
+                    some = lines[at : at + batch_size]
+                    try:
+                        yield [validate(line) for line in some]
+                    except ValidationError as error:
+                        raise _find(table.kind, self._chunks(path), error) from None
+            return
+        left = query.limit
+        for chunk in self._chunks(path):
+            # Models are built a batch at a time, so that a limit builds no more than it gives.
+            for at in range(0, len(chunk.lines), batch_size):
+                if left is not None and left <= 0:
+                    return
+                found = _models_of(table, chunk, at, batch_size, left)
+                if found:
+                    yield found
+                left = None if left is None else left - len(found)
+
+    def _batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
+        from afterimage.storage.line_scan import scan_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
+
+        path = self._path(table)
+        with _located(table.kind, self._chunks(path)):
+            yield from scan_lines(table, self._chunks(path), query)
+
+    def _lines(self, kind: str, query: Query) -> Iterator[list[bytes]]:
+        """Matching lines, in the order of the query."""
+        from afterimage.storage.line_query import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
+
+        path = self._path_of(kind)
+        with _located(kind, self._chunks(path)):
+            for batch in select_lines(kind, self._chunks(path), query, whole=True):
+                yield [text.encode() for text in batch.column(0).to_pylist()]
+
+    def _chunks(self, path: Path) -> Iterator[Chunk]:
+        """The file as it is between two saves; nothing where there is none yet."""
+        if not path.parent.is_dir():
+            raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
+        if not path.exists():
+            return
+        if is_compressed(path):
+            yield from read_chunks(path, self._codec)
+            return
+        with self._locked(path, reading=True):
+            size = path.stat().st_size
+        yield from read_chunks(path, self._codec, size)
+
+    # -- files --------------------------------------------------------------------------------
+
+    def _path(self, table: RecordTable) -> Path:
+        return self.conversations_path if table is CONVERSATIONS else self.documents_path
+
+    def _path_of(self, kind: str) -> Path:
+        return self._path(_table(kind))
+
+    @contextmanager
+    def _locked(self, path: Path, *, reading: bool = False) -> Iterator[None]:
+        """Hold the lock of a file: a save while it appends, a read only to see where it ends."""
+        if not path.parent.is_dir():
+            raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
+        lock = FileLock(_lock_path(path), timeout=self.lock_timeout)
+        try:
+            lock.acquire()
+        except Timeout:
+            holder = _lock_holder(_lock_path(path))
+            raise LockTimeoutError.of(path, self.lock_timeout, holder) from None
+        except OSError as error:
+            if not reading:
+                raise StorageError(f"{path} cannot be locked: {error.strerror}") from error
+            yield  # a folder that may not be written: nobody appends there
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _path(path: str | Path | None, prefix: str) -> Path:
+    if path:
+        return Path(path)
+    name = f"{prefix}_{datetime.now().astimezone().strftime('%Y%m%d_%H%M%S')}.jsonl"
+    folder = os.environ.get("AFTERIMAGE_JSONL_DIR")
+    if not folder:
+        return Path(name)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder) / name
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_suffix(path.suffix + ".lock")
+
+
+def _codec(encoding: str) -> str:
+    """The canonical name of an encoding that leaves ASCII, and so the line feed, as it is."""
+    try:
+        found = codecs.lookup(encoding).name
+        if "\n{}".encode(found) != b"\n{}" and found != "utf-8-sig":
+            raise InvalidQueryError(
+                f"encoding {encoding!r} writes line feeds otherwise than ASCII; use 'utf-8'"
+            )
+    except (LookupError, TypeError):
+        raise InvalidQueryError(f"unknown encoding {encoding!r}; use 'utf-8'") from None
+    return "utf-8" if found in ("ascii", "utf-8-sig") else found
+
+
+def _table(kind: str) -> RecordTable:
+    return DOCUMENTS if kind == "documents" else CONVERSATIONS
+
+
+def _append(path: Path, blocks: Iterable[bytes]) -> None:
+    """Append blocks of lines, durably and all of them; call it under the lock."""
+    if is_compressed(path):
+        raise StorageError(f"{path} is packed and can only be read. Save to a .jsonl file.")
+    created = not path.exists()
+    try:
+        with path.open("ab") as file:
+            end = _mend_tail(path)
+            try:
+                if end and _last_byte(path) != b"\n":
+                    file.write(b"\n")
+                for block in blocks:
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+    if created:
+        sync_folder(path.parent)
+
+
+def _mend_tail(path: Path) -> int:
+    """Put a torn last line aside, so that what is appended does not become part of it.
+
+    Returns:
+        Where the file ends now.
+    """
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start, tail = size, b""
+        while start and b"\n" not in tail:
+            step = min(start, 65536)
+            start -= step
+            file.seek(start)
+            tail = file.read(step) + tail
+        tail = tail.rpartition(b"\n")[2]
+        if not tail or _is_record(tail):
+            return size
+        aside = path.with_name(f"{path.name}.torn-{size - len(tail)}")
+        with aside.open("ab") as kept:
+            kept.write(tail)
+            kept.flush()
+            os.fsync(kept.fileno())
+        file.truncate(size - len(tail))
+        os.fsync(file.fileno())
+    warnings.warn(
+        f"{path} ended in a torn record of {len(tail)} bytes, which a write that broke off left "
+        f"there; they are kept in {aside.name}",
+        stacklevel=2,
+    )
+    return size - len(tail)
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1)
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(from_json(line), dict)
+    except ValueError:
+        return False
+
+
+def _models_of(
+    table: RecordTable, chunk: Chunk, start: int, count: int, limit: int | None
+) -> list[Any]:
+    """The models of `count` lines of a chunk, at most `limit` of them; other records left out."""
+    some = chunk.part(start, count)
+    validate = model_of(table).__pydantic_validator__.validate_json
+    texts = some.texts()
+    try:
+        return [validate(text) for text in texts[:limit]]
+    except ValidationError:
+        pass
+    models: list[Any] = []
+    for line in some.records():
+        if limit is not None and len(models) >= limit:
+            break
+        record = parse(some, line)
+        if table is CONVERSATIONS and not is_conversation(record):
+            continue
+        try:
+            models.append(validate(line.text))
+        except ValidationError as error:
+            raise some.corrupt(line, reason(error)) from None
+    return models
+
+
+def _checked(table: RecordTable, chunk: Chunk) -> list[bytes]:
+    """The lines of a chunk.
+
+    Raises:
+        CorruptRecordError: one is no record of the table.
+    """
+    for line in chunk.records():
+        record = parse(chunk, line)
+        if table is DOCUMENTS or is_conversation(record):
+            try:
+                readable(line.text)
+                as_declared(table, record)
+            except (InvalidRecordError, ValueError) as error:
+                raise chunk.corrupt(line, str(error)) from None
+    return chunk.texts()
+
+
+@contextmanager
+def _located(kind: str, chunks: Iterator[Chunk]) -> Iterator[None]:
+    """Name the line that DuckDB refuses; it says only what is wrong with it."""
+    try:
+        yield
+    except DatabaseError as error:
+        raise _find(kind, chunks, error) from None
+
+
+def _find(kind: str, chunks: Iterator[Chunk], refusal: Exception) -> Exception:
+    """The error for the first line that is no valid record."""
+    table = _table(kind)
+    try:
+        for chunk in chunks:
+            for line in chunk.records():
+                record = parse(chunk, line)
+                if kind != "records" and (table is DOCUMENTS or is_conversation(record)):
+                    try:
+                        model_of(table).model_validate(record)
+                    except ValidationError as error:
+                        return chunk.corrupt(line, reason(error))
+    except CorruptRecordError as error:
+        return error
+    if isinstance(refusal, DatabaseError):
+        return refusal
+    return StorageError(shorten(refusal))
+
+
+def _lock_holder(lock: Path) -> str | None:
+    """The process that holds a lock file, where the system tells (Linux does)."""
+    try:
+        inode = f":{lock.stat().st_ino}"
+        for entry in Path("/proc/locks").read_text().splitlines():
+            words = entry.split()
+            if words[1] == "FLOCK" and words[5].endswith(inode):
+                name = Path(f"/proc/{words[4]}/comm").read_text().strip()
+                return f"process {words[4]} ({name})"
+    except (OSError, IndexError):
+        return None
+    return None

@@ -1,0 +1,170 @@
+r"""JSONL files as lines of bytes, in bounded chunks: plain, gzip or zstd.
+
+Records are split on the byte `\n` and on nothing else, so that U+2028 and its like stay inside
+them. Every line keeps its number and its byte offset, for the error that names it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from pydantic_core import from_json
+
+from afterimage.storage.errors import CorruptRecordError, MissingFileError, StorageError
+
+__all__ = ["Chunk", "Line", "is_compressed", "parse", "read_chunks"]
+
+CHUNK_BYTES = 8 * 2**20
+
+
+class Line(NamedTuple):
+    """A line that is not blank.
+
+    Attributes:
+        number: the first line of a file being 1.
+        offset: of its first byte in the (unpacked) file.
+        text: its bytes, UTF-8, without the line feed.
+    """
+
+    number: int
+    offset: int
+    text: bytes
+
+
+class Chunk(NamedTuple):
+    """Consecutive lines of a file.
+
+    Attributes:
+        path: the file.
+        number: of the first line.
+        offset: of its first byte in the (unpacked) file.
+        lines: all lines, blank ones among them, without line feeds.
+        encoding: of the lines in the file.
+    """
+
+    path: Path
+    number: int
+    offset: int
+    lines: list[bytes]
+    encoding: str
+
+    def records(self) -> Iterator[Line]:
+        """The lines that are not blank, as UTF-8."""
+        offset = self.offset
+        for at, text in enumerate(self.lines):
+            if text and not text.isspace():
+                yield Line(self.number + at, offset, self._utf8(text, at, offset))
+            offset += len(text) + 1
+
+    def texts(self) -> list[bytes]:
+        """The text of each line that is not blank, as UTF-8."""
+        if self.encoding == "utf-8":
+            return [text for text in self.lines if text and not text.isspace()]
+        return [line.text for line in self.records()]
+
+    def part(self, start: int, count: int) -> Chunk:
+        """The chunk of `count` of its lines."""
+        offset = self.offset + sum(map(len, self.lines[:start])) + start
+        lines = self.lines[start : start + count]
+        return Chunk(self.path, self.number + start, offset, lines, self.encoding)
+
+    def _utf8(self, text: bytes, at: int, offset: int) -> bytes:
+        if self.encoding == "utf-8":
+            return text
+        try:
+            return text.decode(self.encoding).encode()
+        except UnicodeError as error:
+            raise CorruptRecordError(self.path, self.number + at, offset, str(error)) from None
+
+    def corrupt(self, line: Line, reason: str) -> CorruptRecordError:
+        """The error for one of its lines."""
+        return CorruptRecordError(self.path, line.number, line.offset, reason)
+
+
+def parse(chunk: Chunk, line: Line) -> dict[str, Any]:
+    """A line as a JSON object.
+
+    Raises:
+        CorruptRecordError: it is none.
+    """
+    try:
+        record = from_json(line.text)
+    except ValueError as error:
+        raise chunk.corrupt(line, str(error)) from None
+    if not isinstance(record, dict):
+        raise chunk.corrupt(line, f"a JSON object is wanted, found {type(record).__name__}")
+    return record
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the name of a file says that its lines are packed."""
+    return path.suffix in (".gz", ".zst")
+
+
+def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) -> Iterator[Chunk]:
+    """The lines of a file, in chunks of about 8 MiB or one line, whichever is more.
+
+    Args:
+        path: a file of JSON lines; `.gz` and `.zst` are unpacked, several members included.
+        encoding: of the lines.
+        size: bytes to read, None for all; for a file that others append to meanwhile.
+
+    Raises:
+        MissingFileError: there is no such file.
+        CorruptRecordError: its packing is damaged; names the line up to which it could be read.
+    """
+    number, offset, read = 1, 0, 0
+    parts: list[bytes] = []  # of a line whose end is not read yet
+    with _opened(path) as file:
+        while True:
+            try:
+                data = file.read(CHUNK_BYTES if size is None else min(CHUNK_BYTES, size - read))
+            except (EOFError, OSError, zlib.error) as error:
+                if not is_compressed(path):
+                    raise StorageError(f"{path} cannot be read: {error}") from error
+                raise CorruptRecordError(
+                    path, number, offset, f"cannot be unpacked from here on: {error}"
+                ) from None
+            if not data:
+                break
+            if not read and data.startswith(codecs.BOM_UTF8):
+                data, offset = data[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
+                read += offset
+            read += len(data)
+            block, feed, tail = data.rpartition(b"\n")
+            if feed:
+                lines = b"".join([*parts, block]).split(b"\n")
+                yield Chunk(path, number, offset, lines, encoding)
+                number += len(lines)
+                offset += sum(map(len, lines)) + len(lines)
+                parts = []
+            parts.append(tail)
+    last = b"".join(parts)
+    if last:
+        yield Chunk(path, number, offset, [last], encoding)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes] | Any]:
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as packed:
+                yield packed
+        elif path.suffix == ".zst":
+            import pyarrow as pa  # noqa: PLC0415  only here: plain JSONL is read without it
+
+            with pa.input_stream(str(path), compression="zstd") as stream:
+                yield stream
+        else:
+            with path.open("rb") as plain:
+                yield plain
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file. Check the path.") from None
+    except IsADirectoryError:
+        raise MissingFileError(f"{path} is a folder. Give a file of JSON lines.") from None

@@ -1,0 +1,250 @@
+"""A `Query` as SQLAlchemy expressions for DuckDB: values travel as bound parameters only.
+
+The invariants, the same over every storage, as both compile through this module:
+
+- a condition is true or not true; `!=` and `not in` are exactly the negation of `==` and `in`;
+- a value of another type is unequal to, and neither less nor greater than, any other;
+- numbers compare exactly, also where a double would round (2**53 + 1 is not 2.0**53);
+- a sort is total: by type (booleans, numbers, strings, arrays, objects), then by value, null and
+  absent last in either direction, then by insertion order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from afterimage.storage.fields import Double, Integer, Text, Timestamp
+from afterimage.storage.json_values import JsonPath, JsonValue
+from afterimage.storage.query import Condition, FieldRef, Query
+
+__all__ = ["Source", "order_by", "select_list", "where"]
+
+# Below this, every integer is a double of its own, so that comparing doubles is exact.
+_EXACT = 2**53
+
+Predicate = sa.ColumnElement[bool]
+
+
+class Source(Protocol):
+    """Where the fields of a record are found in SQL."""
+
+    def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
+        """A field of a declared type (not JSON), as a column of that type."""
+
+    def json(self, field: FieldRef) -> JsonValue:
+        """A field as JSON: metadata, and what is inside it."""
+
+    @property
+    def sequence(self) -> sa.ColumnElement[int]:
+        """The insertion sequence, ascending."""
+
+
+def where(source: Source, query: Query) -> Predicate | None:
+    """The query's filters; None where there are none."""
+    groups = [
+        sa.and_(*(_condition(source, condition) for condition in group)) for group in query.where
+    ]
+    return sa.or_(*groups) if groups else None
+
+
+def order_by(source: Source, query: Query) -> list[sa.ColumnElement[Any]]:
+    """The query's sort keys; the insertion sequence settles ties."""
+    keys: list[sa.ColumnElement[Any]] = []
+    for key in query.order:
+        for expression in _sort_expressions(source, key.field):
+            ordered = expression.desc() if key.descending else expression.asc()
+            keys.append(ordered.nulls_last())
+    return [*keys, source.sequence.asc()]
+
+
+def select_list(source: Source, columns: Iterable[FieldRef]) -> list[sa.ColumnElement[Any]]:
+    """The projection, each column under the path it was asked for by."""
+    return [
+        (source.json(field).text if field.keys else source.value(field)).label(field.path)
+        for field in columns
+    ]
+
+
+def _condition(source: Source, condition: Condition) -> Predicate:
+    field, op, value = condition.field, condition.op, condition.value
+    if op in ("==", "!="):
+        found = _equals(source, field, value)
+    elif op in ("in", "not in"):
+        found = sa.or_(sa.false(), *(_equals(source, field, item) for item in value))
+    else:
+        found = _is_ordered(source, field, op, value)
+    # NULL counts as "not true", so that a filter and its negation split the records in two.
+    return sa.not_(sa.func.coalesce(found, sa.false())) if op in ("!=", "not in") else found
+
+
+def _equals(source: Source, field: FieldRef, value: Any) -> Predicate:
+    match field.type:
+        case Text():
+            if value is None:
+                return source.value(field).is_(None)
+            return source.value(field) == value if isinstance(value, str) else sa.false()
+        case Timestamp():
+            column = source.value(field)
+            return column.is_(None) if value is None else column == value
+        case Double() | Integer():
+            if value is None:
+                return source.value(field).is_(None)
+            return _compare_double(source.value(field), "==", value)
+        case _:
+            return _json_equals(source.json(field), value)
+
+
+def _is_ordered(source: Source, field: FieldRef, op: str, value: Any) -> Predicate:
+    match field.type:
+        case Text():
+            same_type = isinstance(value, str)
+            return _ORDERINGS[op](source.value(field), value) if same_type else sa.false()
+        case Timestamp():
+            return sa.false() if value is None else _ORDERINGS[op](source.value(field), value)
+        case Double() | Integer():
+            return _compare_double(source.value(field), op, value)
+        case _:
+            return _json_is_ordered(source.json(field), op, value)
+
+
+_ORDERINGS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": lambda a, b: a == b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _nearest(value: float) -> float:
+    """The double nearest to a number, infinite where none is near."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _double(value: float) -> sa.ColumnElement[float]:
+    return sa.cast(sa.literal(_nearest(value), sa.Double), sa.Double)
+
+
+def _compare_double(column: sa.ColumnElement[Any], op: str, value: Any) -> Predicate:
+    """Compare a column of doubles, each exact, with any number."""
+    if not _is_number(value):
+        return sa.false()
+    nearest = _nearest(value)
+    if not (math.isnan(nearest) or nearest == value):
+        # An integer between two doubles: what is at most the lower one is below it.
+        if op == "==":
+            return sa.false()
+        below = nearest < value
+        op = {"<": "<=" if below else "<", "<=": "<=" if below else "<"}.get(op) or (
+            ">" if below else ">="
+        )
+    compared = _ORDERINGS[op](column, _double(value))
+    return compared  # type: ignore[no-any-return]
+
+
+def _json_equals(found: JsonValue, value: Any) -> Predicate:
+    match value:
+        case None:
+            return found.kind.is_(None)
+        case bool():
+            return sa.and_(found.is_a("boolean"), found.text == ("true" if value else "false"))
+        case str():
+            return sa.and_(found.text == value, found.is_a("string"))
+        case int() | float():
+            return _json_compare_number(found, "==", value)
+        case list():
+            items = (_json_equals(found.child(at), item) for at, item in enumerate(value))
+            return sa.and_(found.is_a("array"), found.length == len(value), *items)
+        case dict():
+            return sa.and_(
+                found.is_a("object"),
+                found.key_count == len(value),
+                *(_has_entry(found.child(key), item) for key, item in value.items()),
+            )
+    raise AssertionError(f"not a JSON value: {value!r}")
+
+
+def _has_entry(found: JsonPath, value: Any) -> Predicate:
+    """The key is there and holds the value; null under a key is not the same as no key."""
+    equal = _json_equals(found, value)
+    return sa.and_(found.json.is_not(None), equal) if value is None else equal
+
+
+def _json_is_ordered(found: JsonValue, op: str, value: Any) -> Predicate:
+    if isinstance(value, bool):
+        flag = sa.case((found.text == "true", 1), else_=0)
+        return sa.and_(found.is_a("boolean"), _ORDERINGS[op](flag, int(value)))
+    if isinstance(value, str):
+        return sa.and_(found.is_a("string"), _ORDERINGS[op](found.text, value))
+    if _is_number(value):
+        return _json_compare_number(found, op, value)
+    return sa.false()
+
+
+def _json_compare_number(found: JsonValue, op: str, value: float) -> Predicate:
+    number = found.number
+    if not abs(value) >= _EXACT or math.isinf(value):  # NaN takes this way too
+        return _ORDERINGS[op](number, _double(value))  # type: ignore[no-any-return]
+    # Doubles that round to the same are told apart by the integers they stand for.
+    near = number == _double(value)
+    if op == "==":
+        return sa.and_(near, _same_integer(found, int(value)))
+    strict = op[0]
+    beyond = _ORDERINGS[strict](number, _double(value))
+    if abs(value) >= 10**38:
+        return sa.or_(beyond, sa.and_(near, sa.true() if op != strict else sa.false()))
+    return sa.or_(beyond, sa.and_(near, _ORDERINGS[op](_integer(found), _huge(int(value)))))
+
+
+def _same_integer(found: JsonValue, value: int) -> Predicate:
+    if abs(value) < 10**38:
+        return _integer(found) == _huge(value)
+    same = found.text == str(value)
+    if _nearest(value) == value:  # then a number written as a float may be that very number
+        same = sa.or_(same, found.text.op("SIMILAR TO")(".*[.eE].*"))
+    return same
+
+
+def _integer(found: JsonValue) -> sa.ColumnElement[Any]:
+    """The exact integer of a number of at least 2**53 and at most 38 digits."""
+    return sa.try_cast(found.text, _HugeInt())
+
+
+def _huge(value: int) -> sa.ColumnElement[Any]:
+    return sa.cast(sa.literal(str(value), sa.VARCHAR), _HugeInt())
+
+
+class _HugeInt(sa.types.UserDefinedType[int]):
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "HUGEINT"
+
+
+def _sort_expressions(source: Source, field: FieldRef) -> list[sa.ColumnElement[Any]]:
+    if isinstance(field.type, Text | Double | Integer | Timestamp):
+        return [source.value(field)]
+    found = source.json(field)
+    kind, number = found.kind, found.number
+    rank = sa.case(
+        *((kind == name, rank) for rank, name in enumerate(_RANKS)),
+        else_=sa.null(),
+    )
+    flag = sa.case((kind == "boolean", sa.case((found.text == "true", 1.0), else_=0.0)))
+    exact = sa.case((sa.func.abs(number) >= float(_EXACT), _integer(found)))
+    text = sa.case((kind.in_(["string", "array", "object"]), found.text))
+    return [rank, sa.func.coalesce(flag, number), exact, text]
+
+
+_RANKS = ("boolean", "number", "string", "array", "object")

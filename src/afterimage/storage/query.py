@@ -1,0 +1,314 @@
+"""A query as one frozen, checked value: what every read of every storage is given.
+
+`Query.of` takes what users write (`filters`, `order_by`, `limit`, `offset`, `columns`), checks all
+of it against the declared fields, and raises before anything is read. `predicates.py` compiles it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, get_args
+
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+
+from afterimage.storage import paths
+from afterimage.storage.errors import InvalidQueryError, UnknownFieldError, shorten
+from afterimage.storage.fields import FieldType, Json, Struct, Timestamp, dotted_paths
+
+__all__ = [
+    "Columns",
+    "Condition",
+    "FieldRef",
+    "Filters",
+    "Operator",
+    "OrderBy",
+    "Query",
+    "SortKey",
+    "positive",
+    "resolve",
+]
+
+Filters = Mapping[str, Any] | Sequence[Any] | None
+"""`{field: value}`, or `[(field, op, value), …]` (ANDed), or a list of such lists (ORed)."""
+OrderBy = Sequence[tuple[str, int | str]] | None
+"""`[(field, direction), …]`, the direction being 1, -1, "asc" or "desc"."""
+Columns = Sequence[str] | None
+"""Field paths, in the order wanted; None for all declared fields."""
+
+Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
+_OPERATORS: Final[dict[str, Operator]] = {"=": "==", **{op: op for op in get_args(Operator)}}
+_DESCENDING: Final = {1: False, -1: True, "asc": False, "desc": True}
+
+
+@dataclass(frozen=True)
+class FieldRef:
+    """A field path bound to the declared fields.
+
+    Attributes:
+        path: the path as the user wrote it.
+        column: the top-level field.
+        inner: steps into declared structs below it.
+        keys: steps into JSON below that; () unless `type` is `Json`.
+        type: type of what `column` and `inner` lead to.
+    """
+
+    path: str
+    column: str
+    inner: tuple[str, ...]
+    keys: tuple[str, ...]
+    type: FieldType
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`field op value`; the value in JSON's own types, or a naive UTC datetime for a timestamp."""
+
+    field: FieldRef
+    op: Operator
+    value: Any
+
+
+@dataclass(frozen=True)
+class SortKey:
+    """One key of a sort; None is last in either direction."""
+
+    field: FieldRef
+    descending: bool
+
+
+@dataclass(frozen=True)
+class Query:
+    """Filters, order, slice and projection, checked.
+
+    Attributes:
+        where: conditions ANDed within a group, groups ORed; () for every record.
+        order: sort keys; ties, and () altogether, follow insertion order.
+        limit: most records to give, None for all.
+        offset: records to leave out at the start.
+        columns: the projection, None for all declared fields.
+    """
+
+    where: tuple[tuple[Condition, ...], ...] = ()
+    order: tuple[SortKey, ...] = ()
+    limit: int | None = None
+    offset: int = 0
+    columns: tuple[FieldRef, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        fields: Mapping[str, FieldType],
+        *,
+        limit: int | None = None,
+        offset: int | None = None,
+        filters: Filters = None,
+        order_by: OrderBy = None,
+        columns: Columns = None,
+        projectable: Mapping[str, FieldType] | None = None,
+    ) -> Query:
+        """Check what the user wrote against `fields` (`columns` against `projectable`, if given).
+
+        Raises:
+            UnknownFieldError: a field that `fields` does not have.
+            InvalidQueryError: anything else that has no meaning.
+
+        >>> from afterimage.storage.fields import CONVERSATIONS
+        >>> query = Query.of(CONVERSATIONS.record.fields, filters={"metadata.domain": "Flights"})
+        >>> query.where[0][0].field.keys
+        ('domain',)
+        """
+        return cls(
+            where=_where(fields, filters),
+            order=tuple(_sort_key(fields, item) for item in _items(order_by, "order_by")),
+            limit=None if limit is None else _count(limit, "limit"),
+            offset=0 if offset is None else _count(offset, "offset"),
+            columns=None if columns is None else _projection(projectable or fields, columns),
+        )
+
+    def without_slice(self) -> Query:
+        """The same query over all records."""
+        return replace(self, limit=None, offset=0)
+
+    @property
+    def is_everything(self) -> bool:
+        """No record is filtered out, moved or cut off."""
+        return not (self.where or self.order or self.offset) and self.limit is None
+
+
+def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:
+    """Bind `path` to `fields`.
+
+    Raises:
+        UnknownFieldError: no such field; names the nearest.
+        InvalidQueryError: it is no path at all.
+    """
+    column, *rest = paths.parse(path)
+    kind = fields.get(column)
+    inner: list[str] = []
+    while rest and isinstance(kind, Struct):
+        inner.append(rest.pop(0))
+        kind = kind.fields.get(inner[-1])
+    if kind is None or (rest and not isinstance(kind, Json)):
+        raise UnknownFieldError.of(path, dotted_paths(fields))
+    if not _is_text(path):
+        raise InvalidQueryError(f"field {path!a} holds a lone surrogate, which no data holds")
+    return FieldRef(path, column, tuple(inner), tuple(rest), kind)
+
+
+def _where(fields: Mapping[str, FieldType], filters: Filters) -> tuple[tuple[Condition, ...], ...]:
+    if isinstance(filters, Mapping):
+        group = tuple(_condition(fields, field, "==", value) for field, value in filters.items())
+        return (group,) if group else ()
+    items = list(_items(filters, "filters"))
+    if not items:
+        return ()
+    if _is_triple(items[0]):
+        return (tuple(_triple(fields, item) for item in items),)
+    groups = [list(_items(item, "a group of filters")) for item in items]
+    if not all(groups):
+        raise InvalidQueryError(
+            "filters hold an empty group; leave it out, or give no filters to match everything"
+        )
+    return tuple(tuple(_triple(fields, item) for item in group) for group in groups)
+
+
+def _is_triple(item: object) -> bool:
+    return isinstance(item, list | tuple) and bool(item) and isinstance(item[0], str)
+
+
+def _triple(fields: Mapping[str, FieldType], item: Any) -> Condition:
+    if not (_is_triple(item) and len(item) == 3):
+        raise InvalidQueryError(
+            f"a filter is (field, operator, value), not {shorten(repr(item), 80)}"
+        )
+    return _condition(fields, *item)
+
+
+def _condition(fields: Mapping[str, FieldType], path: str, op: object, value: Any) -> Condition:
+    field = resolve(fields, path)
+    canonical = _OPERATORS.get(op) if isinstance(op, str) else None
+    if canonical is None:
+        raise InvalidQueryError(
+            f"unknown operator {shorten(repr(op), 40)} for {shorten(path, 80)!r}; "
+            f"known: {' '.join(_OPERATORS)}"
+        )
+    if canonical in ("in", "not in"):
+        if not isinstance(value, list | tuple | set | frozenset):
+            raise InvalidQueryError(
+                f"{canonical!r} on {shorten(path, 80)!r} takes a list of values, "
+                f"not {shorten(repr(value), 60)}"
+            )
+        return Condition(field, canonical, tuple(_value(field, item) for item in value))
+    return Condition(field, canonical, _value(field, value))
+
+
+def _value(field: FieldRef, value: Any) -> Any:
+    """`value` as JSON has it, so that it compares with what pydantic's JSON mode stores."""
+    if isinstance(field.type, Timestamp):
+        return _utc(field, value)
+    try:
+        plain = to_jsonable_python(value, fallback=_scalar)
+        to_json(plain)
+    except (PydanticSerializationError, ValueError, TypeError) as error:
+        raise InvalidQueryError(
+            f"{shorten(ascii(value), 60)} cannot be compared with {shorten(field.path, 80)!r}: "
+            f"{shorten(error)}"
+        ) from None
+    return plain
+
+
+def _scalar(value: Any) -> Any:
+    """The Python value of a numpy scalar, which is what notebooks hand over."""
+    item = getattr(value, "item", None)
+    if item is None:
+        raise TypeError(f"{type(value).__name__} has no form in JSON")
+    return item()
+
+
+def _utc(field: FieldRef, value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = dt.datetime.fromisoformat(value)
+        except ValueError:
+            raise InvalidQueryError(
+                f"{shorten(repr(value), 60)} is no ISO 8601 time; {field.path!r} is compared with "
+                "a datetime or with such a string"
+            ) from None
+    if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        value = value.astimezone(dt.UTC).replace(tzinfo=None)
+    if value is not None and not isinstance(value, dt.datetime):
+        raise InvalidQueryError(
+            f"{field.path!r} is compared with a datetime (UTC where it has no zone), "
+            f"not {shorten(repr(value), 60)}"
+        )
+    return value
+
+
+def _sort_key(fields: Mapping[str, FieldType], item: Any) -> SortKey:
+    if not (isinstance(item, list | tuple) and len(item) == 2):
+        raise InvalidQueryError(
+            f"order_by takes (field, direction) pairs, not {shorten(repr(item), 80)}"
+        )
+    path, direction = item
+    key = direction.lower() if isinstance(direction, str) else direction
+    if isinstance(key, bool) or not isinstance(key, int | str) or key not in _DESCENDING:
+        raise InvalidQueryError(
+            f"unknown direction {shorten(repr(direction), 40)} for {shorten(path, 80)!r}; "
+            "use 1, -1, 'asc' or 'desc'"
+        )
+    return SortKey(resolve(fields, path), _DESCENDING[key])
+
+
+def _projection(fields: Mapping[str, FieldType], columns: Columns) -> tuple[FieldRef, ...]:
+    chosen = list(_items(columns, "columns"))
+    if not chosen:
+        raise InvalidQueryError("columns is empty; name at least one field, or leave it out")
+    refs = tuple(resolve(fields, path) for path in chosen)
+    if len(set(chosen)) != len(chosen):
+        twice = next(path for path in chosen if chosen.count(path) > 1)
+        raise InvalidQueryError(f"columns names {shorten(twice, 80)!r} twice")
+    return refs
+
+
+def _items(value: Any, what: str) -> Iterable[Any]:
+    if value is None:
+        return ()
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InvalidQueryError(f"{what} takes a list, not {shorten(repr(value), 80)}")
+    return value
+
+
+def _count(value: Any, what: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0 or isinstance(value, bool):
+        raise InvalidQueryError(
+            f"{what} must be a whole number of records, 0 or more, not {shorten(repr(value), 40)}"
+        )
+    return min(number, 2**63 - 1)
+
+
+def positive(value: Any, what: str) -> int:
+    """`value`, if it is a whole number of 1 or more.
+
+    Raises:
+        InvalidQueryError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidQueryError(
+            f"{what} must be a whole number, 1 or more, not {shorten(repr(value), 40)}"
+        )
+    return value
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

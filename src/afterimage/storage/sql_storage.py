@@ -1,0 +1,429 @@
+"""`SQLStorage`: records in a DuckDB database, columnar, behind SQLAlchemy.
+
+The invariants: a save is one transaction; a row's sequence number is greater than that of every row
+saved before it; the file is open during calls only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+
+from afterimage.storage.arrow import (
+    rows_of,
+    rows_of_objects,
+    to_batch,
+    to_objects,
+    without_extra,
+)
+from afterimage.storage.duckdb_driver import (
+    execute_arrow,
+    fetch_all,
+    open_database,
+    registered,
+    stream_arrow,
+)
+from afterimage.storage.errors import (
+    CorruptRecordError,
+    InvalidQueryError,
+    InvalidRecordError,
+    shorten,
+)
+from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
+from afterimage.storage.lines import Chunk, Line, parse, read_chunks
+from afterimage.storage.models import Conversation
+from afterimage.storage.predicates import Source, order_by, select_list, where
+from afterimage.storage.query import Query, positive, resolve
+from afterimage.storage.record_storage import Kind, RecordStorage
+from afterimage.storage.records import (
+    check,
+    is_conversation,
+    list_adapter,
+    model_of,
+    reason,
+    to_object,
+)
+from afterimage.storage.schema import projected_schema
+from afterimage.storage.sources import RecordSource, TableSource
+from afterimage.storage.tables import Layout, StoredTable
+
+__all__ = ["SQLStorage"]
+
+# A scan reads ranges of the insertion sequence, as wide as makes about this many bytes of Arrow.
+_WINDOW_BYTES = 16 * 2**20
+_FIRST_WINDOW = 1024
+
+
+class SQLStorage(RecordStorage):
+    """Conversations and documents in a DuckDB file, or in memory.
+
+    Between calls the file is not locked, so that the DuckDB CLI, notebooks and generators can take
+    turns on it. In the database are the tables of conversations and documents with native nested
+    columns, a view `messages` with one row a message, and a table `records` for other models (with
+    a table name of your own: `<name>_messages`, `<name>_records`).
+
+    Args:
+        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`.
+        conversations_table_name: name of the conversations' table.
+        documents_table_name: name of the documents' table.
+        metadata_fields: metadata keys of conversations that get columns of their own: `<key>`
+            holds what `metadata->>'key'` gives and `<key>_type` the type of the value. Filters and
+            sorts on them then cost what a column costs. An existing database gets them filled in.
+        batch_size: records that are turned into one Arrow record batch on the way in.
+        lock_timeout: seconds to wait while another process has the file open.
+
+    Attributes:
+        engine: the SQLAlchemy engine, for SQL by hand and for `pandas.read_sql`.
+
+    Raises:
+        UnsupportedURLError: the URL is of another dialect.
+        SchemaMismatchError: a table of that name is there, with other columns.
+        MissingFileError: the file's folder does not exist.
+        LockTimeoutError: another process held the file throughout.
+        DatabaseError: the file is no DuckDB database.
+
+    >>> from afterimage.storage import Conversation
+    >>> store = SQLStorage("duckdb:///:memory:", metadata_fields=["domain"])
+    >>> talk = [{"role": "user", "content": "To Rome, please."}]
+    >>> store.save_conversations([Conversation(conversations=talk, metadata={"domain": "Flights"})])
+    >>> with store.engine.connect() as connection:
+    ...     connection.exec_driver_sql("SELECT domain, content FROM conversations, messages").all()
+    [('Flights', 'To Rome, please.')]
+    """
+
+    def __init__(
+        self,
+        url: str,
+        conversations_table_name: str = "conversations",
+        documents_table_name: str = "documents",
+        metadata_fields: list[str] | None = None,
+        batch_size: int = 100,
+        *,
+        lock_timeout: float = 30,
+    ) -> None:
+        keys = _metadata_keys(metadata_fields)
+        self.batch_size = positive(batch_size, "batch_size")
+        self.lock_timeout = lock_timeout
+        self._layout = Layout(conversations_table_name, documents_table_name)
+        self._database = open_database(url, lock_timeout)
+        self.engine = self._database.engine
+        with self._database.reading() as connection:
+            ready = self._layout.is_ready(connection, keys)
+        if not ready:
+            with self._database.writing() as connection:
+                self._layout.create(connection, keys)
+
+    def __repr__(self) -> str:
+        return f"SQLStorage({self._database.name!r})"
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def _save(self, table: RecordTable, records: Sequence[BaseModel]) -> None:
+        declared: list[BaseModel] = []
+        others: list[tuple[str, bytes]] = []
+        for record in records:
+            if table is not CONVERSATIONS or isinstance(record, Conversation):
+                declared.append(record)
+                continue
+            found = to_object(record)
+            if is_conversation(check(found)):
+                declared.append(record)
+            else:
+                others.append((type(record).__name__, to_json(found)))
+        # All is converted before the file is opened: what is refused is refused by then.
+        size = self.batch_size
+        batches = [
+            to_batch(table, rows_of(table, declared[at : at + size]))
+            for at in range(0, len(declared), size)
+        ]
+        if not records:
+            return
+        with self._database.writing() as connection:
+            self._layout.refresh(connection)
+            saved_at = _now()
+            if batches:
+                self._insert(connection, self._stored(table), batches, saved_at)
+            if others:
+                self._insert_others(connection, others, saved_at)
+
+    def _insert(
+        self,
+        connection: sa.Connection,
+        stored: StoredTable,
+        batches: Sequence[pa.RecordBatch],
+        saved_at: dt.datetime,
+    ) -> None:
+        table = stored.table
+        first = _next_in_sequence(connection, stored)
+        data = pa.Table.from_batches(batches)
+        data = data.add_column(
+            0, "sequence", [pa.array(range(first, first + len(data)), pa.int64())]
+        )
+        with registered(connection, f"incoming_{uuid.uuid4().hex}", data) as incoming:
+            columns = {
+                stored.sequence: incoming.c.sequence,
+                "timestamp": sa.literal(saved_at),
+                **{name: incoming.c[name] for name in data.schema.names[1:]},
+            }
+            if "metadata" in columns:
+                columns |= stored.metadata_values(columns["metadata"], stored.metadata_columns)
+            connection.execute(
+                table.insert().from_select(list(columns), sa.select(*columns.values()))
+            )
+
+    def _insert_others(
+        self, connection: sa.Connection, others: Sequence[tuple[str, bytes]], saved_at: dt.datetime
+    ) -> None:
+        names, texts = zip(*others, strict=True)
+        columns = {
+            "model": pa.array(names, pa.large_string()),
+            "record": pa.array(texts, pa.large_string()),
+        }
+        batch = pa.RecordBatch.from_pydict(columns)
+        self._insert(connection, self._layout.records, [batch], saved_at)
+
+    def _import(self, table: RecordTable, path: Path) -> int:
+        saved = 0
+        saved_at = _now()
+        with self._database.writing() as connection:
+            self._layout.refresh(connection)
+            for chunk in read_chunks(path):
+                lines = list(chunk.records())
+                objects = [parse(chunk, line) for line in lines]
+                if table is CONVERSATIONS:
+                    others = [
+                        ("", line.text)
+                        for line, found in zip(lines, objects, strict=True)
+                        if not is_conversation(found)
+                    ]
+                    if others:
+                        self._insert_others(connection, others, saved_at)
+                        kept = [
+                            pair
+                            for pair in zip(lines, objects, strict=True)
+                            if is_conversation(pair[1])
+                        ]
+                        lines, objects = [line for line, _ in kept], [found for _, found in kept]
+                if objects:
+                    batch = _batch_of_lines(table, chunk, lines, objects)
+                    self._insert(connection, self._stored(table), [batch], saved_at)
+                saved += len(objects)
+        return saved
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def _fields(self, table: RecordTable) -> Mapping[str, FieldType]:
+        return {**table.record.fields, **table.system}
+
+    def _stored(self, table: RecordTable) -> StoredTable:
+        return self._layout.conversations if table is CONVERSATIONS else self._layout.documents
+
+    def _count(self, kind: Kind, query: Query) -> int:
+        source, table = self._source(kind)
+        statement = _filtered(sa.select(sa.func.count()).select_from(table), source, query)
+        with self._database.reading() as connection:
+            return int(fetch_all(connection, statement)[0][0])
+
+    def _objects(self, kind: Kind, query: Query) -> Iterator[list[dict[str, Any]]]:
+        if kind == "records":
+            source, table = self._source(kind)
+            for batch in self._windows(source, [table.c.record], pa.schema([_RECORD]), query):
+                yield [from_json(text) for text in batch.column(0).to_pylist()]
+            return
+        record_table = self._record_table(kind)
+        for batch in self._batches(record_table, _with_columns(query, record_table)):
+            yield to_objects(record_table, batch)
+
+    def _models(self, table: RecordTable, query: Query, batch_size: int) -> Iterator[list[Any]]:
+        validate = list_adapter(table).validate_python
+        columns = Query.of(table.stored, columns=list(table.record.fields)).columns
+        source, _ = self._source(table.kind)
+        assert columns is not None
+        schema = projected_schema(columns)
+        for batch in self._windows(source, select_list(source, columns), schema, query):
+            for at in range(0, batch.num_rows, batch_size):
+                objects = without_extra(table, batch.slice(at, batch_size))
+                try:
+                    yield validate(objects)
+                except ValidationError as error:
+                    raise self._corrupt(table, source, query, error) from None
+
+    def _corrupt(
+        self, table: RecordTable, source: Source, query: Query, error: ValidationError
+    ) -> CorruptRecordError:
+        """The error for a row that was changed by hand into no valid record."""
+        model = model_of(table)
+        columns = [table.sequence, *table.record.fields]
+        refs = Query.of({**table.system, **table.stored}, columns=columns).columns
+        assert refs is not None
+        statement = select_list(source, refs)
+        for batch in self._windows(source, statement, projected_schema(refs), query):
+            objects = without_extra(table, batch)
+            for row, found in zip(batch.column(0).to_pylist(), objects, strict=True):
+                try:
+                    model.model_validate(found)
+                except ValidationError as first:
+                    name = self._stored(table).name
+                    return CorruptRecordError(self._database.name, row, None, reason(first), name)
+        return CorruptRecordError(self._database.name, 0, None, reason(error), table.kind)
+
+    def _batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
+        assert query.columns is not None
+        source, _ = self._source(table.kind)
+        columns = select_list(source, query.columns)
+        return self._windows(source, columns, projected_schema(query.columns), query)
+
+    def _windows(
+        self,
+        source: Source,
+        columns: Sequence[sa.ColumnElement[Any]],
+        schema: pa.Schema,
+        query: Query,
+    ) -> Iterator[pa.RecordBatch]:
+        """Columns of matching records as `schema` has them, in the order of the query.
+
+        Sorted, they come as DuckDB sorts them. In insertion order they are read by ranges of the
+        sequence, so that neither the engine nor we ever hold more than a range.
+        """
+        # By position, so that no name that a user chose becomes part of the statement.
+        labelled = [column.label(f"column_{at}") for at, column in enumerate(columns)]
+        with self._database.reading() as connection:
+            if query.order:
+                statement = _filtered(sa.select(*labelled), source, query)
+                statement = statement.order_by(*order_by(source, query))
+                statement = _sliced(statement, query)
+                for batch in stream_arrow(connection, statement):
+                    yield _conform(batch, schema)
+                return
+            for low, high in (bounds := _Ranges(connection, source, query)):
+                statement = _filtered(sa.select(source.sequence, *labelled), source, query)
+                found = execute_arrow(
+                    connection, statement.where(source.sequence.between(low, high))
+                )
+                bounds.read(found.nbytes)
+                for batch in _in_sequence(found).to_batches():
+                    yield _conform(batch.select(range(1, batch.num_columns)), schema)
+
+    def _source(self, kind: str) -> tuple[Source, sa.Table]:
+        if kind == "records":
+            table = self._layout.records.table
+            return RecordSource(table.c.record, table.c.id), table
+        record_table = self._record_table(kind)
+        stored = self._stored(record_table)
+        table = stored.table
+        return TableSource(record_table, table, stored.metadata_columns), table
+
+    def _record_table(self, kind: str) -> RecordTable:
+        stored = self._layout.conversations if kind == "conversations" else self._layout.documents
+        assert stored.record_table is not None
+        return stored.record_table
+
+
+class _Ranges:
+    """Ranges of the sequence that cover a query's records, each as wide as its bytes allow.
+
+    The records of a slice are the matching ones between the first and the last of them, as the
+    sequence is the order.
+    """
+
+    def __init__(self, connection: sa.Connection, source: Source, query: Query) -> None:
+        chosen = _filtered(sa.select(source.sequence.label("at")), source, query)
+        if query.limit is not None or query.offset:
+            chosen = _sliced(chosen.order_by(source.sequence), query)
+        within = chosen.subquery()
+        bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at))
+        low, self._last = fetch_all(connection, bounds)[0]
+        self._next = low
+        self._width = _FIRST_WINDOW
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        while self._next is not None and self._next <= self._last:
+            low = self._next
+            self._next = low + self._width
+            yield low, min(self._next - 1, self._last)
+
+    def read(self, size: int) -> None:
+        """Say how many bytes the last range gave, so that the next one is as it should be."""
+        if size < _WINDOW_BYTES // 4:
+            self._width *= 4
+        elif size > _WINDOW_BYTES:
+            self._width = max(1, self._width // 2)
+
+
+_RECORD = pa.field("record", pa.large_string())
+
+
+def _filtered(statement: sa.Select[Any], source: Source, query: Query) -> sa.Select[Any]:
+    predicate = where(source, query)
+    return statement if predicate is None else statement.where(predicate)
+
+
+def _sliced(statement: sa.Select[Any], query: Query) -> sa.Select[Any]:
+    if query.limit is not None:
+        statement = statement.limit(query.limit)
+    return statement.offset(query.offset) if query.offset else statement
+
+
+def _in_sequence(found: pa.Table) -> pa.Table:
+    """Rows by their sequence number, which is the first column; nearly always they are already."""
+    at = found.column(0).combine_chunks()
+    if len(at) > 1 and pc.any(pc.less(at.slice(1), at.slice(0, len(at) - 1))).as_py():
+        return found.sort_by(found.column_names[0])
+    return found
+
+
+def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with the names and the 64-bit offsets of our schema."""
+    arrays = [
+        column if column.type == field.type else column.cast(field.type)
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _with_columns(query: Query, table: RecordTable) -> Query:
+    columns = tuple(resolve(table.stored, name) for name in table.stored)
+    return Query(query.where, query.order, query.limit, query.offset, columns)
+
+
+def _next_in_sequence(connection: sa.Connection, stored: StoredTable) -> int:
+    column = stored.table.c[stored.sequence]
+    return int(fetch_all(connection, sa.select(sa.func.max(column)))[0][0] or 0) + 1
+
+
+def _batch_of_lines(
+    table: RecordTable, chunk: Chunk, lines: Sequence[Line], objects: Sequence[dict[str, Any]]
+) -> pa.RecordBatch:
+    try:
+        return to_batch(table, rows_of_objects(table, objects))
+    except InvalidRecordError as error:
+        for line, found in zip(lines, objects, strict=True):
+            try:
+                to_batch(table, rows_of_objects(table, [found]))
+            except InvalidRecordError as first:
+                raise chunk.corrupt(line, str(first)) from None
+        raise AssertionError("a batch is refused and none of its records is") from error
+
+
+def _metadata_keys(metadata_fields: Sequence[str] | None) -> list[str]:
+    if metadata_fields is None:
+        return []
+    if isinstance(metadata_fields, str) or not all(isinstance(key, str) for key in metadata_fields):
+        raise InvalidQueryError(
+            f"metadata_fields is a list of metadata keys, not {shorten(repr(metadata_fields), 80)}"
+        )
+    return list(dict.fromkeys(metadata_fields))
+
+
+def _now() -> dt.datetime:
+    """The time of a save: UTC, without a zone, as the column has it."""
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)

@@ -1,0 +1,291 @@
+"""The tables in the database: their DDL, their version, and the columns of metadata fields.
+
+Only what DuckLake has too: no keys, sequences, enums or generated columns. One row a table in
+`afterimage_schema` says which version of this layout it has and which metadata keys have columns of
+their own, so that every writer fills those, whoever asked for them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from afterimage.storage.duckdb_driver import execute_arrow, fetch_all
+from afterimage.storage.errors import SchemaMismatchError, shorten
+from afterimage.storage.fields import (
+    CONVERSATIONS,
+    DOCUMENTS,
+    FieldType,
+    Integer,
+    Json,
+    RecordTable,
+    Text,
+    Timestamp,
+)
+from afterimage.storage.json_values import JsonPath
+from afterimage.storage.schema import arrow_type, sql_type
+
+__all__ = ["SCHEMA_VERSION", "Layout", "StoredTable", "messages_view", "records_table"]
+
+SCHEMA_VERSION: Final = 1
+"""Version of the layout this package writes."""
+
+_CATALOG: Final = sa.Table(
+    "afterimage_schema",
+    sa.MetaData(),
+    sa.Column("table_name", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("metadata_columns", sa.String, nullable=False),
+)
+
+_RECORDS: Final[Mapping[str, FieldType]] = {
+    "id": Integer(),
+    "timestamp": Timestamp(),
+    "model": Text(),
+    "record": Json(),
+}
+
+
+class _SqlType(sa.types.UserDefinedType[Any]):
+    """A type by its name in DuckDB."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.name
+
+
+@dataclass
+class StoredTable:
+    """A table of the database and how to reach its columns.
+
+    Attributes:
+        name: its name.
+        fields: its declared columns.
+        record_table: the kind of records in it; None for records of other models.
+        metadata_columns: text and type column of each metadata key that has columns of its own.
+    """
+
+    name: str
+    fields: Mapping[str, FieldType]
+    record_table: RecordTable | None
+    metadata_columns: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def table(self) -> sa.Table:
+        """The table as SQLAlchemy knows it."""
+        own = [name for pair in self.metadata_columns.values() for name in pair]
+        return sa.Table(
+            self.name,
+            sa.MetaData(),
+            *(sa.Column(name, _SqlType(sql_type(kind))) for name, kind in self.fields.items()),
+            *(sa.Column(name, sa.String) for name in own),
+        )
+
+    @property
+    def sequence(self) -> str:
+        """Column of the insertion sequence."""
+        return self.record_table.sequence if self.record_table else "id"
+
+    def metadata_values(
+        self, metadata: sa.ColumnElement[Any], keys: Iterable[str]
+    ) -> dict[str, sa.ColumnElement[Any]]:
+        """What the columns of metadata `keys` hold for a `metadata` column."""
+        values: dict[str, sa.ColumnElement[Any]] = {}
+        for key in keys:
+            text, kind = self.metadata_columns[key]
+            found = JsonPath(metadata, (key,))
+            values[text], values[kind] = found.text, found.kind
+        return values
+
+
+def records_table(conversations_table: str) -> str:
+    """Name of the table of other models' records, beside that of the conversations."""
+    return "records" if conversations_table == "conversations" else f"{conversations_table}_records"
+
+
+def messages_view(conversations_table: str) -> str:
+    """Name of the view with a row a message, beside the table of the conversations."""
+    return (
+        "messages" if conversations_table == "conversations" else f"{conversations_table}_messages"
+    )
+
+
+class Layout:
+    """The tables of one storage.
+
+    Args:
+        conversations: name of the conversations' table.
+        documents: name of the documents' table.
+    """
+
+    def __init__(self, conversations: str, documents: str) -> None:
+        self.conversations = StoredTable(conversations, _columns(CONVERSATIONS), CONVERSATIONS)
+        self.documents = StoredTable(documents, _columns(DOCUMENTS), DOCUMENTS)
+        self.records = StoredTable(records_table(conversations), _RECORDS, None)
+        names = [table.name.casefold() for table in self.all] + [
+            messages_view(conversations).casefold(),
+            _CATALOG.name,
+        ]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice or not all(names):
+            raise SchemaMismatchError(
+                f"table names must differ and not be empty: {', '.join(sorted(twice)) or 'empty'}. "
+                "Choose another conversations_table_name or documents_table_name."
+            )
+
+    @property
+    def all(self) -> tuple[StoredTable, ...]:
+        """Every table, the conversations' first."""
+        return (self.conversations, self.documents, self.records)
+
+    def is_ready(self, connection: sa.Connection, metadata_fields: Iterable[str]) -> bool:
+        """Whether all is there already, so that nothing needs to be written to open it."""
+        present = _table_names(connection)
+        expected = {*(table.name for table in self.all), messages_view(self.conversations.name)}
+        if not expected | {_CATALOG.name} <= present:
+            return False
+        self.refresh(connection)
+        self._check_columns(connection, present)
+        return all(key in self.conversations.metadata_columns for key in metadata_fields)
+
+    def create(self, connection: sa.Connection, metadata_fields: Iterable[str]) -> None:
+        """Create what is missing, and give each of `metadata_fields` its columns.
+
+        Raises:
+            SchemaMismatchError: a table of that name is there, with other columns.
+        """
+        present = _table_names(connection)
+        self._check_columns(connection, present)
+        if _CATALOG.name not in present:
+            connection.execute(sa.schema.CreateTable(_CATALOG))
+        known = {row.table_name for row in fetch_all(connection, sa.select(_CATALOG))}
+        for table in self.all:
+            if table.name not in present:
+                connection.execute(sa.schema.CreateTable(table.table))
+            if table.name not in known:
+                connection.execute(_CATALOG.insert().values(_catalog_row(table)))
+        if messages_view(self.conversations.name) not in present:
+            connection.execute(sa.text(_messages_ddl(connection, self.conversations)))
+        self.refresh(connection)
+        for key in metadata_fields:
+            if key not in self.conversations.metadata_columns:
+                self._add_metadata_field(connection, key)
+
+    def refresh(self, connection: sa.Connection) -> None:
+        """Read again which metadata keys have columns: another process may have added some."""
+        for row in fetch_all(connection, sa.select(_CATALOG)):
+            for table in self.all:
+                if row.table_name == table.name:
+                    pairs = json.loads(row.metadata_columns)
+                    table.metadata_columns = {key: tuple(pair) for key, pair in pairs.items()}
+
+    def _check_columns(self, connection: sa.Connection, present: set[str]) -> None:
+        for table in self.all:
+            if table.name not in present:
+                continue
+            found = execute_arrow(
+                connection, sa.select(sa.text("*")).select_from(sa.table(table.name)).limit(0)
+            ).schema
+            for name, kind in table.fields.items():
+                at = found.get_field_index(name)
+                if at < 0 or _with_large_offsets(found.field(at).type) != arrow_type(kind):
+                    has = "no such column" if at < 0 else str(found.field(at).type)
+                    raise SchemaMismatchError(
+                        f"table {table.name!r} is there already, but not as this storage makes it: "
+                        f"column {name!r} should be {shorten(sql_type(kind), 60)}, "
+                        f"found {shorten(has, 60)}. Give another table name or file."
+                    )
+
+    def _add_metadata_field(self, connection: sa.Connection, key: str) -> None:
+        stored = self.conversations
+        names = _free_names(key, [column.name for column in stored.table.columns])
+        stored.metadata_columns[key] = names
+        table = stored.table
+        quote = connection.dialect.identifier_preparer.quote
+        for name in names:
+            connection.execute(
+                sa.text(
+                    _escaped(f"ALTER TABLE {quote(stored.name)} ADD COLUMN {quote(name)} VARCHAR")
+                )
+            )
+        connection.execute(
+            table.update().values(stored.metadata_values(table.c["metadata"], [key]))
+        )
+        connection.execute(
+            _CATALOG.update()
+            .where(_CATALOG.c.table_name == stored.name)
+            .values(metadata_columns=_catalog_row(stored)["metadata_columns"])
+        )
+
+
+def _columns(record_table: RecordTable) -> dict[str, FieldType]:
+    return {**record_table.system, **record_table.stored}
+
+
+def _catalog_row(table: StoredTable) -> dict[str, Any]:
+    return {
+        "table_name": table.name,
+        "kind": table.record_table.kind if table.record_table else "records",
+        "version": SCHEMA_VERSION,
+        "metadata_columns": json.dumps(table.metadata_columns),
+    }
+
+
+def _table_names(connection: sa.Connection) -> set[str]:
+    tables = sa.table(
+        "tables", sa.column("table_name"), sa.column("table_schema"), schema="information_schema"
+    )
+    statement = sa.select(tables.c.table_name).where(
+        tables.c.table_schema == sa.func.current_schema()
+    )
+    return {row[0] for row in fetch_all(connection, statement)}
+
+
+def _free_names(key: str, taken: Iterable[str]) -> tuple[str, str]:
+    """Names for the columns of a metadata key: the key itself wherever that is free."""
+    used = {name.casefold() for name in taken}
+    for name in (key, f"metadata.{key}"):
+        pair = (name, f"{name}_type")
+        if name and not used & {part.casefold() for part in pair}:
+            return pair
+    raise SchemaMismatchError(
+        f"metadata field {key!r} gets no column: {key!r} and {f'metadata.{key}'!r} are taken "
+        "(names differ by more than their case). Leave it out; filters find it in the metadata."
+    )
+
+
+def _messages_ddl(connection: sa.Connection, conversations: StoredTable) -> str:
+    quote = connection.dialect.identifier_preparer.quote
+    view, table = quote(messages_view(conversations.name)), quote(conversations.name)
+    return _escaped(
+        f"CREATE VIEW {view} AS SELECT conversation_id, position, message.role AS role, "
+        "message.content AS content, message.reasoning_content AS reasoning_content FROM ("
+        "SELECT id AS conversation_id, generate_subscripts(conversations, 1) - 1 AS position, "
+        f"unnest(conversations) AS message FROM {table})"
+    )
+
+
+def _escaped(statement: str) -> str:
+    """A statement for `sa.text`, which reads `:name` as a parameter."""
+    return statement.replace(":", "\\:")
+
+
+def _with_large_offsets(kind: pa.DataType) -> pa.DataType:
+    """The type that our schema has for a type as DuckDB hands it over."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return pa.large_string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.large_list(_with_large_offsets(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(of.name, _with_large_offsets(of.type)) for of in kind])
+    return kind
