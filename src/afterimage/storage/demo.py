@@ -97,6 +97,11 @@ def run(directory: Path) -> None:
 
     Files of these names that an earlier run left there are replaced.
     """
+    with step("Read the chitchat dataset") as said:
+        conversations = list(chitchat_conversations())
+        messages = sum(len(record.conversations) for record in conversations)
+        said.append(f"{len(conversations):,} conversations, {messages:,} messages")
+
     directory.mkdir(parents=True, exist_ok=True)
     jsonl = directory / "chitchat.jsonl"
     database = directory / "chitchat.duckdb"
@@ -107,18 +112,11 @@ def run(directory: Path) -> None:
             path.unlink()
             print(f"Removed {shown(path)} of an earlier run.")
 
-    with step("Read the chitchat dataset") as said:
-        conversations = list(chitchat_conversations())
-        messages = sum(len(record.conversations) for record in conversations)
-        said.append(f"{len(conversations):,} conversations, {messages:,} messages")
-
     with step(f"Save them as JSON lines: {shown(jsonl)}") as said:
         JSONLStorage(conversations_path=jsonl).save_conversations(conversations)
         said.append(f"{len(conversations):,} conversations, {size(jsonl)}")
 
-    with step(f"Import that file into DuckDB, with a column for the prompt: {shown(database)}") as (
-        said
-    ):
+    with step(f"Import that into DuckDB, a column for the prompt: {shown(database)}") as said:
         store = SQLStorage(f"duckdb:///{database}", metadata_fields=["prompt"])
         imported = store.import_jsonl(jsonl)
         said.append(f"{imported:,} conversations, {size(database)}")

@@ -159,10 +159,13 @@ class _Writer:
 
     def write(self, batch: pa.RecordBatch) -> int:
         """Take a batch; how many rows it has."""
-        self._held.append(batch)
-        self._held_bytes += batch.get_total_buffer_size()
-        if self._held_bytes >= self._group_bytes:
-            self._flush()
+        rows = max(1, batch.num_rows * self._group_bytes // max(1, batch.nbytes))
+        for at in range(0, batch.num_rows, rows):
+            part = batch.slice(at, rows)
+            self._held.append(part)
+            self._held_bytes += part.nbytes
+            if self._held_bytes >= self._group_bytes:
+                self._flush()
         return int(batch.num_rows)
 
     def _flush(self) -> None:

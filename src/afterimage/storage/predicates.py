@@ -20,11 +20,13 @@ import sqlalchemy as sa
 from afterimage.storage.fields import Double, Integer, Text, Timestamp
 from afterimage.storage.json_values import JsonPath, JsonValue
 from afterimage.storage.query import Condition, FieldRef, Query
+from afterimage.storage.sql_types import SqlType
 
 __all__ = ["Source", "order_by", "select_list", "where"]
 
 # Below this, every integer is a double of its own, so that comparing doubles is exact.
 _EXACT = 2**53
+_BIGNUM = SqlType("BIGNUM")
 
 Predicate = sa.ColumnElement[bool]
 
@@ -74,7 +76,7 @@ def _condition(source: Source, condition: Condition) -> Predicate:
     if op in ("==", "!="):
         found = _equals(source, field, value)
     elif op in ("in", "not in"):
-        found = sa.or_(sa.false(), *(_equals(source, field, item) for item in value))
+        found = _is_in(source, field, value)
     else:
         found = _is_ordered(source, field, op, value)
     # NULL counts as "not true", so that a filter and its negation split the records in two.
@@ -96,6 +98,39 @@ def _equals(source: Source, field: FieldRef, value: Any) -> Predicate:
             return _compare_double(source.value(field), "==", value)
         case _:
             return _json_equals(source.json(field), value)
+
+
+def _is_in(source: Source, field: FieldRef, values: tuple[Any, ...]) -> Predicate:
+    """Equal to any of the values; those of a kind that a column holds go as one list."""
+    texts = [value for value in values if isinstance(value, str)]
+    numbers = [value for value in values if _is_number(value) and abs(value) < _EXACT]
+    listed: list[Predicate] = []
+    match field.type:
+        case Text():
+            listed = [_in_list(source.value(field), texts, "VARCHAR[]")]
+        case Double() | Integer():
+            listed = [_in_list(source.value(field), numbers, "DOUBLE[]")]
+        case Timestamp():
+            texts, numbers = [], []
+        case _:
+            found = source.json(field)
+            listed = [
+                sa.and_(_in_list(found.text, texts, "VARCHAR[]"), found.is_a("string")),
+                _in_list(found.number, numbers, "DOUBLE[]"),
+            ]
+    single = [
+        value
+        for value in values
+        if not isinstance(value, str) and not (_is_number(value) and abs(value) < _EXACT)
+    ]
+    if isinstance(field.type, Timestamp):
+        single = list(values)
+    return sa.or_(sa.false(), *listed, *(_equals(source, field, value) for value in single))
+
+
+def _in_list(found: sa.ColumnElement[Any], values: list[Any], sql_type: str) -> Predicate:
+    bound: sa.ColumnElement[Any] = sa.bindparam(None, values, type_=SqlType(sql_type))
+    return sa.func.list_contains(sa.cast(bound, SqlType(sql_type)), found)
 
 
 def _is_ordered(source: Source, field: FieldRef, op: str, value: Any) -> Predicate:
@@ -193,43 +228,44 @@ def _json_is_ordered(found: JsonValue, op: str, value: Any) -> Predicate:
 
 
 def _json_compare_number(found: JsonValue, op: str, value: float) -> Predicate:
-    number = found.number
-    if not abs(value) >= _EXACT or math.isinf(value):  # NaN takes this way too
-        return _ORDERINGS[op](number, _double(value))  # type: ignore[no-any-return]
-    # Doubles that round to the same are told apart by the integers they stand for.
-    near = number == _double(value)
+    """Compare exactly: by the nearest double, and where that is the same, by the integer."""
+    number, nearest = found.number, _nearest(value)
+    if not abs(value) >= _EXACT:  # NaN takes this way too
+        return _ORDERINGS[op](number, _double(nearest))  # type: ignore[no-any-return]
+    near = number == _double(nearest)
+    if isinstance(value, float) and math.isinf(value):
+        # Among integers too large for a double, an infinity is beyond them all.
+        equal = sa.and_(near, _is_float(found))
+        less = sa.and_(near, sa.not_(_is_float(found))) if value > 0 else sa.false()
+        more = sa.and_(near, sa.not_(_is_float(found))) if value < 0 else sa.false()
+    else:
+        integer = sa.cast(sa.literal(str(int(value)), sa.VARCHAR), _BIGNUM)
+        equal = sa.and_(near, _integer(found) == integer)
+        less = sa.and_(near, _integer(found) < integer)
+        more = sa.and_(near, _integer(found) > integer)
+        if math.isinf(nearest):
+            beyond = sa.and_(near, _is_float(found))
+            less, more = (less, sa.or_(more, beyond)) if value > 0 else (sa.or_(less, beyond), more)
+    strictly = {
+        "<": lambda: sa.or_(number < _double(nearest), less),
+        ">": lambda: sa.or_(number > _double(nearest), more),
+    }
     if op == "==":
-        return sa.and_(near, _same_integer(found, int(value)))
-    strict = op[0]
-    beyond = _ORDERINGS[strict](number, _double(value))
-    if abs(value) >= 10**38:
-        return sa.or_(beyond, sa.and_(near, sa.true() if op != strict else sa.false()))
-    return sa.or_(beyond, sa.and_(near, _ORDERINGS[op](_integer(found), _huge(int(value)))))
+        return equal
+    return sa.or_(strictly[op[0]](), equal) if op.endswith("=") else strictly[op]()
 
 
-def _same_integer(found: JsonValue, value: int) -> Predicate:
-    if abs(value) < 10**38:
-        return _integer(found) == _huge(value)
-    same = found.text == str(value)
-    if _nearest(value) == value:  # then a number written as a float may be that very number
-        same = sa.or_(same, found.text.op("SIMILAR TO")(".*[.eE].*"))
-    return same
+def _is_float(found: JsonValue) -> Predicate:
+    """Whether a number is written as a float, whose shortest text is not all of its digits."""
+    return sa.func.regexp_matches(found.text, "[^0-9-]")
 
 
 def _integer(found: JsonValue) -> sa.ColumnElement[Any]:
-    """The exact integer of a number of at least 2**53 and at most 38 digits."""
-    return sa.try_cast(found.text, _HugeInt())
-
-
-def _huge(value: int) -> sa.ColumnElement[Any]:
-    return sa.cast(sa.literal(str(value), sa.VARCHAR), _HugeInt())
-
-
-class _HugeInt(sa.types.UserDefinedType[int]):
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        return "HUGEINT"
+    """The exact integer of a number of at least 2**53; NULL for an infinity and for NaN."""
+    return sa.case(
+        (_is_float(found), sa.try_cast(found.number, _BIGNUM)),
+        else_=sa.try_cast(found.text, _BIGNUM),
+    )
 
 
 def _sort_expressions(source: Source, field: FieldRef) -> list[sa.ColumnElement[Any]]:
@@ -242,9 +278,11 @@ def _sort_expressions(source: Source, field: FieldRef) -> list[sa.ColumnElement[
         else_=sa.null(),
     )
     flag = sa.case((kind == "boolean", sa.case((found.text == "true", 1.0), else_=0.0)))
-    exact = sa.case((sa.func.abs(number) >= float(_EXACT), _integer(found)))
+    size = sa.func.abs(number)
+    infinite = sa.case((size == math.inf, sa.case((_is_float(found), number), else_=0.0)))
+    exact = sa.case((size >= float(_EXACT), _integer(found)))
     text = sa.case((kind.in_(["string", "array", "object"]), found.text))
-    return [rank, sa.func.coalesce(flag, number), exact, text]
+    return [rank, sa.func.coalesce(flag, number), infinite, exact, text]
 
 
 _RANKS = ("boolean", "number", "string", "array", "object")

@@ -197,7 +197,8 @@ def _exact_line(model: Any) -> bytes | None:
     if view is None:
         return None
     try:
-        metadata = readable(to_json(view["metadata"]))
+        personas = [persona["metadata"] for persona in view.get("personas", ())]
+        metadata = readable(to_json([view["metadata"], *personas]))
         line: bytes = model.__pydantic_serializer__.to_json(model, warnings="error")
     except (PydanticSerializationError, ValueError, TypeError, KeyError):
         return None

@@ -15,6 +15,7 @@ from afterimage.storage.fields import Double, Integer, Json, RecordTable, Text, 
 from afterimage.storage.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query import FieldRef
 from afterimage.storage.schema import json_structure
+from afterimage.storage.sql_types import SqlType
 
 __all__ = ["LinesSource", "RecordSource", "TableSource", "conversation_lines", "other_lines"]
 
@@ -77,12 +78,10 @@ class LinesSource:
                 return found.text
             case Double() | Integer() | Timestamp():
                 number = sa.try_cast(found.text, sa.Double)
-                return number if default is None else _or_default(found, number, default)
+                return _or_default(found, number, default, "DOUBLE")
             case _:
-                text = found.json if default is None else _or_default(found, found.json, default)
-                structure: sa.ColumnElement[Any] = sa.literal_column(
-                    f"'{json_structure(field.type)}'"
-                )
+                text = _or_default(found, found.json, default, "JSON")
+                structure = sa.literal_column(f"'{json_structure(field.type)}'", sa.String)
                 return sa.func.json_transform(text, structure)
 
     def json(self, field: FieldRef) -> JsonValue:
@@ -91,15 +90,18 @@ class LinesSource:
         found = JsonPath(self._line, (field.column, *field.keys))
         if field.keys or field.column not in self._record.defaults:
             return found
-        return JsonPath(_or_default(found, found.json, self._record.defaults[field.column]))
+        default = self._record.defaults[field.column]
+        return JsonPath(_or_default(found, found.json, default, "JSON"))
 
 
 def _or_default(
-    found: JsonPath, value: sa.ColumnElement[Any], default: Any
+    found: JsonPath, value: sa.ColumnElement[Any], default: Any, kind: str
 ) -> sa.ColumnElement[Any]:
-    """`value`, or the model's own default where the line lacks the field."""
-    literal: sa.ColumnElement[Any] = sa.literal_column(f"'{json.dumps(default)}'")
-    return sa.case((found.json.is_(None), sa.cast(literal, value.type)), else_=value)
+    """`value` or, where the line lacks the field, the default that the model gives it."""
+    if default is None:
+        return value
+    literal = sa.literal_column(f"'{json.dumps(default)}'", sa.String)
+    return sa.case((found.json.is_(None), sa.cast(literal, SqlType(kind))), else_=value)
 
 
 class RecordSource:

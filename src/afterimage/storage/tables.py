@@ -29,6 +29,7 @@ from afterimage.storage.fields import (
 )
 from afterimage.storage.json_values import JsonPath
 from afterimage.storage.schema import arrow_type, sql_type
+from afterimage.storage.sql_types import SqlType
 
 __all__ = ["SCHEMA_VERSION", "Layout", "StoredTable", "messages_view", "records_table"]
 
@@ -50,18 +51,6 @@ _RECORDS: Final[Mapping[str, FieldType]] = {
     "model": Text(),
     "record": Json(),
 }
-
-
-class _SqlType(sa.types.UserDefinedType[Any]):
-    """A type by its name in DuckDB."""
-
-    cache_ok = True
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def get_col_spec(self, **_: Any) -> str:
-        return self.name
 
 
 @dataclass
@@ -87,7 +76,7 @@ class StoredTable:
         return sa.Table(
             self.name,
             sa.MetaData(),
-            *(sa.Column(name, _SqlType(sql_type(kind))) for name, kind in self.fields.items()),
+            *(sa.Column(name, SqlType(sql_type(kind))) for name, kind in self.fields.items()),
             *(sa.Column(name, sa.String) for name in own),
         )
 
