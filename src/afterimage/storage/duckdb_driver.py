@@ -8,9 +8,11 @@ share one database, a notebook's own `duckdb.connect(path)` among them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
+import tempfile
 import threading
 import time
 import uuid
@@ -24,6 +26,7 @@ import duckdb
 import duckdb_engine
 import pyarrow as pa
 import sqlalchemy as sa
+from filelock import FileLock
 from sqlalchemy.pool import NullPool
 
 from afterimage.storage.errors import (
@@ -99,13 +102,14 @@ def open_database(url: str, lock_timeout: float) -> Database:
         return memory_database(database or ":memory:")
     path = Path(database)
     _create_if_missing(path)
+    locks = _locks.setdefault(str(path.resolve()), _FileLocks())
 
     def connect() -> duckdb_engine.ConnectionWrapper:
-        return duckdb_engine.ConnectionWrapper(_open_file(path, lock_timeout))
+        return _Connection(_open_file(path, lock_timeout, locks), locks.opening)
 
     with translated(database):
         engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
-    return Database(database, engine, _write_lock(str(path.resolve())))
+    return Database(database, engine, locks.writing)
 
 
 def memory_database(name: str = ":memory:") -> Database:
@@ -146,17 +150,14 @@ def stream_arrow(
     compiled = statement.compile(  # type: ignore[attr-defined]
         dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
     )
-    parameters = [compiled.params[name] for name in compiled.positiontup or ()]
+    values = compiled.construct_params(escape_names=False)
+    parameters = [values[name] for name in compiled.positiontup or ()]
     driver = connection.connection.driver_connection
     assert driver is not None
     # Each version has one call that streams a query with parameters; the other one keeps the whole
     # result in memory first.
     if _duckdb_major() >= 2:
-        found = (
-            driver.sql(str(compiled), params=parameters)
-            if parameters
-            else driver.sql(str(compiled))
-        )
+        found = driver.sql(str(compiled), params=parameters or None)
     else:
         found = driver.execute(str(compiled), parameters)
     return found.to_arrow_reader(rows)
@@ -226,28 +227,35 @@ def _create_if_missing(path: Path) -> None:
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     try:
         with translated(str(path)):
-            duckdb.connect(
-                str(fresh), config={"storage_compatibility_version": _STORAGE_VERSION}
-            ).close()
-        if path.exists():
-            fresh.replace(path)  # somebody's empty file, as tempfile makes them
-        else:
+            config = {"storage_compatibility_version": _STORAGE_VERSION}
+            duckdb.connect(str(fresh), config=config).close()
+        try:
             os.link(fresh, path)
-    except FileExistsError:
-        pass  # another process was faster
+        except FileExistsError:
+            _replace_if_empty(fresh, path)
     except OSError as error:
         raise DatabaseError(f"{path} cannot be created: {error.strerror}") from error
     finally:
         fresh.unlink(missing_ok=True)
 
 
-def _open_file(path: Path, lock_timeout: float) -> duckdb.DuckDBPyConnection:
+def _replace_if_empty(fresh: Path, path: Path) -> None:
+    """Put a new database in the place of an empty file, as tempfile makes them.
+
+    Under a lock: of two who find the file empty, the second must not undo what the first saved.
+    """
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    with FileLock(Path(tempfile.gettempdir()) / f"afterimage-{name}.lock"):
+        if path.is_file() and path.stat().st_size == 0:
+            fresh.replace(path)
+
+
+def _open_file(path: Path, lock_timeout: float, locks: _FileLocks) -> duckdb.DuckDBPyConnection:
     started = time.monotonic()
     pause, longest = _LOCK_POLL_SECONDS
     while True:
         try:
-            # One at a time: DuckDB hands out a database that another thread is still opening.
-            with _connecting:
+            with locks.opening:
                 return duckdb.connect(str(path))
         except duckdb.IOException as error:
             if not _IS_LOCKED.search(str(error)):
@@ -276,9 +284,30 @@ def _holder(message: str) -> str | None:
     return f"process {found['pid']} ({found['program']})" if found else None
 
 
-_connecting = threading.Lock()
-_write_locks: dict[str, threading.RLock] = {}
+class _FileLocks:
+    """What the threads of this process take turns on, for one file.
+
+    Attributes:
+        writing: for a write, so that sequence numbers are given out once.
+        opening: to open and to close, as DuckDB hands out a database that another thread is still
+            opening, and opens a file anew that another thread has not finished closing.
+    """
+
+    def __init__(self) -> None:
+        self.writing = threading.RLock()
+        self.opening = threading.Lock()
 
 
-def _write_lock(path: str) -> threading.RLock:
-    return _write_locks.setdefault(path, threading.RLock())
+_locks: dict[str, _FileLocks] = {}
+
+
+class _Connection(duckdb_engine.ConnectionWrapper):
+    """A connection to a file that is closed under the same lock as others are opened under."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, opening: threading.Lock) -> None:
+        super().__init__(connection)
+        self._opening = opening
+
+    def close(self) -> None:
+        with self._opening:
+            super().close()

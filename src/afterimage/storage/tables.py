@@ -53,6 +53,15 @@ _RECORDS: Final[Mapping[str, FieldType]] = {
 }
 
 
+_MESSAGES: Final[Mapping[str, FieldType]] = {
+    "conversation_id": Integer(),
+    "position": Integer(),
+    "role": Text(),
+    "content": Text(),
+    "reasoning_content": Text(),
+}
+
+
 @dataclass
 class StoredTable:
     """A table of the database and how to reach its columns.
@@ -175,22 +184,29 @@ class Layout:
         for row in fetch_all(connection, sa.select(_CATALOG)):
             for table in self.all:
                 if row.table_name == table.name:
+                    if row.version > SCHEMA_VERSION:
+                        raise SchemaMismatchError(
+                            f"table {table.name!r} was written by a newer afterimage-storage "
+                            f"(layout {row.version}, this one knows {SCHEMA_VERSION}). Upgrade it."
+                        )
                     pairs = json.loads(row.metadata_columns)
                     table.metadata_columns = {key: tuple(pair) for key, pair in pairs.items()}
 
     def _check_columns(self, connection: sa.Connection, present: set[str]) -> None:
-        for table in self.all:
-            if table.name not in present:
+        declared = {table.name: table.fields for table in self.all}
+        declared[messages_view(self.conversations.name)] = _MESSAGES
+        for relation, fields in declared.items():
+            if relation not in present:
                 continue
             found = execute_arrow(
-                connection, sa.select(sa.text("*")).select_from(sa.table(table.name)).limit(0)
+                connection, sa.select(sa.text("*")).select_from(sa.table(relation)).limit(0)
             ).schema
-            for name, kind in table.fields.items():
+            for name, kind in fields.items():
                 at = found.get_field_index(name)
                 if at < 0 or _with_large_offsets(found.field(at).type) != arrow_type(kind):
                     has = "no such column" if at < 0 else str(found.field(at).type)
                     raise SchemaMismatchError(
-                        f"table {table.name!r} is there already, but not as this storage makes it: "
+                        f"table {relation!r} is there already, but not as this storage makes it: "
                         f"column {name!r} should be {shorten(sql_type(kind), 60)}, "
                         f"found {shorten(has, 60)}. Give another table name or file."
                     )
