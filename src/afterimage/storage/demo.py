@@ -113,7 +113,7 @@ def run(directory: Path) -> None:
             print(f"Removed {shown(path)} of an earlier run.")
 
     with step(f"Save them as JSON lines: {shown(jsonl)}") as said:
-        JSONLStorage(conversations_path=jsonl).save_conversations(conversations)
+        JSONLStorage(conversations_path=jsonl).save_conversations([*conversations])
         said.append(f"{len(conversations):,} conversations, {size(jsonl)}")
 
     with step(f"Import that into DuckDB, a column for the prompt: {shown(database)}") as said:

@@ -56,7 +56,7 @@ class Json:
     """Exact JSON text of an object: any value, at any depth, keys in their order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Struct:
     """Named fields, in order.
 

@@ -17,8 +17,8 @@ from afterimage.storage.duckdb_driver import (
     Database,
     fetch_all,
     memory_database,
-    registered,
     stream_arrow,
+    streamed,
 )
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
@@ -53,8 +53,8 @@ def select_lines(
         CorruptRecordError: a line is no UTF-8; names it.
         DatabaseError: DuckDB refuses a line.
     """
-    feed = _Feed(chunks)
-    with _engine().reading() as connection, registered(connection, "lines", feed.reader()) as lines:
+    batches = _line_batches(chunks)
+    with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
         relation, source = _relation(kind, lines)
         chosen: list[sa.ColumnElement[Any]] = [relation.c.line] if whole else []
         chosen += select_list(source, columns)
@@ -65,59 +65,34 @@ def select_lines(
             statement = statement.limit(query.limit)
         if query.offset:
             statement = statement.offset(query.offset)
-        with feed.errors():
-            yield from stream_arrow(connection, statement)
+        yield from stream_arrow(connection, statement)
 
 
 def count_lines(kind: str, chunks: Iterable[Chunk], query: Query) -> int:
     """How many lines a query matches; see `select_lines`."""
-    feed = _Feed(chunks)
-    with _engine().reading() as connection, registered(connection, "lines", feed.reader()) as lines:
+    batches = _line_batches(chunks)
+    with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
         relation, source = _relation(kind, lines)
         counted = sa.select(sa.func.count()).select_from(relation)
-        with feed.errors():
-            return int(fetch_all(connection, _matching(counted, source, query))[0][0])
+        return int(fetch_all(connection, _matching(counted, source, query))[0][0])
 
 
-class _Feed:
-    """Chunks of a file as an Arrow stream; remembers why it broke off, as DuckDB does not."""
-
-    def __init__(self, chunks: Iterable[Chunk]) -> None:
-        self._chunks = chunks
-        self._error: BaseException | None = None
-
-    def reader(self) -> pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_batches(_LINES, self._batches())
-
-    def errors(self) -> _Feed:
-        return self
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._error is not None and error is not self._error:
-            raise self._error from None
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        position = 0
+def _line_batches(chunks: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
+    """The lines of a file and their positions as record batches."""
+    position = 0
+    for chunk in chunks:
+        texts = chunk.texts()
+        lines = pa.array(texts, pa.large_binary())
         try:
-            for chunk in self._chunks:
-                texts = chunk.texts()
-                lines = pa.array(texts, pa.large_binary())
-                try:
-                    lines = lines.cast(pa.large_string())
-                except pa.ArrowInvalid:
-                    raise _not_utf8(chunk) from None
-                numbers = pa.array(range(position, position + len(texts)), pa.int64())
-                position += len(texts)
-                # In slices, so that both cores get some of even one chunk.
-                batch = pa.RecordBatch.from_arrays([numbers, lines], schema=_LINES)
-                for at in range(0, len(texts), 1024):
-                    yield batch.slice(at, 1024)
-        except BaseException as error:
-            self._error = error
-            raise
+            lines = lines.cast(pa.large_string())
+        except pa.ArrowInvalid:
+            raise _not_utf8(chunk) from None
+        numbers = pa.array(range(position, position + len(texts)), pa.int64())
+        position += len(texts)
+        batch = pa.RecordBatch.from_arrays([numbers, lines], schema=_LINES)
+        # In slices, so that both cores get some of even one chunk; there is no struct in them.
+        for at in range(0, len(texts), 1024):
+            yield batch.slice(at, 1024)
 
 
 def _not_utf8(chunk: Chunk) -> CorruptRecordError:

@@ -27,6 +27,7 @@ __all__ = [
     "is_conversation",
     "list_adapter",
     "matching",
+    "member_of",
     "model_of",
     "overlay",
     "readable",
@@ -50,6 +51,15 @@ _SHALLOW = 100
 def model_of(table: RecordTable) -> type[BaseModel]:
     """The class that records of that table are loaded as."""
     return _MODELS[table.kind]
+
+
+@cache
+def member_of(choices: tuple[str, ...]) -> Mapping[str, Any]:
+    """The enum members that a declared field's choices are the values of."""
+    enum = next(
+        e for e in (models.Role, models.GradeSchema) if choices == tuple(m.value for m in e)
+    )
+    return {member.value: member for member in enum}
 
 
 @cache
@@ -79,16 +89,16 @@ def exact_view(model: BaseModel) -> dict[str, Any] | None:
     An object of a subclass may have fields of its own, or write its fields in its own way, so it
     must be dumped by `to_object`.
     """
-    view = dict(model.__dict__)
+    view = model.__dict__.copy()
     if type(model) in _CONVERSATIONS:
         entries = view.get("conversations", ())
-        if not set(map(type, entries)) <= {models.ConversationEntry}:
-            return None
+        for entry in entries:
+            if type(entry) is not models.ConversationEntry:
+                return None
         view["conversations"] = [entry.__dict__ for entry in entries]
-        evaluation = view.get("evaluation")
-        if evaluation is not None:
-            view["evaluation"] = exact = _evaluation_view(evaluation)
-            if exact is None:
+        if view.get("evaluation") is not None:
+            view["evaluation"] = _evaluation_view(view["evaluation"])
+            if view["evaluation"] is None:
                 return None
         return view
     if type(model) is models.Document:

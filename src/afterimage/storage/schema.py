@@ -6,6 +6,7 @@ Strings and lists have 64-bit offsets, so no amount of text in a batch overflows
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import pyarrow as pa
 
@@ -24,6 +25,7 @@ from afterimage.storage.query import FieldRef
 __all__ = ["arrow_schema", "arrow_type", "json_structure", "projected_schema", "sql_type"]
 
 
+@cache
 def arrow_type(kind: FieldType) -> pa.DataType:
     """The Arrow type of a declared type.
 

@@ -7,8 +7,8 @@ saved before it; the file is open during calls only.
 from __future__ import annotations
 
 import datetime as dt
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,14 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from afterimage.storage.arrow import (
-    rows_of,
-    rows_of_objects,
-    to_batch,
-    to_objects,
-    without_extra,
-)
+from afterimage.storage.arrow import rows_of, to_batch, to_objects, without_extra
+from afterimage.storage.collector import paused_collector
 from afterimage.storage.duckdb_driver import (
     execute_arrow,
     fetch_all,
     open_database,
-    registered,
     stream_arrow,
+    streamed,
 )
 from afterimage.storage.errors import (
     CorruptRecordError,
@@ -39,9 +34,11 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
-from afterimage.storage.lines import Chunk, Line, parse, read_chunks
+from afterimage.storage.line_batches import batch_of_lines
+from afterimage.storage.lines import read_chunks
 from afterimage.storage.models import Conversation
 from afterimage.storage.predicates import Source, order_by, select_list, where
+from afterimage.storage.prefetch import prefetched
 from afterimage.storage.query import Query, positive, resolve
 from afterimage.storage.record_storage import Kind, RecordStorage
 from afterimage.storage.records import (
@@ -52,7 +49,7 @@ from afterimage.storage.records import (
     reason,
     to_object,
 )
-from afterimage.storage.schema import projected_schema
+from afterimage.storage.schema import arrow_type, projected_schema
 from afterimage.storage.sources import RecordSource, TableSource
 from afterimage.storage.tables import Layout, StoredTable
 
@@ -78,7 +75,7 @@ class SQLStorage(RecordStorage):
         metadata_fields: metadata keys of conversations that get columns of their own: `<key>`
             holds what `metadata->>'key'` gives and `<key>_type` the type of the value. Filters and
             sorts on them then cost what a column costs. An existing database gets them filled in.
-        batch_size: records that are turned into one Arrow record batch on the way in.
+        batch_size: rows of the Arrow record batches in which a save is handed to DuckDB.
         lock_timeout: seconds to wait while another process has the file open.
 
     Attributes:
@@ -128,56 +125,55 @@ class SQLStorage(RecordStorage):
     # -- writing ------------------------------------------------------------------------------
 
     def _save(self, table: RecordTable, records: Sequence[BaseModel]) -> None:
-        declared: list[BaseModel] = []
-        others: list[tuple[str, bytes]] = []
-        for record in records:
-            if table is not CONVERSATIONS or isinstance(record, Conversation):
-                declared.append(record)
-                continue
-            found = to_object(record)
-            if is_conversation(check(found)):
-                declared.append(record)
-            else:
-                others.append((type(record).__name__, to_json(found)))
-        # All is converted before the file is opened: what is refused is refused by then.
-        size = self.batch_size
-        batches = [
-            to_batch(table, rows_of(table, declared[at : at + size]))
-            for at in range(0, len(declared), size)
-        ]
+        declared, others = _by_kind(table, records)
         if not records:
             return
-        with self._database.writing() as connection:
-            self._layout.refresh(connection)
-            saved_at = _now()
-            if batches:
-                self._insert(connection, self._stored(table), batches, saved_at)
-            if others:
-                self._insert_others(connection, others, saved_at)
+        with paused_collector():
+            # The first of them before the file is opened, the rest while DuckDB takes them in.
+            batches = self._converted(table, declared)
+            first = list(islice(batches, 1))
+            with self._database.writing() as connection:
+                self._layout.refresh(connection)
+                saved_at = _now()
+                if first:
+                    self._insert(connection, self._stored(table), chain(first, batches), saved_at)
+                if others:
+                    self._insert_others(connection, others, saved_at)
+
+    def _converted(
+        self, table: RecordTable, records: Sequence[BaseModel]
+    ) -> Iterator[pa.RecordBatch]:
+        # Batches are made at their size, not sliced to it: DuckDB misreads structs of a slice.
+        for start in range(0, len(records), self.batch_size):
+            some = records[start : start + self.batch_size]
+            yield to_batch(table, rows_of(table, some, start), start)
 
     def _insert(
         self,
         connection: sa.Connection,
         stored: StoredTable,
-        batches: Sequence[pa.RecordBatch],
+        batches: Iterable[pa.RecordBatch],
         saved_at: dt.datetime,
     ) -> None:
-        table = stored.table
-        first = _next_in_sequence(connection, stored)
-        data = pa.Table.from_batches(batches)
-        data = data.add_column(
-            0, "sequence", [pa.array(range(first, first + len(data)), pa.int64())]
+        """Append batches, each with the columns of the declared schema, in their order."""
+        columns = [name for name in stored.fields if name not in (stored.sequence, "timestamp")]
+        schema = pa.schema(
+            [
+                pa.field("sequence", pa.int64()),
+                *(pa.field(name, arrow_type(stored.fields[name])) for name in columns),
+            ]
         )
-        with registered(connection, f"incoming_{uuid.uuid4().hex}", data) as incoming:
-            columns = {
+        numbered = _numbered(batches, schema, _next_in_sequence(connection, stored))
+        with streamed(connection, schema, numbered) as incoming:
+            values: dict[str, Any] = {
                 stored.sequence: incoming.c.sequence,
                 "timestamp": sa.literal(saved_at),
-                **{name: incoming.c[name] for name in data.schema.names[1:]},
+                **{name: incoming.c[name] for name in columns},
             }
             if "metadata" in columns:
-                columns |= stored.metadata_values(columns["metadata"], stored.metadata_columns)
+                values |= stored.metadata_values(values["metadata"], stored.metadata_columns)
             connection.execute(
-                table.insert().from_select(list(columns), sa.select(*columns.values()))
+                stored.table.insert().from_select(list(values), sa.select(*values.values()))
             )
 
     def _insert_others(
@@ -197,26 +193,14 @@ class SQLStorage(RecordStorage):
         with self._database.writing() as connection:
             self._layout.refresh(connection)
             for chunk in read_chunks(path):
-                lines = list(chunk.records())
-                objects = [parse(chunk, line) for line in lines]
-                if table is CONVERSATIONS:
-                    others = [
-                        ("", line.text)
-                        for line, found in zip(lines, objects, strict=True)
-                        if not is_conversation(found)
-                    ]
+                with paused_collector():
+                    batch, others = batch_of_lines(table, chunk)
                     if others:
-                        self._insert_others(connection, others, saved_at)
-                        kept = [
-                            pair
-                            for pair in zip(lines, objects, strict=True)
-                            if is_conversation(pair[1])
-                        ]
-                        lines, objects = [line for line, _ in kept], [found for _, found in kept]
-                if objects:
-                    batch = _batch_of_lines(table, chunk, lines, objects)
-                    self._insert(connection, self._stored(table), [batch], saved_at)
-                saved += len(objects)
+                        unnamed = [("", line) for line in others]
+                        self._insert_others(connection, unnamed, saved_at)
+                    if len(batch):
+                        self._insert(connection, self._stored(table), [batch], saved_at)
+                saved += len(batch) + len(others)
         return saved
 
     # -- reading ------------------------------------------------------------------------------
@@ -249,9 +233,10 @@ class SQLStorage(RecordStorage):
         source, _ = self._source(table.kind)
         assert columns is not None
         schema = projected_schema(columns)
-        for batch in self._windows(source, select_list(source, columns), schema, query):
+        batches = self._windows(source, select_list(source, columns), schema, query)
+        for batch in prefetched(batches):
             for at in range(0, batch.num_rows, batch_size):
-                objects = without_extra(table, batch.slice(at, batch_size))
+                objects = without_extra(table, batch.slice(at, batch_size), members=True)
                 try:
                     yield validate(objects)
                 except ValidationError as error:
@@ -400,18 +385,37 @@ def _next_in_sequence(connection: sa.Connection, stored: StoredTable) -> int:
     return int(fetch_all(connection, sa.select(sa.func.max(column)))[0][0] or 0) + 1
 
 
-def _batch_of_lines(
-    table: RecordTable, chunk: Chunk, lines: Sequence[Line], objects: Sequence[dict[str, Any]]
-) -> pa.RecordBatch:
-    try:
-        return to_batch(table, rows_of_objects(table, objects))
-    except InvalidRecordError as error:
-        for line, found in zip(lines, objects, strict=True):
-            try:
-                to_batch(table, rows_of_objects(table, [found]))
-            except InvalidRecordError as first:
-                raise chunk.corrupt(line, str(first)) from None
-        raise AssertionError("a batch is refused and none of its records is") from error
+def _numbered(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, first: int
+) -> Iterator[pa.RecordBatch]:
+    """The batches with the sequence before their columns, counting from `first`."""
+    for batch in batches:
+        numbers = pa.array(range(first, first + len(batch)), pa.int64())
+        yield pa.RecordBatch.from_arrays([numbers, *batch.columns], schema=schema)
+        first += len(batch)
+
+
+def _by_kind(
+    table: RecordTable, records: Sequence[BaseModel]
+) -> tuple[Sequence[BaseModel], list[tuple[str, bytes]]]:
+    """The records for `table`, and those of other models as class name and JSON text."""
+    if table is not CONVERSATIONS or all(isinstance(record, Conversation) for record in records):
+        return records, []
+    declared: list[BaseModel] = []
+    others: list[tuple[str, bytes]] = []
+    for at, record in enumerate(records):
+        if isinstance(record, Conversation):
+            declared.append(record)
+            continue
+        try:
+            found = check(to_object(record))
+        except InvalidRecordError as error:
+            raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+        if is_conversation(found):
+            declared.append(record)
+        else:
+            others.append((type(record).__name__, to_json(found)))
+    return declared, others
 
 
 def _metadata_keys(metadata_fields: Sequence[str] | None) -> list[str]:

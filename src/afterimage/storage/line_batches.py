@@ -1,0 +1,49 @@
+"""Lines of JSON straight to an Arrow record batch: the way of every import, with no model built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from afterimage.storage.arrow import rows_of_objects, to_batch
+from afterimage.storage.errors import InvalidRecordError
+from afterimage.storage.fields import CONVERSATIONS, RecordTable
+from afterimage.storage.lines import Chunk, Line, parse
+from afterimage.storage.records import is_conversation
+
+__all__ = ["batch_of_lines"]
+
+
+def batch_of_lines(table: RecordTable, chunk: Chunk) -> tuple[pa.RecordBatch, list[bytes]]:
+    """The records of a chunk as a batch, and the lines that are records of other models.
+
+    Raises:
+        CorruptRecordError: a line is no JSON object, or no valid record; names it.
+    """
+    lines: list[Line] = []
+    objects: list[dict[str, Any]] = []
+    others: list[bytes] = []
+    for line in chunk.records():
+        found = parse(chunk, line)
+        if table is CONVERSATIONS and not is_conversation(found):
+            others.append(line.text)
+        else:
+            lines.append(line)
+            objects.append(found)
+    try:
+        return to_batch(table, rows_of_objects(table, objects)), others
+    except InvalidRecordError as error:
+        _raise_for_the_line(table, chunk, lines, objects)
+        raise AssertionError("a batch is refused and none of its records is") from error
+
+
+def _raise_for_the_line(
+    table: RecordTable, chunk: Chunk, lines: Sequence[Line], objects: Sequence[dict[str, Any]]
+) -> None:
+    for line, found in zip(lines, objects, strict=True):
+        try:
+            to_batch(table, rows_of_objects(table, [found]))
+        except InvalidRecordError as error:
+            raise chunk.corrupt(line, str(error)) from None
