@@ -57,6 +57,8 @@ _STORAGE_VERSION: Final = "v1.5.0"
 _WRITE_SETTINGS: Final = {"force_compression": "zstd", "wal_autocheckpoint": "1MB"}
 _LOCK_POLL_SECONDS: Final = (0.001, 0.02)
 
+# `md:`, `s3:`, `ducklake:`; one letter is a drive of Windows.
+_HAS_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I)
 _IS_LOCKED = re.compile(r"Could not set lock|Conflicting lock|being used by another process", re.I)
 _HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
 
@@ -234,7 +236,7 @@ def _parse_url(url: str) -> str:
             "'duckdb:///:memory:'."
         ) from None
     database = parsed.database or ""
-    if parsed.get_backend_name() != "duckdb" or ":" in database.removeprefix(":memory:")[1:]:
+    if parsed.get_backend_name() != "duckdb" or _HAS_SCHEME.match(database):
         kind = parsed.get_backend_name() if parsed.get_backend_name() != "duckdb" else database
         raise UnsupportedURLError(
             f"SQLStorage does not serve {shorten(kind, 60)!r} databases. Supported: "

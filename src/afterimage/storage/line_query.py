@@ -60,7 +60,8 @@ def select_lines(
         chosen += select_list(source, columns)
         labelled = [column.label(f"column_{at}") for at, column in enumerate(chosen)]
         statement = _matching(sa.select(*labelled).select_from(relation), source, query)
-        statement = statement.order_by(*order_by(source, query))
+        if query.order:  # else they stay as they are: this engine keeps the order of its input
+            statement = statement.order_by(*order_by(source, query))
         if query.limit is not None:
             statement = statement.limit(query.limit)
         if query.offset:
