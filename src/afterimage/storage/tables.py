@@ -175,9 +175,7 @@ class Layout:
         if messages_view(self.conversations.name) not in present:
             connection.execute(sa.text(_messages_ddl(connection, self.conversations)))
         self.refresh(connection)
-        for key in metadata_fields:
-            if key not in self.conversations.metadata_columns:
-                self._add_metadata_field(connection, key)
+        self._add_metadata_fields(connection, metadata_fields)
 
     def refresh(self, connection: sa.Connection) -> None:
         """Read again which metadata keys have columns: another process may have added some."""
@@ -198,9 +196,7 @@ class Layout:
         for relation, fields in declared.items():
             if relation not in present:
                 continue
-            found = execute_arrow(
-                connection, sa.select(sa.text("*")).select_from(sa.table(relation)).limit(0)
-            ).schema
+            found = _arrow_schema_of(connection, relation)
             for name, kind in fields.items():
                 at = found.get_field_index(name)
                 if at < 0 or _with_large_offsets(found.field(at).type) != arrow_type(kind):
@@ -211,26 +207,35 @@ class Layout:
                         f"found {shorten(has, 60)}. Give another table name or file."
                     )
 
-    def _add_metadata_field(self, connection: sa.Connection, key: str) -> None:
+    def _add_metadata_fields(self, connection: sa.Connection, keys: Iterable[str]) -> None:
+        """Give metadata keys columns, filled in for the rows that are there."""
         stored = self.conversations
-        names = _free_names(key, [column.name for column in stored.table.columns])
-        stored.metadata_columns[key] = names
-        table = stored.table
+        missing = [key for key in keys if key not in stored.metadata_columns]
+        taken = [*_arrow_schema_of(connection, stored.name).names]
         quote = connection.dialect.identifier_preparer.quote
-        for name in names:
+        # All are added before any is filled: DuckDB 1.5 alters no table it has changed rows of.
+        for key in missing:
+            names = _free_names(key, taken)
+            stored.metadata_columns[key] = names
+            taken += names
+            for name in names:
+                statement = f"ALTER TABLE {quote(stored.name)} ADD COLUMN {quote(name)} VARCHAR"
+                connection.execute(sa.text(_escaped(statement)))
+        if missing:
+            table = stored.table
+            values = stored.metadata_values(table.c["metadata"], missing)
+            connection.execute(table.update().values(values))
             connection.execute(
-                sa.text(
-                    _escaped(f"ALTER TABLE {quote(stored.name)} ADD COLUMN {quote(name)} VARCHAR")
-                )
+                _CATALOG.update()
+                .where(_CATALOG.c.table_name == stored.name)
+                .values(metadata_columns=_catalog_row(stored)["metadata_columns"])
             )
-        connection.execute(
-            table.update().values(stored.metadata_values(table.c["metadata"], [key]))
-        )
-        connection.execute(
-            _CATALOG.update()
-            .where(_CATALOG.c.table_name == stored.name)
-            .values(metadata_columns=_catalog_row(stored)["metadata_columns"])
-        )
+
+
+def _arrow_schema_of(connection: sa.Connection, relation: str) -> pa.Schema:
+    """The columns of a table or view, as DuckDB has them in Arrow."""
+    statement = sa.select(sa.text("*")).select_from(sa.table(relation)).limit(0)
+    return execute_arrow(connection, statement).schema
 
 
 def _columns(record_table: RecordTable) -> dict[str, FieldType]:
