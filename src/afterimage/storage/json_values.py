@@ -132,11 +132,15 @@ class TypedText:
     """A metadata field in columns of its own; what is inside arrays and objects is in `whole`."""
 
     def __init__(
-        self, text: sa.ColumnElement[str], kind: sa.ColumnElement[str], whole: JsonPath
+        self,
+        text: sa.ColumnElement[str],
+        kind: sa.ColumnElement[str],
+        whole: JsonPath | None = None,
     ) -> None:
         self.text = text
         self.kind = kind
-        self._whole = whole
+        # An array's or object's text is its JSON.
+        self._whole = whole or JsonPath(text)
 
     def is_a(self, kind: str) -> sa.ColumnElement[bool]:
         return self.kind == kind

@@ -23,7 +23,7 @@ from afterimage.storage.duckdb_driver import (
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
 from afterimage.storage.lines import Chunk
-from afterimage.storage.predicates import Source, order_by, select_list, where
+from afterimage.storage.predicates import Source, in_order, select_list, where
 from afterimage.storage.query import FieldRef, Query
 from afterimage.storage.sources import LinesSource, RecordSource, conversation_lines, other_lines
 
@@ -58,10 +58,11 @@ def select_lines(
         relation, source = _relation(kind, lines)
         chosen: list[sa.ColumnElement[Any]] = [relation.c.line] if whole else []
         chosen += select_list(source, columns)
-        labelled = [column.label(f"column_{at}") for at, column in enumerate(chosen)]
-        statement = _matching(sa.select(*labelled).select_from(relation), source, query)
-        if query.order:  # else they stay as they are: this engine keeps the order of its input
-            statement = statement.order_by(*order_by(source, query))
+        if query.order:
+            statement = in_order(source, query, chosen, relation)
+        else:  # they stay as they are: this engine keeps the order of its input
+            labelled = [column.label(f"column_{at}") for at, column in enumerate(chosen)]
+            statement = _matching(sa.select(*labelled).select_from(relation), source, query)
         if query.limit is not None:
             statement = statement.limit(query.limit)
         if query.offset:

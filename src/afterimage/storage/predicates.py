@@ -12,17 +12,17 @@ The invariants, the same over every storage, as both compile through this module
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from afterimage.storage.fields import Double, Integer, Text, Timestamp
-from afterimage.storage.json_values import JsonPath, JsonValue
+from afterimage.storage.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query import Condition, FieldRef, Query
 from afterimage.storage.sql_types import SqlType
 
-__all__ = ["Source", "order_by", "select_list", "where"]
+__all__ = ["Source", "in_order", "select_list", "where"]
 
 # Below this, every integer is a double of its own, so that comparing doubles is exact.
 _EXACT = 2**53
@@ -53,14 +53,31 @@ def where(source: Source, query: Query) -> Predicate | None:
     return sa.or_(*groups) if groups else None
 
 
-def order_by(source: Source, query: Query) -> list[sa.ColumnElement[Any]]:
-    """The query's sort keys; the insertion sequence settles ties."""
-    keys: list[sa.ColumnElement[Any]] = []
-    for key in query.order:
-        for expression in _sort_expressions(source, key.field):
-            ordered = expression.desc() if key.descending else expression.asc()
-            keys.append(ordered.nulls_last())
-    return [*keys, source.sequence.asc()]
+def in_order(
+    source: Source, query: Query, columns: Iterable[sa.ColumnElement[Any]], table: sa.FromClause
+) -> sa.Select[Any]:
+    """Columns of the matching records of a table, in the query's order; sequence settles ties.
+
+    What a key is made of is taken out of JSON once, in a subquery; its type, number and text are
+    then found in that, not each in the whole record again.
+    """
+    chosen = [column.label(f"column_{at}") for at, column in enumerate(columns)]
+    inputs = [
+        part.label(f"key_{at}_{of}")
+        for at, key in enumerate(query.order)
+        for of, part in enumerate(_sort_inputs(source, key.field))
+    ]
+    matching = sa.select(source.sequence.label("sequence"), *chosen, *inputs).select_from(table)
+    predicate = where(source, query)
+    found = (matching if predicate is None else matching.where(predicate)).subquery()
+    ordered: list[sa.ColumnElement[Any]] = []
+    for at, key in enumerate(query.order):
+        parts = [found.c[f"key_{at}_{of}"] for of in range(len(_sort_inputs(source, key.field)))]
+        for expression in _sort_expressions(key.field, parts):
+            directed = expression.desc() if key.descending else expression.asc()
+            ordered.append(directed.nulls_last())
+    statement = sa.select(*(found.c[column.name] for column in chosen))
+    return statement.order_by(*ordered, found.c.sequence.asc())
 
 
 def select_list(source: Source, columns: Iterable[FieldRef]) -> list[sa.ColumnElement[Any]]:
@@ -269,10 +286,23 @@ def _integer(found: JsonValue) -> sa.ColumnElement[Any]:
     )
 
 
-def _sort_expressions(source: Source, field: FieldRef) -> list[sa.ColumnElement[Any]]:
+def _sort_inputs(source: Source, field: FieldRef) -> list[sa.ColumnElement[Any]]:
+    """What the sort by a field needs of a record."""
     if isinstance(field.type, Text | Double | Integer | Timestamp):
         return [source.value(field)]
     found = source.json(field)
+    return [found.json] if isinstance(found, JsonPath) else [found.text, found.kind]
+
+
+def _sort_expressions(
+    field: FieldRef, parts: Sequence[sa.ColumnElement[Any]]
+) -> Sequence[sa.ColumnElement[Any]]:
+    """The sort keys of a field, made of its `_sort_inputs`."""
+    if isinstance(field.type, Text | Double | Integer | Timestamp):
+        return parts
+    found: JsonValue = JsonPath(parts[0])
+    if len(parts) == 2:
+        found = TypedText(parts[0], parts[1])
     kind, number = found.kind, found.number
     rank = sa.case(
         *((kind == name, rank) for rank, name in enumerate(_RANKS)),

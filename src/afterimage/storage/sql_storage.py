@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
 from afterimage.storage.line_batches import batch_of_lines
 from afterimage.storage.lines import read_chunks
 from afterimage.storage.models import Conversation
-from afterimage.storage.predicates import Source, order_by, select_list, where
+from afterimage.storage.predicates import Source, in_order, select_list, where
 from afterimage.storage.prefetch import prefetched
 from afterimage.storage.query import Query, positive, resolve
 from afterimage.storage.record_storage import Kind, RecordStorage
@@ -58,6 +59,9 @@ __all__ = ["SQLStorage"]
 # A scan reads ranges of the insertion sequence, as wide as makes about this many bytes of Arrow.
 _WINDOW_BYTES = 16 * 2**20
 _FIRST_WINDOW = 1024
+
+# Up to so many records, a sorted slice is found first and its wide columns are read after.
+_SMALL_PAGE = 1000
 
 
 class SQLStorage(RecordStorage):
@@ -220,7 +224,9 @@ class SQLStorage(RecordStorage):
     def _objects(self, kind: Kind, query: Query) -> Iterator[list[dict[str, Any]]]:
         if kind == "records":
             source, table = self._source(kind)
-            for batch in self._windows(source, [table.c.record], pa.schema([_RECORD]), query):
+            for batch in self._windows(
+                source, table, [table.c.record], pa.schema([_RECORD]), query
+            ):
                 yield [from_json(text) for text in batch.column(0).to_pylist()]
             return
         record_table = self._record_table(kind)
@@ -230,28 +236,27 @@ class SQLStorage(RecordStorage):
     def _models(self, table: RecordTable, query: Query, batch_size: int) -> Iterator[list[Any]]:
         validate = list_adapter(table).validate_python
         columns = Query.of(table.stored, columns=list(table.record.fields)).columns
-        source, _ = self._source(table.kind)
+        source, stored = self._source(table.kind)
         assert columns is not None
         schema = projected_schema(columns)
-        batches = self._windows(source, select_list(source, columns), schema, query)
+        batches = self._windows(source, stored, select_list(source, columns), schema, query)
         for batch in prefetched(batches):
             for at in range(0, batch.num_rows, batch_size):
                 objects = without_extra(table, batch.slice(at, batch_size), members=True)
                 try:
                     yield validate(objects)
                 except ValidationError as error:
-                    raise self._corrupt(table, source, query, error) from None
+                    raise self._corrupt(table, query, error) from None
 
     def _corrupt(
-        self, table: RecordTable, source: Source, query: Query, error: ValidationError
+        self, table: RecordTable, query: Query, error: ValidationError
     ) -> CorruptRecordError:
         """The error for a row that was changed by hand into no valid record."""
         model = model_of(table)
         columns = [table.sequence, *table.record.fields]
         refs = Query.of({**table.system, **table.stored}, columns=columns).columns
         assert refs is not None
-        statement = select_list(source, refs)
-        for batch in self._windows(source, statement, projected_schema(refs), query):
+        for batch in self._batches(table, replace(query, columns=refs)):
             objects = without_extra(table, batch)
             for row, found in zip(batch.column(0).to_pylist(), objects, strict=True):
                 try:
@@ -263,13 +268,14 @@ class SQLStorage(RecordStorage):
 
     def _batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
         assert query.columns is not None
-        source, _ = self._source(table.kind)
+        source, stored = self._source(table.kind)
         columns = select_list(source, query.columns)
-        return self._windows(source, columns, projected_schema(query.columns), query)
+        return self._windows(source, stored, columns, projected_schema(query.columns), query)
 
     def _windows(
         self,
         source: Source,
+        table: sa.Table,
         columns: Sequence[sa.ColumnElement[Any]],
         schema: pa.Schema,
         query: Query,
@@ -282,10 +288,11 @@ class SQLStorage(RecordStorage):
         # By position, so that no name that a user chose becomes part of the statement.
         labelled = [column.label(f"column_{at}") for at, column in enumerate(columns)]
         with self._database.reading() as connection:
+            if query.order and query.limit is not None and query.limit <= _SMALL_PAGE:
+                yield from _page(connection, source, table, labelled, schema, query)
+                return
             if query.order:
-                statement = _filtered(sa.select(*labelled), source, query)
-                statement = statement.order_by(*order_by(source, query))
-                statement = _sliced(statement, query)
+                statement = _sliced(in_order(source, query, columns, table), query)
                 for batch in stream_arrow(connection, statement):
                     yield _conform(batch, schema)
                 return
@@ -311,6 +318,28 @@ class SQLStorage(RecordStorage):
         stored = self._layout.conversations if kind == "conversations" else self._layout.documents
         assert stored.record_table is not None
         return stored.record_table
+
+
+def _page(
+    connection: sa.Connection,
+    source: Source,
+    table: sa.Table,
+    columns: Sequence[sa.ColumnElement[Any]],
+    schema: pa.Schema,
+    query: Query,
+) -> Iterator[pa.RecordBatch]:
+    """A sorted page: first which records are on it, then the wide columns of those only."""
+    chosen = _sliced(in_order(source, query, [source.sequence], table), query)
+    numbers = [row[0] for row in fetch_all(connection, chosen)]
+    if not numbers:
+        return
+    within = source.sequence.between(min(numbers), max(numbers))
+    wanted = sa.select(source.sequence, *columns).where(within, source.sequence.in_(numbers))
+    found = execute_arrow(connection, wanted)
+    place = {number: at for at, number in enumerate(found.column(0).to_pylist())}
+    page = found.take(pa.array([place[number] for number in numbers], pa.int64()))
+    for batch in page.combine_chunks().to_batches():
+        yield _conform(batch.select(range(1, batch.num_columns)), schema)
 
 
 class _Ranges:
@@ -376,8 +405,7 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _with_columns(query: Query, table: RecordTable) -> Query:
-    columns = tuple(resolve(table.stored, name) for name in table.stored)
-    return Query(query.where, query.order, query.limit, query.offset, columns)
+    return replace(query, columns=tuple(resolve(table.stored, name) for name in table.stored))
 
 
 def _next_in_sequence(connection: sa.Connection, stored: StoredTable) -> int:
