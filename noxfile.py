@@ -60,10 +60,29 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 # What the two ends of the range in pyproject.toml mean; the tests run on both.
 DUCKDB_EDGES = {"1.5": "duckdb>=1.5,<1.6", "2.0": "duckdb>=2.0,<2.1"}
 
+# What generates the conversations; our files are read by it, and its files by us.
+PUBLISHED = "afterimage==0.18.1"
+
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
+
+
+def run_pytest(session: nox.Session, **options: dict[str, str]) -> None:
+    """Run pytest on both cores; a file's tests stay together, as some share data they load."""
+    session.run("pytest", "-n", "2", "--dist", "loadscope", *session.posargs, **options)
+
+
+def published_python(session: nox.Session) -> Path:
+    """Return an interpreter that has the published generator package, and not this one."""
+    home = ROOT / ".venv" / "published"
+    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not python.exists():
+        venv.create(home, clear=True, with_pip=True)
+    install = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", PUBLISHED]
+    session.run(str(python), *install, external=True)
+    return python
 
 
 @nox.session
@@ -86,7 +105,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, duckdb: str) -> None:
     """Pytest, doctests and the README included, on one edge of DuckDB."""
     session.install("-e", ".[test]", DUCKDB_EDGES[duckdb])
-    session.run("pytest", "-n", "2", *session.posargs)
+    run_pytest(session, env={"AFTERIMAGE_PUBLISHED_PYTHON": str(published_python(session))})
 
 
 @nox.session(default=False)
@@ -94,7 +113,7 @@ def oldest(session: nox.Session) -> None:
     """Pytest on the lowest version that pyproject.toml allows of every dependency."""
     lower_bounds = [bounds.split(",")[0].replace(">=", "==") for bounds in PROJECT["dependencies"]]
     session.install("-e", ".[test]", *lower_bounds)
-    session.run("pytest", "-n", "2", *session.posargs)
+    run_pytest(session)
 
 
 @nox.session(default=False)

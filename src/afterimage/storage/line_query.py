@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 
 from afterimage.storage.duckdb_driver import (
     Database,
+    execute_arrow,
     fetch_all,
     memory_database,
     stream_arrow,
@@ -53,34 +55,46 @@ def select_lines(
         CorruptRecordError: a line is no UTF-8; names it.
         DatabaseError: DuckDB refuses a line.
     """
-    batches = _line_batches(chunks)
-    with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
-        relation, source = _relation(kind, lines)
-        chosen: list[sa.ColumnElement[Any]] = [relation.c.line] if whole else []
-        chosen += select_list(source, columns)
-        if query.order:
-            statement = in_order(source, query, chosen, relation)
-        else:  # they stay as they are: this engine keeps the order of its input
-            labelled = [column.label(f"column_{at}") for at, column in enumerate(chosen)]
-            statement = _matching(sa.select(*labelled).select_from(relation), source, query)
-        if query.limit is not None:
-            statement = statement.limit(query.limit)
-        if query.offset:
-            statement = statement.offset(query.offset)
-        yield from stream_arrow(connection, statement)
+
+    def chosen(relation: sa.FromClause, source: Source) -> list[sa.ColumnElement[Any]]:
+        return [relation.c.line] * whole + select_list(source, columns)
+
+    if query.order:
+        batches = chain.from_iterable(_line_batches(chunks))
+        with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
+            relation, source = _relation(kind, lines)
+            statement = in_order(source, query, chosen(relation, source), relation)
+            statement = statement.limit(query.limit).offset(query.offset)
+            yield from stream_arrow(connection, statement)
+        return
+    # In insertion order, chunk by chunk: DuckDB does not keep the order of a stream that several
+    # of its threads take from, and a sort of the whole file would hold all of it.
+    skip, left = query.offset, query.limit
+    with _engine().reading() as connection:
+        for some in _line_batches(chunks):
+            if left is not None and left <= 0:
+                return
+            with streamed(connection, _LINES, some) as lines:
+                relation, source = _relation(kind, lines)
+                statement = in_order(source, query, chosen(relation, source), relation)
+                found = execute_arrow(connection, statement)
+            page = found.slice(skip, left)
+            skip = max(0, skip - len(found))
+            left = None if left is None else left - len(page)
+            yield from page.to_batches()
 
 
 def count_lines(kind: str, chunks: Iterable[Chunk], query: Query) -> int:
     """How many lines a query matches; see `select_lines`."""
-    batches = _line_batches(chunks)
+    batches = chain.from_iterable(_line_batches(chunks))
     with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
         relation, source = _relation(kind, lines)
         counted = sa.select(sa.func.count()).select_from(relation)
         return int(fetch_all(connection, _matching(counted, source, query))[0][0])
 
 
-def _line_batches(chunks: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
-    """The lines of a file and their positions as record batches."""
+def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
+    """The lines of each chunk and their positions, in slices, so that both cores get some."""
     position = 0
     for chunk in chunks:
         texts = chunk.texts()
@@ -92,9 +106,7 @@ def _line_batches(chunks: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
         numbers = pa.array(range(position, position + len(texts)), pa.int64())
         position += len(texts)
         batch = pa.RecordBatch.from_arrays([numbers, lines], schema=_LINES)
-        # In slices, so that both cores get some of even one chunk; there is no struct in them.
-        for at in range(0, len(texts), 1024):
-            yield batch.slice(at, 1024)
+        yield [batch.slice(at, 1024) for at in range(0, len(texts), 1024)]
 
 
 def _not_utf8(chunk: Chunk) -> CorruptRecordError:

@@ -1,0 +1,88 @@
+"""The storages that the conformance suite runs over, crippled variants included.
+
+A test gets a storage and never learns which: what one of these does, all of them must do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from afterimage.storage import JSONLStorage, SQLStorage
+
+Storage = JSONLStorage | SQLStorage
+
+
+class Reopened:
+    """Hands every call to a storage constructed for that call alone: nothing is remembered."""
+
+    def __init__(self, construct: Callable[[], Storage]) -> None:
+        self._construct = construct
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._construct(), name)
+
+
+@dataclass(frozen=True)
+class Factory:
+    """One kind of storage.
+
+    Attributes:
+        name: id of the test parameter.
+        storage_class: what is constructed, or a subclass of it where a test asks for one.
+        construct: a storage of the given class, with its files in the given empty folder.
+        reopened: whether every call goes to a new one.
+    """
+
+    name: str
+    storage_class: type[Any]
+    construct: Callable[[type[Any], Path], Storage]
+    reopened: bool = False
+
+    def open(self, folder: Path, mixin: type | None = None) -> Any:
+        """A storage in `folder`; `mixin` comes first in the method resolution order."""
+        cls = self.storage_class
+        if mixin is not None:
+            cls = type(f"{mixin.__name__}{cls.__name__}", (mixin, cls), {})
+        if self.reopened:
+            return Reopened(lambda: self.construct(cls, folder))
+        return self.construct(cls, folder)
+
+
+def _jsonl(cls: type[Any], folder: Path) -> Any:
+    return cls(folder / "conversations.jsonl", folder / "documents.jsonl")
+
+
+def _sql_file(cls: type[Any], folder: Path) -> Any:
+    return cls(f"duckdb:///{folder / 'store.duckdb'}")
+
+
+def _sql_memory(cls: type[Any], folder: Path) -> Any:
+    return cls("duckdb:///:memory:")
+
+
+def _sql_tiny_batches(cls: type[Any], folder: Path) -> Any:
+    return cls("duckdb:///:memory:", batch_size=1)
+
+
+def _sql_metadata_fields(cls: type[Any], folder: Path) -> Any:
+    # Keys that the suite filters and sorts by, so that its queries go through their columns.
+    return cls("duckdb:///:memory:", metadata_fields=["domain", "n", "k.l", 'q"x', "late"])
+
+
+# What does not turn on the file is in memory: opening one costs more than most tests.
+FACTORIES = [
+    Factory("jsonl", JSONLStorage, _jsonl),
+    Factory("jsonl-reopened", JSONLStorage, _jsonl, reopened=True),
+    Factory("sql-file", SQLStorage, _sql_file),
+    Factory("sql-file-reopened", SQLStorage, _sql_file, reopened=True),
+    Factory("sql-memory", SQLStorage, _sql_memory),
+    Factory("sql-tiny-batches", SQLStorage, _sql_tiny_batches),
+    Factory("sql-metadata-fields", SQLStorage, _sql_metadata_fields),
+]
+
+_EVALUATORS = {"jsonl", "sql-memory", "sql-metadata-fields"}
+EVALUATORS = [factory for factory in FACTORIES if factory.name in _EVALUATORS]
+"""Those that work out a query each in a way of its own; for tests of hundreds of queries."""

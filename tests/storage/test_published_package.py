@@ -1,0 +1,148 @@
+"""Files go both ways between JSONLStorage and the published `afterimage` package."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from afterimage.storage import (
+    Conversation,
+    Document,
+    EvaluatedConversationWithContext,
+    JSONLStorage,
+)
+from tests.storage.plain_python import same
+from tests.storage.records import RatedConversation, conversation, evaluation
+
+RECORDS: list[Conversation] = [
+    Conversation(conversations=[{"role": "user", "content": "Hi"}]),
+    conversation("\u2028 é 😀 \x00", {"k": [1.0, None, {"": 2**70}]}, evaluation=evaluation()),
+    conversation("b", persona="a pilot", final_score=None),
+    RatedConversation(conversations=[], mood="calm"),
+]
+DOCUMENTS = [
+    Document(id="a", text="\u2028", metadata={"k": {"l": [None]}}),
+    Document(id="b", personas=[{"descriptions": ["x"]}]),
+]
+
+
+def as_the_package_loads(path: Path, model: type[BaseModel]) -> list[Any]:
+    """Line by line, as text; Python's own lines end at newlines only."""
+    with path.open(encoding="utf-8") as file:
+        return [model(**json.loads(line.strip())) for line in file]
+
+
+def as_the_package_saves(path: Path, records: list[BaseModel]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(
+            json.dumps(record.model_dump(), ensure_ascii=False) + "\n" for record in records
+        )
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> JSONLStorage:
+    return JSONLStorage(tmp_path / "conversations.jsonl", tmp_path / "documents.jsonl")
+
+
+class TestByItsWay:
+    def test_it_reads_what_we_write(self, storage: JSONLStorage) -> None:
+        storage.save_conversations(RECORDS)
+        storage.save_documents(DOCUMENTS)
+        loaded = as_the_package_loads(storage.conversations_path, EvaluatedConversationWithContext)
+        assert same(loaded, storage.load_conversations())
+        assert loaded[1] == RECORDS[1]
+        assert as_the_package_loads(storage.documents_path, Document) == DOCUMENTS
+
+    def test_we_read_what_it_writes(self, storage: JSONLStorage) -> None:
+        as_the_package_saves(storage.conversations_path, list(RECORDS))
+        storage.documents_path.write_text(
+            "".join(document.model_dump_json() + "\n" for document in DOCUMENTS), "utf-8"
+        )
+        assert storage.load_conversations() == [
+            EvaluatedConversationWithContext.model_validate(record.model_dump())
+            for record in RECORDS
+        ]
+        assert storage.load_records(RatedConversation) == [RECORDS[3]]
+        assert storage.load_documents() == DOCUMENTS
+
+    def test_what_it_writes_for_values_that_are_no_finite_numbers(
+        self, storage: JSONLStorage
+    ) -> None:
+        record = conversation("a", {"k": [float("nan"), float("inf")]}, final_score=-float("inf"))
+        as_the_package_saves(storage.conversations_path, [record])
+        assert same(storage.load_conversations(), [record])
+        assert storage.count_conversations([("final_score", "<", 0)]) == 1
+
+    def test_both_append_to_one_file(self, storage: JSONLStorage) -> None:
+        storage.save_conversations([RECORDS[1]])
+        with storage.conversations_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(RECORDS[2].model_dump(), ensure_ascii=False) + "\n")
+        storage.save_conversations([RECORDS[1]])
+        assert storage.load_conversations() == [RECORDS[1], RECORDS[2], RECORDS[1]]
+
+
+@pytest.fixture(scope="module")
+def published() -> str:
+    python = os.environ.get("AFTERIMAGE_PUBLISHED_PYTHON")
+    if not python:
+        pytest.skip("AFTERIMAGE_PUBLISHED_PYTHON names no interpreter with the published package")
+    return python
+
+
+def run(python: str, code: str, *arguments: Path) -> str:
+    # Not our folder: the package's own storage.py is what is wanted here.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    return done.stdout
+
+
+class TestByThePackageItself:
+    def test_it_loads_what_we_saved(self, published: str, storage: JSONLStorage) -> None:
+        storage.save_conversations(RECORDS)
+        storage.save_documents(DOCUMENTS)
+        code = (
+            "import json, sys, afterimage.storage as storage\n"
+            "assert storage.__file__.endswith('storage.py')\n"
+            "store = storage.JSONLStorage(*sys.argv[1:])\n"
+            "records = store.load_conversations() + store.load_documents()\n"
+            "print(json.dumps([record.model_dump() for record in records]))\n"
+        )
+        out = run(published, code, storage.conversations_path, storage.documents_path)
+        expected = [*storage.load_conversations(), *storage.load_documents()]
+        assert json.loads(out) == [record.model_dump(mode="json") for record in expected]
+
+    def test_we_load_what_it_saved(self, published: str, storage: JSONLStorage) -> None:
+        code = (
+            "import sys, afterimage.storage as storage, afterimage.types as types\n"
+            "store = storage.JSONLStorage(*sys.argv[1:])\n"
+            "messages = [{'role': 'user', 'content': 'Hi \\u2028'}]\n"
+            "store.save_conversations([types.ConversationWithContext(\n"
+            "    conversations=messages, persona='a pilot', metadata={'n': 2**70})])\n"
+            "store.save_conversations([types.StructuredGenerationRow[dict](\n"
+            "    instruction='i', output={'k': 1})])\n"
+            "store.save_documents([types.Document(id='d', text='x')])\n"
+        )
+        run(published, code, storage.conversations_path, storage.documents_path)
+        assert storage.load_conversations() == [
+            EvaluatedConversationWithContext(
+                conversations=[{"role": "user", "content": "Hi \u2028"}],
+                persona="a pilot",
+                metadata={"n": 2**70},
+            )
+        ]
+        assert storage.load_documents() == [Document(id="d", text="x")]
+        assert storage.count_conversations() == 1
