@@ -158,6 +158,8 @@ def _to_batch(
 
 
 def _array(kind: FieldType, values: list[Any]) -> pa.Array:
+    if values.count(None) == len(values):  # most fields of most data: no builder is set up
+        return pa.nulls(len(values), arrow_type(kind))
     match kind:
         case Json():
             return pa.array([_json_text(value) for value in values], pa.large_string())
@@ -199,6 +201,8 @@ def _check(kind: FieldType, array: pa.Array, *, nulls: bool, parent_nulls: int) 
     """Raise where a value is null or not among the choices although it must be."""
     if not nulls and array.null_count > parent_nulls:
         raise TypeError("null where a value is required")
+    if array.null_count == len(array):
+        return
     match kind:
         case Text(choices) if choices:
             if not pc.all(pc.is_in(array, value_set=_allowed(choices))).as_py() and len(array):

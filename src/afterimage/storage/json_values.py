@@ -101,7 +101,7 @@ class JsonPath:
     def kind(self) -> sa.ColumnElement[str]:
         found = self._apply("json_type")
         return sa.case(
-            *((found.in_(names), kind) for kind, names in _KINDS.items()), else_=sa.null()
+            {name: kind for kind, names in _KINDS.items() for name in names}, value=found
         )
 
     def is_a(self, kind: str) -> sa.ColumnElement[bool]:

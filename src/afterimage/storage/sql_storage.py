@@ -58,7 +58,7 @@ __all__ = ["SQLStorage"]
 
 # A scan reads ranges of the insertion sequence, as wide as makes about this many bytes of Arrow.
 _WINDOW_BYTES = 16 * 2**20
-_FIRST_WINDOW = 1024
+_FIRST_WINDOW = 2048
 
 # Up to so many records, a sorted slice is found first and its wide columns are read after.
 _SMALL_PAGE = 1000
@@ -368,7 +368,7 @@ class _Ranges:
     def read(self, size: int) -> None:
         """Say how many bytes the last range gave, so that the next one is as it should be."""
         if size < _WINDOW_BYTES // 4:
-            self._width *= 4
+            self._width *= 2
         elif size > _WINDOW_BYTES:
             self._width = max(1, self._width // 2)
 
