@@ -1,0 +1,101 @@
+"""Growth in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.harness.growth import BULK, MEMORY_LIMIT, Size, slowdown
+from benchmarks.harness.registry import SYSTEMS, by_name
+from benchmarks.harness.summary import again, first, of, spread, table
+
+__all__ = ["growth_markdown"]
+
+# Time that a growing task may take above its share of the data before it counts as growing faster.
+_NOISE = 1.05
+
+# How many times as long a page on declared keys may take on the largest data.
+_PAGE_SLOWDOWN = 3
+
+
+def growth_markdown(sizes: Sequence[Size], plot: str | None) -> str:
+    """All that is told of growth."""
+    parts = ["## Growth"]
+    if plot is not None:
+        parts.append(f"![Time against number of records]({plot})")
+    parts += [*_times(sizes), _promises(sizes), _memory(sizes)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _times(sizes: Sequence[Size]) -> list[str]:
+    """A table for each task: a line for a system, a column for a size."""
+    tables = []
+    for task in ("save", "load", "filtered"):
+        rows = [
+            [
+                system.title,
+                *(spread(of(size.results, system.name, task).values()) for size in sizes),
+            ]
+            for system in SYSTEMS
+            if any(of(size.results, system.name, task).outcomes for size in sizes)
+        ]
+        header = [f"{task}, ms", *(f"{size.records:,}" for size in sizes)]
+        tables.append(table(header, rows))
+    return tables
+
+
+def _promises(sizes: Sequence[Size]) -> str:
+    """How save, load and the page grow, against what was promised."""
+    rows = []
+    for system in ("ours_sql", "ours_jsonl"):
+        for task in ("save", "load"):
+            for size in sizes:
+                found = slowdown(sizes, system, task, size.factor)
+                if size.factor <= 1 or found is None:
+                    continue
+                times, data = found
+                met = "met" if times <= data * _NOISE else "**not met**"
+                rows.append(
+                    [by_name(system).title, task, f"{data:.0f}×", f"{times:.1f}×", "no faster", met]
+                )
+    large = max(size.factor for size in sizes)
+    for task, seconds in (("filtered, first call", first), ("filtered, again", again)):
+        page = slowdown(sizes, "ours_sql", "filtered", large, seconds)
+        if page is not None:
+            times, data = page
+            met = "met" if times <= _PAGE_SLOWDOWN else "**not met**"
+            most = f"{_PAGE_SLOWDOWN}×"
+            rows.append(
+                [by_name("ours_sql").title, task, f"{data:.0f}×", f"{times:.1f}×", most, met]
+            )
+    header = ["", "task", "data", "time", "promised", ""]
+    note = f"“No faster” allows {_NOISE - 1:.0%} for noise."
+    return f"{table(header, rows, texts=2)}\n\n{note}" if rows else ""
+
+
+def _memory(sizes: Sequence[Size]) -> str:
+    """The peaks of the bulk paths."""
+    bulk = [size for size in sizes if any(BULK[0] in tasks for tasks in size.results.values())]
+    rows = []
+    for system in ("ours_sql", "ours_jsonl"):
+        for task in BULK:
+            cells = [_peak(of(size.results, system, task).outcomes) for size in bulk]
+            peaks = of(bulk[-1].results, system, task).values("memory") if bulk else []
+            if peaks:
+                met = "met" if max(peaks) <= MEMORY_LIMIT else "**not met**"
+                rows.append([by_name(system).title, task, *cells, met])
+    header = ["", "task", *(f"{size.records:,}" for size in bulk), ""]
+    return (
+        f"### Peak memory, MB\n\nOf the whole process, in brackets what it had before the task; "
+        f"no more than {MEMORY_LIMIT / 1e6:.0f} MB at the largest size is promised.\n\n"
+        f"{table(header, rows, texts=2)}"
+        if rows
+        else ""
+    )
+
+
+def _peak(outcomes: Sequence[dict[str, Any]]) -> str:
+    if not outcomes:
+        return "–"
+    peak, before = (max(o[key] for o in outcomes) for key in ("memory", "memory_before"))
+    return f"{peak / 1e6:.0f} ({before / 1e6:.0f})"

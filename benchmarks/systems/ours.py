@@ -1,0 +1,96 @@
+"""What our storages have in common here: every call of their public API that is measured."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.acero  # or else the first count would import it
+
+import afterimage.storage
+from afterimage.storage import EvaluatedConversationWithContext
+from afterimage.storage.record_storage import RecordStorage
+from benchmarks.harness.dataset import PAGE
+from benchmarks.systems.base import SMALL_SAVES, RecordStore
+
+__all__ = ["OurStore"]
+
+# What a call imports when it is first needed is imported now: only the work itself is measured.
+for _module in pkgutil.iter_modules(afterimage.storage.__path__):
+    importlib.import_module(f"afterimage.storage.{_module.name}")
+
+
+class OurStore(RecordStore):
+    """A storage of ours; `open` constructs it, and creates it where there is none."""
+
+    model = EvaluatedConversationWithContext
+    storage: RecordStorage
+
+    def before(self, task: str) -> tuple[Any, ...]:
+        match task:
+            case "import_jsonl":
+                return ()
+            case "small_saves":
+                self.open()
+                return (self.ready_models()[:SMALL_SAVES],)
+            case _:
+                return super().before(task)
+
+    def save(self, models: Sequence[Any]) -> None:
+        self.open()
+        self.storage.save_conversations(list(models))
+
+    def load(self) -> list[Any]:
+        return self.storage.load_conversations()
+
+    def filtered(self) -> list[Any]:
+        offset, limit = PAGE
+        return self.storage.load_conversations(
+            limit=limit,
+            offset=offset,
+            filters={f"metadata.{self.data.filter_key}": self.data.filter_value},
+            order_by=[(f"metadata.{self.data.sort_key}", -1 if self.data.descending else 1)],
+        )
+
+    def group(self) -> dict[str | None, int]:
+        column = f"metadata.{self.data.filter_key}"
+        table = self.storage.scan_conversations(columns=[column]).read_all()
+        counted = table.group_by(column).aggregate([([], "count_all")])
+        return dict(zip(*(column.to_pylist() for column in counted.columns), strict=True))
+
+    def small_saves(self, models: Sequence[Any]) -> list[float]:
+        """Save them one a call; the seconds of each."""
+        seconds = []
+        for model in models:
+            started = time.perf_counter()
+            self.storage.save_conversations([model])
+            seconds.append(time.perf_counter() - started)
+        return seconds
+
+    # -- bulk paths, whose memory is watched as the data grows ---------------------------------
+
+    def import_jsonl(self) -> int:
+        """Import the data set's file into a new store."""
+        self.open()
+        return self.storage.import_jsonl(self.data.path)
+
+    def iter_conversations(self) -> int:
+        """Build every record, one after the other."""
+        return sum(1 for _ in self.storage.iter_conversations())
+
+    def scan_conversations(self) -> int:
+        """Read every record as Arrow."""
+        reader: pa.RecordBatchReader = self.storage.scan_conversations()
+        return sum(batch.num_rows for batch in reader)
+
+    def export_jsonl(self) -> int:
+        """Write every record to a JSONL file."""
+        return self.storage.export_jsonl(self.folder / "exported.jsonl")
+
+    def export_parquet(self) -> int:
+        """Write every record to a Parquet file."""
+        return self.storage.export_parquet(self.folder / "exported.parquet")

@@ -1,0 +1,37 @@
+"""The package `afterimage` as published: JSON lines, and every query a loop in Python."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from afterimage.types import EvaluatedConversationWithContext
+
+from afterimage.storage import JSONLStorage
+from benchmarks.systems.base import RecordStore, fsync_tree
+
+
+class Store(RecordStore):
+    """It neither filters nor sorts nor counts: users load all and do that themselves."""
+
+    model = EvaluatedConversationWithContext
+
+    def open(self) -> None:
+        self.path = self.folder / "conversations.jsonl"
+        self.storage = JSONLStorage(self.path, self.folder / "documents.jsonl")
+
+    def save(self, models: Sequence[Any]) -> None:
+        self.open()
+        self.storage.save_conversations(list(models))
+        fsync_tree(self.path)
+
+    def load(self) -> list[Any]:
+        return list(self.storage.load_conversations())
+
+    def filtered(self) -> list[Any]:
+        return self.data.pick(self.storage.load_conversations(), lambda record: record.metadata)
+
+    def group(self) -> dict[str | None, int]:
+        key = self.data.filter_key
+        return Counter(record.metadata.get(key) for record in self.storage.load_conversations())

@@ -1,0 +1,171 @@
+"""The benchmarks still run: our side of them, on a few records, in this process.
+
+The rivals need environments of their own; `python3 benchmarks/run.py --limit 500` tries them, too.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("benchmarks", reason="the benchmarks are in the repository only")
+
+from benchmarks import prepare, worker
+from benchmarks.harness import growth, machine, reach, report
+from benchmarks.harness.dataset import Dataset
+from benchmarks.harness.registry import BASE, ROOT, SYSTEMS, System
+from benchmarks.harness.runner import Measurement, Results, Runner
+from benchmarks.systems import duckdb_by_hand, ours
+
+RECORDS = 240
+OURS = [system for system in SYSTEMS if system.environment == "ours"]
+
+
+def record(at: int) -> dict[str, Any]:
+    return {
+        "conversations": [
+            {"role": "user", "content": f"Is flight {at} late?", "reasoning_content": None},
+            {"role": "assistant", "content": "It is on time.", "reasoning_content": None},
+        ],
+        "metadata": {
+            "dialogue_id": f"talk-{at}",
+            "domain": "Weather" if at % 8 == 0 else "Flights",
+            "n_actions": at * 7 % 13,
+        },
+    }
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Dataset:
+    source = tmp_path / "talks.jsonl"
+    source.write_text("".join(json.dumps(record(at)) + "\n" for at in range(RECORDS)))
+    folder = tmp_path / "prepared"
+    folder.mkdir()
+    return prepare.prepare(source, folder)
+
+
+@pytest.fixture
+def results(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
+    """One round of ours; each rival is said to have failed, and the base to be as fast as we."""
+    monkeypatch.setattr(ours, "SMALL_SAVES", 3)
+    measured: Results = {}
+    for system in OURS:
+        tasks = measured[system.name] = {}
+        for task in system.tasks:
+            own = task in ("import_jsonl", "small_saves")
+            folder = tmp_path / "stores" / system.name / (task if own else "")
+            again = 1 if task in ("filtered", "group") else 0
+            outcome = worker.measure(system.name, task, folder, data, again=again, check=True)
+            tasks[task] = Measurement([outcome])
+    for system in SYSTEMS:
+        if system.name not in measured:
+            failed = {task: Measurement(failure="not installed") for task in system.tasks}
+            measured[system.name] = measured["ours_jsonl"] if system.name == BASE else failed
+    return measured
+
+
+def test_prepared_data_knows_the_right_answers(data: Dataset) -> None:
+    flights = [r["metadata"]["n_actions"] for at in range(RECORDS) if at % 8 and (r := record(at))]
+    assert data.page == sorted(flights, reverse=True)[100:200]
+    assert data.groups == [("Flights", 210), ("Weather", 30)]
+    assert (data.records, data.messages, data.unique_keys) == (RECORDS, 480, ["dialogue_id"])
+
+
+def test_grown_data_repeats_nothing(data: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "grown"
+    folder.mkdir()
+    grown = prepare.resize(data, 2.5, folder)
+    records = [json.loads(line) for line in grown.lines()]
+    assert len(records) == grown.records == 600
+    assert len({found["metadata"]["dialogue_id"] for found in records}) == 600
+    first_texts = [found["conversations"][0]["content"] for found in records]
+    assert len(set(first_texts)) == 600
+
+
+def test_ours_gives_right_answers_and_a_report(data: Dataset, results: Results) -> None:
+    for system in OURS:
+        for task, measurement in results[system.name].items():
+            (outcome,) = measurement.outcomes
+            assert outcome["right"] is not False, (system.name, task)
+            assert outcome["seconds"] > 0
+            assert outcome["memory"] >= outcome["memory_before"] > 0
+    assert results["ours_sql"]["load"].outcomes[0]["equal"] == RECORDS
+
+    sizes = [growth.Size(factor, round(RECORDS * factor), 1, results) for factor in (1, 10)]
+    told = report.markdown(
+        report.Report(
+            date="2026-01-31",
+            command="python3 benchmarks/run.py",
+            commit=None,
+            machine=machine.machine(),
+            data=data,
+            rounds=1,
+            versions={"ours": {"Python": "3.11"}},
+            results=results,
+            growth=sizes,
+            plot="growth.png",
+        )
+    )
+    for title in ("Systems", "Reach", "The physical floor", "Growth", "What went wrong"):
+        assert f"\n## {title}\n" in told
+    assert all(promise.work in told for promise in reach.REACH)
+    assert "Lance, save: could not be measured: not installed" in told
+    assert "another answer" not in told
+    tables = [line for line in told.splitlines() if line.startswith("|")]
+    assert not [line for line in tables if "None" in line]
+
+
+def test_small_saves_by_hand(data: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(duckdb_by_hand, "SMALL_SAVES", 2)
+    outcome = worker.measure("duckdb_by_hand", "small_saves", tmp_path / "by hand", data)
+    assert len(outcome["calls"]) == 2
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
+def test_every_system_has_its_tasks(system: System) -> None:
+    """Read, not imported: the libraries of the rivals are not here."""
+    modules = [system.name, "base", *(["ours"] if system.environment == "ours" else [])]
+    sources = [ROOT / "benchmarks" / "systems" / f"{name}.py" for name in modules]
+    nodes = [ast.walk(ast.parse(source.read_text(encoding="utf-8"))) for source in sources]
+    names = {
+        node.name
+        for node in chain.from_iterable(nodes)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    assert {"Store", *system.tasks} <= names
+
+
+def test_a_failure_is_told_without_paths(data: Dataset, tmp_path: Path) -> None:
+    runner = Runner(tmp_path)
+    done = subprocess.CompletedProcess([], 1, "", f"Traceback\nOSError: no {tmp_path}/x\n")
+    assert runner._reason(done) == "OSError: no …/x"
+    done = subprocess.CompletedProcess([], -9, "", "")
+    assert runner._reason(done) == "killed by signal 9"
+
+
+def test_no_more_is_built_than_there_is_memory_for(
+    data: Dataset, results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growth, "available_memory", lambda: 10**6)
+    asked: list[str] = []
+    runner = Runner(tmp_path)
+    monkeypatch.setattr(runner, "measure", lambda measurement, system, task, *_: asked.append(task))
+    smaller = growth.Size(1, RECORDS, data.size, results)
+    (system,) = (system for system in SYSTEMS if system.name == "ours_sql")
+    measured = growth._at_large(runner, system, data, 2, smaller)
+    assert asked == ["filtered", "filtered"]
+    assert "of memory" in str(measured["load"].failure)
+
+
+def test_starts_with_the_standard_library_alone(tmp_path: Path) -> None:
+    help_of = [sys.executable, "-I", "-S", str(ROOT / "benchmarks" / "run.py"), "--help"]
+    done = subprocess.run(help_of, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--growth" in done.stdout
