@@ -22,6 +22,7 @@ from afterimage.storage.records import (
     as_declared,
     exact_view,
     member_of,
+    metadata_text,
     overlay,
     readable,
     restore,
@@ -194,7 +195,7 @@ def _holds_json(kind: FieldType) -> bool:
 def _json_text(value: Any) -> bytes:
     if not isinstance(value, dict):
         raise TypeError(f"metadata is an object, not {type(value).__name__}")
-    return readable(to_json(value))
+    return readable(metadata_text(value))
 
 
 def _check(kind: FieldType, array: pa.Array, *, nulls: bool, parent_nulls: int) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from afterimage.storage.errors import MissingFileError
+from afterimage.storage.errors import MissingFileError, StorageError
 
 __all__ = ["replaced", "sync", "sync_folder", "written_lines"]
 
@@ -26,6 +26,8 @@ def replaced(path: Path) -> Iterator[Path]:
     Raises:
         MissingFileError: the folder of `path` does not exist.
     """
+    if not path.name:
+        raise MissingFileError(f"{str(path)!r} names no file. Give a path with a file's name.")
     if not path.parent.is_dir():
         raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it first.")
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -37,6 +39,10 @@ def replaced(path: Path) -> Iterator[Path]:
         sync(fresh)
         fresh.replace(path)
         sync_folder(path.parent)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         if fresh.is_dir():
             shutil.rmtree(fresh, ignore_errors=True)
@@ -48,11 +54,11 @@ def replaced(path: Path) -> Iterator[Path]:
 def written_lines(path: Path) -> Iterator[IO[bytes] | Any]:
     """A stream of bytes to `path`, packed as its name says: `.gz`, `.zst`, or not at all."""
     with replaced(path) as fresh:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             # No file name and no time inside: the same records give the same bytes.
             with fresh.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
                 yield packed
-        elif path.suffix == ".zst":
+        elif path.suffix.lower() == ".zst":
             import pyarrow as pa  # noqa: PLC0415  only here: plain JSONL is written without it
 
             with pa.output_stream(str(fresh), compression="zstd") as stream:

@@ -8,20 +8,40 @@ threads may load at once: the last one out turns the collector on again, if it w
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = ["paused_collector"]
 
-_lock = threading.Lock()
-_depth = 0
-_was_enabled = False
+# Objects built in a pause from which on its end is worth more than turning the collector on. Below
+# that the collector finds its counts as they are, and goes on as if nothing had been.
+_MANY_OBJECTS = 50_000
+
+# Pauses with many objects after which the collector walks everything once, as each of them hides
+# what was garbage by then from its quick passes.
+_LARGE_PAUSES_PER_PASS = 16
+
+
+class _Pause:
+    """How deep threads are in pauses, and what to restore after the last of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.depth = 0
+        self.was_enabled = False
+        self.large = 0
+
+
+_pause = _Pause()
 
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
     """Hold back the collector for the block, in every thread; restored when an error leaves it too.
+
+    Wait for nothing inside: the whole process goes without the collector as long.
 
     >>> with paused_collector():
     ...     gc.isenabled()
@@ -29,19 +49,19 @@ def paused_collector() -> Iterator[None]:
     >>> gc.isenabled()
     True
     """
-    global _depth, _was_enabled  # noqa: PLW0603  the collector is one per process
-    with _lock:
-        if _depth == 0:
-            _was_enabled = gc.isenabled()
+    with _pause.lock:
+        if _pause.depth == 0:
+            _pause.was_enabled = gc.isenabled()
             gc.disable()
-        _depth += 1
+        _pause.depth += 1
     try:
         yield
     finally:
-        with _lock:
-            _depth -= 1
-            if _depth == 0 and _was_enabled:
-                _make_old()
+        with _pause.lock:
+            _pause.depth -= 1
+            if _pause.depth == 0 and _pause.was_enabled:
+                if gc.get_count()[0] > _MANY_OBJECTS:
+                    _make_old()
                 gc.enable()
 
 
@@ -51,6 +71,21 @@ def _make_old() -> None:
     Else the first pass after the pause would walk everything built in it, which costs as much as
     the pause saved. Objects that the program froze itself would thaw, so then nothing is done.
     """
-    if gc.get_freeze_count() == 0:
+    _pause.large += 1
+    if _pause.large % _LARGE_PAUSES_PER_PASS == 0:
+        gc.collect()
+    elif gc.get_freeze_count() == 0:
         gc.freeze()
         gc.unfreeze()
+
+
+def _after_fork() -> None:
+    """The threads that were in a pause are not in the child, and never leave it there."""
+    global _pause  # noqa: PLW0603  the collector is one per process
+    if _pause.depth and _pause.was_enabled:
+        gc.enable()
+    _pause = _Pause()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

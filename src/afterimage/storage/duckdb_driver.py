@@ -69,13 +69,13 @@ class Database:
     Attributes:
         name: the path as given, or `:memory:`; stands in messages.
         engine: opens the database for each connection and closes it after.
-        write_lock: held by the one thread of this process that writes.
+        locks: what the threads of this process take turns on.
     """
 
-    def __init__(self, name: str, engine: sa.Engine, write_lock: threading.RLock) -> None:
+    def __init__(self, name: str, engine: sa.Engine, locks: _Locks) -> None:
         self.name = name
         self.engine = engine
-        self.write_lock = write_lock
+        self.locks = locks
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -86,7 +86,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A connection whose changes are all committed at the end, or none of them."""
-        with self.write_lock, translated(self.name), self.engine.connect() as connection:
+        with self.locks.writing, translated(self.name), self.engine.connect() as connection:
             for name, value in _WRITE_SETTINGS.items():
                 connection.exec_driver_sql(f"SET {name} = '{value}'")
             connection.commit()
@@ -116,16 +116,16 @@ def open_database(url: str, lock_timeout: float) -> Database:
     database = _parse_url(url)
     if not database or database.startswith(":memory:"):
         return memory_database(database or ":memory:")
-    path = Path(database)
+    path = Path(database).absolute()
     _create_if_missing(path)
-    locks = _locks.setdefault(str(path.resolve()), _FileLocks())
+    locks = _locks.setdefault(str(path.resolve()), _Locks())
 
     def connect() -> duckdb_engine.ConnectionWrapper:
-        return _Connection(_open_file(path, lock_timeout, locks), locks.opening)
+        return _Connection(_open_file(path, lock_timeout, locks), locks)
 
     with translated(database):
         engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
-    return Database(database, engine, locks.writing)
+    return Database(str(path), engine, locks)
 
 
 def memory_database(name: str = ":memory:") -> Database:
@@ -143,7 +143,7 @@ def memory_database(name: str = ":memory:") -> Database:
 
     with translated(name):
         engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
-    return Database(name, engine, threading.RLock())
+    return Database(name, engine, _locks.setdefault(name, _Locks()))
 
 
 def fetch_all(connection: sa.Connection, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
@@ -243,6 +243,11 @@ def _parse_url(url: str) -> str:
             "'duckdb:///file.duckdb' and 'duckdb:///:memory:'. Save to a DuckDB file, and reach "
             "other databases from there with DuckDB's ATTACH, or through export_parquet."
         )
+    if parsed.host or parsed.username or parsed.drivername != "duckdb":
+        raise UnsupportedURLError(
+            f"{shorten(parsed.render_as_string(), 80)!r} names a server or a driver. Give "
+            "'duckdb:///file.duckdb' (three slashes, four for an absolute path)."
+        )
     if parsed.query:
         raise UnsupportedURLError(
             f"options in the URL are not supported ({', '.join(parsed.query)}): all connections of "
@@ -286,10 +291,12 @@ def _replace_if_empty(fresh: Path, path: Path) -> None:
             fresh.replace(path)
 
 
-def _open_file(path: Path, lock_timeout: float, locks: _FileLocks) -> duckdb.DuckDBPyConnection:
+def _open_file(path: Path, lock_timeout: float, locks: _Locks) -> duckdb.DuckDBPyConnection:
     started = time.monotonic()
     pause, longest = _LOCK_POLL_SECONDS
     while True:
+        if not path.exists():
+            raise MissingFileError(f"{path} is gone since it was opened. Make a new storage.")
         try:
             with locks.opening:
                 return duckdb.connect(str(path))
@@ -320,8 +327,8 @@ def _holder(message: str) -> str | None:
     return f"process {found['pid']} ({found['program']})" if found else None
 
 
-class _FileLocks:
-    """What the threads of this process take turns on, for one file.
+class _Locks:
+    """What the threads of this process take turns on, for one database.
 
     Attributes:
         writing: for a write, so that sequence numbers are given out once.
@@ -334,16 +341,26 @@ class _FileLocks:
         self.opening = threading.Lock()
 
 
-_locks: dict[str, _FileLocks] = {}
+_locks: dict[str, _Locks] = {}
+
+
+def _after_fork() -> None:
+    """A thread that held a lock in the parent is not in the child, and would never release it."""
+    for locks in _locks.values():
+        locks.__init__()  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Connection(duckdb_engine.ConnectionWrapper):
     """A connection to a file that is closed under the same lock as others are opened under."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, opening: threading.Lock) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, locks: _Locks) -> None:
         super().__init__(connection)
-        self._opening = opening
+        self._locks = locks
 
     def close(self) -> None:
-        with self._opening:
+        with self._locks.opening:
             super().close()

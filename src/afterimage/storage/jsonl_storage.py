@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from afterimage.storage.atomic_files import sync_folder
+from afterimage.storage.collector import paused_collector
 from afterimage.storage.errors import (
     CorruptRecordError,
     DatabaseError,
@@ -90,6 +91,11 @@ class JSONLStorage(RecordStorage):
         self._codec = _codec(encoding)
         self.conversations_path = _path(conversations_path, "conversations")
         self.documents_path = _path(documents_path, "documents")
+        if self.conversations_path == self.documents_path:
+            raise InvalidQueryError(
+                f"{self.conversations_path} cannot hold both conversations and documents; "
+                "give two paths"
+            )
         self.conversations_lock_path = _lock_path(self.conversations_path)
         self.documents_lock_path = _lock_path(self.documents_path)
 
@@ -110,7 +116,7 @@ class JSONLStorage(RecordStorage):
         if lines:
             path = self._path(table)
             with self._locked(path):
-                _append(path, [b"\n".join(lines) + b"\n"])
+                _append(path, [b"\n".join(lines) + b"\n"], self._codec)
 
     def _import(self, table: RecordTable, path: Path) -> int:
         """Two passes, so that memory stays bounded: all lines are read before the first is kept."""
@@ -125,7 +131,7 @@ class JSONLStorage(RecordStorage):
 
         if found:
             with self._locked(target):
-                _append(target, copied())
+                _append(target, copied(), self._codec)
         return found
 
     # -- reading ------------------------------------------------------------------------------
@@ -149,9 +155,11 @@ class JSONLStorage(RecordStorage):
                 for at in range(0, len(lines), batch_size):
                     some = lines[at : at + batch_size]
                     try:
-                        yield [validate(line) for line in some]
+                        with paused_collector():
+                            found = [validate(line) for line in some]
                     except ValidationError as error:
                         raise _find(table.kind, self._chunks(path), error) from None
+                    yield found
             return
         left = query.limit
         for chunk in self._chunks(path):
@@ -159,7 +167,8 @@ class JSONLStorage(RecordStorage):
             for at in range(0, len(chunk.lines), batch_size):
                 if left is not None and left <= 0:
                     return
-                found = _models_of(table, chunk, at, batch_size, left)
+                with paused_collector():
+                    found = _models_of(table, chunk, at, batch_size, left)
                 if found:
                     yield found
                 left = None if left is None else left - len(found)
@@ -195,6 +204,9 @@ class JSONLStorage(RecordStorage):
 
     # -- files --------------------------------------------------------------------------------
 
+    def _own_files(self) -> list[Path]:
+        return [self.conversations_path, self.documents_path]
+
     def _path(self, table: RecordTable) -> Path:
         return self.conversations_path if table is CONVERSATIONS else self.documents_path
 
@@ -225,13 +237,13 @@ class JSONLStorage(RecordStorage):
 
 def _path(path: str | Path | None, prefix: str) -> Path:
     if path:
-        return Path(path)
+        return Path(path).absolute()
     name = f"{prefix}_{datetime.now().astimezone().strftime('%Y%m%d_%H%M%S')}.jsonl"
     folder = os.environ.get("AFTERIMAGE_JSONL_DIR")
     if not folder:
-        return Path(name)
+        return Path(name).absolute()
     Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder) / name
+    return Path(folder).absolute() / name
 
 
 def _lock_path(path: Path) -> Path:
@@ -255,23 +267,23 @@ def _table(kind: str) -> RecordTable:
     return DOCUMENTS if kind == "documents" else CONVERSATIONS
 
 
-def _append(path: Path, blocks: Iterable[bytes]) -> None:
+def _append(path: Path, blocks: Iterable[bytes], codec: str) -> None:
     """Append blocks of lines, durably and all of them; call it under the lock."""
     if is_compressed(path):
         raise StorageError(f"{path} is packed and can only be read. Save to a .jsonl file.")
     created = not path.exists()
     try:
-        with path.open("ab") as file:
-            end = _mend_tail(path)
+        # Unbuffered: what a buffer still holds would be written again while taking a save back.
+        with path.open("ab", buffering=0) as file:
+            end = _mend_tail(path, codec)
             try:
                 if end and _last_byte(path) != b"\n":
-                    file.write(b"\n")
+                    _write(file, b"\n")
                 for block in blocks:
-                    file.write(block)
-                file.flush()
+                    _write(file, block)
                 os.fsync(file.fileno())
             except BaseException:
-                file.truncate(end)
+                os.ftruncate(file.fileno(), end)
                 raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
@@ -279,7 +291,14 @@ def _append(path: Path, blocks: Iterable[bytes]) -> None:
         sync_folder(path.parent)
 
 
-def _mend_tail(path: Path) -> int:
+def _write(file: IO[bytes], block: bytes) -> None:
+    """All of a block: the system may take less of it at a time."""
+    left = memoryview(block)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _mend_tail(path: Path, codec: str) -> int:
     """Put a torn last line aside, so that what is appended does not become part of it.
 
     Returns:
@@ -294,7 +313,7 @@ def _mend_tail(path: Path) -> int:
             file.seek(start)
             tail = file.read(step) + tail
         tail = tail.rpartition(b"\n")[2]
-        if not tail or _is_record(tail):
+        if not tail or _is_record(tail.removeprefix(codecs.BOM_UTF8), codec):
             return size
         aside = path.with_name(f"{path.name}.torn-{size - len(tail)}")
         with aside.open("ab") as kept:
@@ -317,9 +336,9 @@ def _last_byte(path: Path) -> bytes:
         return file.read(1)
 
 
-def _is_record(line: bytes) -> bool:
+def _is_record(line: bytes, codec: str) -> bool:
     try:
-        return isinstance(from_json(line), dict)
+        return isinstance(from_json(line.decode(codec)), dict)
     except ValueError:
         return False
 
@@ -371,7 +390,7 @@ def _located(kind: str, chunks: Iterator[Chunk]) -> Iterator[None]:
     """Name the line that DuckDB refuses; it says only what is wrong with it."""
     try:
         yield
-    except DatabaseError as error:
+    except (DatabaseError, InvalidRecordError) as error:
         raise _find(kind, chunks, error) from None
 
 
@@ -389,7 +408,7 @@ def _find(kind: str, chunks: Iterator[Chunk], refusal: Exception) -> Exception:
                         return chunk.corrupt(line, reason(error))
     except CorruptRecordError as error:
         return error
-    if isinstance(refusal, DatabaseError):
+    if isinstance(refusal, StorageError):
         return refusal
     return StorageError(shorten(refusal))
 

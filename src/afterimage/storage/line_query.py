@@ -6,6 +6,7 @@ the sort and the projection name; whole lines come back for the records that are
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
@@ -25,7 +26,7 @@ from afterimage.storage.duckdb_driver import (
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
 from afterimage.storage.lines import Chunk
-from afterimage.storage.predicates import Source, in_order, select_list, where
+from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
 from afterimage.storage.query import FieldRef, Query
 from afterimage.storage.sources import LinesSource, RecordSource, conversation_lines, other_lines
 
@@ -64,8 +65,7 @@ def select_lines(
         with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
             relation, source = _relation(kind, lines)
             statement = in_order(source, query, chosen(relation, source), relation)
-            statement = statement.limit(query.limit).offset(query.offset)
-            yield from stream_arrow(connection, statement)
+            yield from stream_arrow(connection, sliced(statement, query))
         return
     # In insertion order, chunk by chunk: DuckDB does not keep the order of a stream that several
     # of its threads take from, and a sort of the whole file would hold all of it.
@@ -90,7 +90,7 @@ def count_lines(kind: str, chunks: Iterable[Chunk], query: Query) -> int:
     with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
         relation, source = _relation(kind, lines)
         counted = sa.select(sa.func.count()).select_from(relation)
-        return int(fetch_all(connection, _matching(counted, source, query))[0][0])
+        return int(fetch_all(connection, filtered(counted, source, query))[0][0])
 
 
 def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
@@ -123,6 +123,10 @@ def _engine() -> Database:
     return memory_database()
 
 
+if hasattr(os, "register_at_fork"):  # a database in memory stays behind in the parent
+    os.register_at_fork(after_in_child=_engine.cache_clear)
+
+
 def _relation(kind: str, lines: sa.FromClause) -> tuple[sa.FromClause, Source]:
     """The lines of a kind of record, and where the fields are in them."""
     if kind == "records":
@@ -131,8 +135,3 @@ def _relation(kind: str, lines: sa.FromClause) -> tuple[sa.FromClause, Source]:
     table: RecordTable = CONVERSATIONS if kind == "conversations" else DOCUMENTS
     relation = conversation_lines(lines) if kind == "conversations" else lines
     return relation, LinesSource(table, relation)
-
-
-def _matching(statement: sa.Select[Any], source: Source, query: Query) -> sa.Select[Any]:
-    predicate = where(source, query)
-    return statement if predicate is None else statement.where(predicate)

@@ -104,7 +104,7 @@ def parse(chunk: Chunk, line: Line) -> dict[str, Any]:
 
 def is_compressed(path: Path) -> bool:
     """Whether the name of a file says that its lines are packed."""
-    return path.suffix in (".gz", ".zst")
+    return path.suffix.lower() in (".gz", ".zst")
 
 
 def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) -> Iterator[Chunk]:
@@ -153,10 +153,10 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes] | Any]:
     try:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             with gzip.open(path) as packed:
                 yield packed
-        elif path.suffix == ".zst":
+        elif path.suffix.lower() == ".zst":
             import pyarrow as pa  # noqa: PLC0415  only here: plain JSONL is read without it
 
             with pa.input_stream(str(path), compression="zstd") as stream:

@@ -74,6 +74,8 @@ def write_parquet(
 
 def _check_partitions(table: RecordTable, query: Query, partition_by: Sequence[str]) -> None:
     assert query.columns is not None
+    if len(set(partition_by)) < len(partition_by):
+        raise InvalidQueryError("partition_by names a field twice")
     by_path = {field.path: field for field in query.columns}
     if len(by_path) == len(partition_by):
         raise InvalidQueryError("partition_by takes all columns; leave one for the files")

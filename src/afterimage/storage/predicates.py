@@ -11,6 +11,7 @@ The invariants, the same over every storage, as both compile through this module
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from afterimage.storage.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query import Condition, FieldRef, Query
 from afterimage.storage.sql_types import SqlType
 
-__all__ = ["Source", "in_order", "select_list", "where"]
+__all__ = ["Source", "filtered", "in_order", "select_list", "sliced"]
 
 # Below this, every integer is a double of its own, so that comparing doubles is exact.
 _EXACT = 2**53
@@ -45,12 +46,17 @@ class Source(Protocol):
         """The insertion sequence, ascending."""
 
 
-def where(source: Source, query: Query) -> Predicate | None:
-    """The query's filters; None where there are none."""
+def filtered(statement: sa.Select[Any], source: Source, query: Query) -> sa.Select[Any]:
+    """A statement over a source, of the records only that match the query's filters."""
     groups = [
         sa.and_(*(_condition(source, condition) for condition in group)) for group in query.where
     ]
-    return sa.or_(*groups) if groups else None
+    return statement.where(sa.or_(*groups)) if groups else statement
+
+
+def sliced(statement: sa.Select[Any], query: Query) -> sa.Select[Any]:
+    """A statement's rows, of the query's slice only."""
+    return statement.limit(query.limit).offset(query.offset or None)
 
 
 def in_order(
@@ -68,8 +74,7 @@ def in_order(
         for of, part in enumerate(_sort_inputs(source, key.field))
     ]
     matching = sa.select(source.sequence.label("sequence"), *chosen, *inputs).select_from(table)
-    predicate = where(source, query)
-    found = (matching if predicate is None else matching.where(predicate)).subquery()
+    found = filtered(matching, source, query).subquery()
     ordered: list[sa.ColumnElement[Any]] = []
     for at, key in enumerate(query.order):
         parts = [found.c[f"key_{at}_{of}"] for of in range(len(_sort_inputs(source, key.field)))]
@@ -108,7 +113,9 @@ def _equals(source: Source, field: FieldRef, value: Any) -> Predicate:
             return source.value(field) == value if isinstance(value, str) else sa.false()
         case Timestamp():
             column = source.value(field)
-            return column.is_(None) if value is None else column == value
+            if value is None:
+                return column.is_(None)
+            return column == value if isinstance(value, dt.datetime) else sa.false()
         case Double() | Integer():
             if value is None:
                 return source.value(field).is_(None)
@@ -156,7 +163,8 @@ def _is_ordered(source: Source, field: FieldRef, op: str, value: Any) -> Predica
             same_type = isinstance(value, str)
             return _ORDERINGS[op](source.value(field), value) if same_type else sa.false()
         case Timestamp():
-            return sa.false() if value is None else _ORDERINGS[op](source.value(field), value)
+            is_time = isinstance(value, dt.datetime)
+            return _ORDERINGS[op](source.value(field), value) if is_time else sa.false()
         case Double() | Integer():
             return _compare_double(source.value(field), op, value)
         case _:

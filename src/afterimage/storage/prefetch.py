@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 __all__ = ["prefetched"]
@@ -29,7 +30,8 @@ def prefetched(items: Iterator[_Item]) -> Iterator[_Item]:
                 yield item  # type: ignore[misc]
         finally:
             # Whoever stops early closes the connection: not before the thread is done with it.
-            following.exception()
+            with suppress(CancelledError):
+                following.exception()
             close = getattr(items, "close", None)
             if close is not None:
-                thread.submit(close).result()
+                close()

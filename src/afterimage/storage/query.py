@@ -27,6 +27,8 @@ __all__ = [
     "OrderBy",
     "Query",
     "SortKey",
+    "is_text",
+    "listed",
     "positive",
     "resolve",
 ]
@@ -122,7 +124,7 @@ class Query:
         """
         return cls(
             where=_where(fields, filters),
-            order=tuple(_sort_key(fields, item) for item in _items(order_by, "order_by")),
+            order=tuple(_sort_key(fields, item) for item in listed(order_by, "order_by")),
             limit=None if limit is None else _count(limit, "limit"),
             offset=0 if offset is None else _count(offset, "offset"),
             columns=None if columns is None else _projection(projectable or fields, columns),
@@ -131,11 +133,6 @@ class Query:
     def without_slice(self) -> Query:
         """The same query over all records."""
         return replace(self, limit=None, offset=0)
-
-    @property
-    def is_everything(self) -> bool:
-        """No record is filtered out, moved or cut off."""
-        return not (self.where or self.order or self.offset) and self.limit is None
 
 
 def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:
@@ -153,7 +150,7 @@ def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:
         kind = kind.fields.get(inner[-1])
     if kind is None or (rest and not isinstance(kind, Json)):
         raise UnknownFieldError.of(path, dotted_paths(fields))
-    if not _is_text(path):
+    if not is_text(path):
         raise InvalidQueryError(f"field {path!a} holds a lone surrogate, which no data holds")
     return FieldRef(path, column, tuple(inner), tuple(rest), kind)
 
@@ -162,12 +159,12 @@ def _where(fields: Mapping[str, FieldType], filters: Filters) -> tuple[tuple[Con
     if isinstance(filters, Mapping):
         group = tuple(_condition(fields, field, "==", value) for field, value in filters.items())
         return (group,) if group else ()
-    items = list(_items(filters, "filters"))
+    items = list(listed(filters, "filters"))
     if not items:
         return ()
     if _is_triple(items[0]):
         return (tuple(_triple(fields, item) for item in items),)
-    groups = [list(_items(item, "a group of filters")) for item in items]
+    groups = [list(listed(item, "a group of filters")) for item in items]
     if not all(groups):
         raise InvalidQueryError(
             "filters hold an empty group; leave it out, or give no filters to match everything"
@@ -208,7 +205,7 @@ def _condition(fields: Mapping[str, FieldType], path: str, op: object, value: An
 def _value(field: FieldRef, value: Any) -> Any:
     """`value` as JSON has it, so that it compares with what pydantic's JSON mode stores."""
     if isinstance(field.type, Timestamp):
-        return _utc(field, value)
+        return _utc(value)
     try:
         plain = to_jsonable_python(value, fallback=_scalar)
         to_json(plain)
@@ -228,22 +225,15 @@ def _scalar(value: Any) -> Any:
     return item()
 
 
-def _utc(field: FieldRef, value: Any) -> Any:
+def _utc(value: Any) -> Any:
+    """A time as the column has it: UTC, naive. What is no time stays so, and never matches."""
     if isinstance(value, str):
         try:
             value = dt.datetime.fromisoformat(value)
         except ValueError:
-            raise InvalidQueryError(
-                f"{shorten(repr(value), 60)} is no ISO 8601 time; {field.path!r} is compared with "
-                "a datetime or with such a string"
-            ) from None
+            return value
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
-        value = value.astimezone(dt.UTC).replace(tzinfo=None)
-    if value is not None and not isinstance(value, dt.datetime):
-        raise InvalidQueryError(
-            f"{field.path!r} is compared with a datetime (UTC where it has no zone), "
-            f"not {shorten(repr(value), 60)}"
-        )
+        return value.astimezone(dt.UTC).replace(tzinfo=None)
     return value
 
 
@@ -263,7 +253,7 @@ def _sort_key(fields: Mapping[str, FieldType], item: Any) -> SortKey:
 
 
 def _projection(fields: Mapping[str, FieldType], columns: Columns) -> tuple[FieldRef, ...]:
-    chosen = list(_items(columns, "columns"))
+    chosen = list(listed(columns, "columns"))
     if not chosen:
         raise InvalidQueryError("columns is empty; name at least one field, or leave it out")
     refs = tuple(resolve(fields, path) for path in chosen)
@@ -273,7 +263,12 @@ def _projection(fields: Mapping[str, FieldType], columns: Columns) -> tuple[Fiel
     return refs
 
 
-def _items(value: Any, what: str) -> Iterable[Any]:
+def listed(value: Any, what: str) -> Iterable[Any]:
+    """`value`, if it is a list or the like, and an empty one for None.
+
+    Raises:
+        InvalidQueryError: it is one string or no list at all.
+    """
     if value is None:
         return ()
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
@@ -306,7 +301,8 @@ def positive(value: Any, what: str) -> int:
     return value
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8: one with a lone surrogate can't."""
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -19,7 +19,6 @@ from pydantic_core import to_json
 
 from afterimage.storage.atomic_files import written_lines
 from afterimage.storage.base import BaseStorage
-from afterimage.storage.collector import paused_collector
 from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, shorten
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, FieldType, Json, RecordTable
 from afterimage.storage.models import (
@@ -28,7 +27,7 @@ from afterimage.storage.models import (
     Document,
     EvaluatedConversationWithContext,
 )
-from afterimage.storage.query import Columns, Filters, OrderBy, Query, positive
+from afterimage.storage.query import Columns, Filters, OrderBy, Query, listed, positive
 from afterimage.storage.records import matching
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
@@ -87,6 +86,15 @@ class RecordStorage(BaseStorage):
     @abstractmethod
     def _import(self, table: RecordTable, path: Path) -> int:
         """Save all records of a JSONL file or none; how many."""
+
+    @abstractmethod
+    def _own_files(self) -> list[Path]:
+        """The files that hold this storage's records."""
+
+    def _refuse_own_file(self, path: Path) -> None:
+        for own in self._own_files():
+            if path.absolute() == own or (path.exists() and own.exists() and path.samefile(own)):
+                raise InvalidQueryError(f"{path} is this storage's own file. Give another one.")
 
     def _fields(self, table: RecordTable) -> Mapping[str, FieldType]:
         """The fields that filters and sorts may name."""
@@ -177,8 +185,9 @@ class RecordStorage(BaseStorage):
             offset: as everywhere.
 
         Returns:
-            A reader of the declared schema; anything that takes an Arrow stream reads it. It holds
-            a database file open until it is read to its end or closed.
+            A reader of the declared schema; anything that takes an Arrow stream reads it. A
+            database file stays open, and so locked for other processes, until the reader is read
+            to its end or let go of (`del reader`; its own `close()` does not reach that far).
 
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
@@ -271,21 +280,23 @@ class RecordStorage(BaseStorage):
         >>> store.load_conversations()
         []
         """
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise InvalidQueryError(f"a model is a pydantic class, not {shorten(repr(model), 60)}")
         own: dict[str, FieldType] = {name: Json() for name in model.model_fields}
         kind: Kind = "records"
         if issubclass(model, Conversation):
-            kind, own = "conversations", {**own, **self._fields(CONVERSATIONS)}
+            # The model's own fields come before columns of the storage of the same name.
+            kind = "conversations"
+            own = {**self._fields(CONVERSATIONS), **own, **CONVERSATIONS.record.fields}
         query = Query.of(own, limit=limit, offset=offset, filters=filters, order_by=order_by)
         match = matching(model)
-        with paused_collector():
-            found = (
-                record
-                for objects in self._objects(kind, query.without_slice())
-                for record in map(match, objects)
-                if record is not None
-            )
-            stop = None if query.limit is None else query.offset + query.limit
-            return list(islice(found, query.offset, stop))
+        found = (
+            record
+            for objects in self._objects(kind, query.without_slice())
+            for record in map(match, objects)
+            if record is not None
+        )
+        return list(islice(islice(found, query.offset, None), query.limit))
 
     # -- files --------------------------------------------------------------------------------
 
@@ -339,6 +350,7 @@ class RecordStorage(BaseStorage):
         else:
             query = self._query(_TABLES[kind], limit, offset, filters, order_by)
         written = 0
+        self._refuse_own_file(Path(path))
         with written_lines(Path(path)) as file:
             for objects in self._objects(kind, query):
                 file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
@@ -385,9 +397,10 @@ class RecordStorage(BaseStorage):
                 "records of other models have no declared columns; export_jsonl writes them"
             )
         table = _TABLES[kind]
-        names = list(table.stored if columns is None else columns)
-        partitions = [] if partition_by is None else list(partition_by)
+        names = list(table.stored if columns is None else listed(columns, "columns"))
+        partitions = list(listed(partition_by, "partition_by"))
         names += [name for name in partitions if name not in names]
+        self._refuse_own_file(Path(path))
         query = self._query(table, limit, offset, filters, order_by, names)
         return write_parquet(
             Path(path),
@@ -422,8 +435,7 @@ class RecordStorage(BaseStorage):
         )
 
     def _load(self, table: RecordTable, query: Query) -> list[Any]:
-        with paused_collector():
-            return list(chain.from_iterable(self._models(table, query, _LOAD_BATCH)))
+        return list(chain.from_iterable(self._models(table, query, _LOAD_BATCH)))
 
     def _iterate(self, table: RecordTable, query: Query, batch_size: int) -> Iterator[Any]:
         return chain.from_iterable(self._models(table, query, positive(batch_size, "batch_size")))

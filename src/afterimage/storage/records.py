@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -28,6 +28,7 @@ __all__ = [
     "list_adapter",
     "matching",
     "member_of",
+    "metadata_text",
     "model_of",
     "overlay",
     "readable",
@@ -150,8 +151,8 @@ def to_object(model: Any) -> dict[str, Any]:
             f"a record is a pydantic model, not {type(model).__name__}: {shorten(repr(model), 60)}"
         )
     try:
-        dumped = model.model_dump(mode="json", serialize_as_any=True, warnings=False)
-        plain = model.model_dump(mode="python", serialize_as_any=True, warnings=False)
+        dumped = _dumped(model, "json")
+        plain = _dumped(model, "python")
         text = readable(to_json(plain, fallback=str))
         if b"NaN" in text or b"Infinity" in text:  # the JSON mode of a model makes them null
             dumped = _with_non_finite(dumped, plain)
@@ -161,6 +162,11 @@ def to_object(model: Any) -> dict[str, Any]:
     if not isinstance(dumped, dict):
         raise InvalidRecordError(f"{_name(model)} is no JSON object, so it cannot be a record")
     return dumped
+
+
+def _dumped(model: BaseModel, mode: Literal["json", "python"]) -> Any:
+    # By the names of fields, whatever the model says, as filters name them.
+    return model.model_dump(mode=mode, serialize_as_any=True, warnings=False, by_alias=False)
 
 
 def _with_non_finite(dumped: Any, plain: Any) -> Any:
@@ -173,6 +179,11 @@ def _with_non_finite(dumped: Any, plain: Any) -> Any:
     if isinstance(dumped, list) and isinstance(plain, list | tuple) and len(dumped) == len(plain):
         return [_with_non_finite(*pair) for pair in zip(dumped, plain, strict=True)]
     return dumped
+
+
+def metadata_text(metadata: Any) -> bytes:
+    """Metadata as JSON, models inside it by the names of their fields."""
+    return to_json(metadata, by_alias=False)
 
 
 def readable(text: bytes) -> bytes:
@@ -195,7 +206,7 @@ def to_line(model: Any, encoding: str = "utf-8") -> bytes:
     """
     line = _exact_line(model)
     if line is None:
-        line = to_json(check(to_object(model)))
+        line = to_json(check(to_object(model), type(model)))
     if encoding == "utf-8":
         return line
     return json.dumps(from_json(line)).encode(encoding)  # ASCII, so that any encoding has it
@@ -208,7 +219,7 @@ def _exact_line(model: Any) -> bytes | None:
         return None
     try:
         personas = [persona["metadata"] for persona in view.get("personas", ())]
-        metadata = readable(to_json([view["metadata"], *personas]))
+        metadata = readable(metadata_text([view["metadata"], *personas]))
         line: bytes = model.__pydantic_serializer__.to_json(model, warnings="error")
     except (PydanticSerializationError, ValueError, TypeError, KeyError):
         return None
@@ -224,14 +235,20 @@ def _is_finite(view: dict[str, Any]) -> bool:
     return all(map(math.isfinite, scores)) and math.isfinite(view.get("final_score") or 0.0)
 
 
-def check(record: dict[str, Any]) -> dict[str, Any]:
-    """`record`, unless it looks like a conversation and is none.
+def check(record: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """`record`, dumped from a `model`, if it can be loaded again.
 
     Raises:
-        InvalidRecordError: storing it would make `load_conversations` fail.
+        InvalidRecordError: it looks like a conversation and is none, so that storing it would make
+            `load_conversations` fail; or `load_records(model)` could not read it.
     """
     if is_conversation(record):
         as_declared(CONVERSATIONS, record)
+    elif not issubclass(model, models.Document) and matching(model)(record) is None:
+        raise InvalidRecordError(
+            f"a record of {model.__name__} would not be read back from its own JSON: "
+            f"{shorten(record, 100)}"
+        )
     return record
 
 
@@ -241,6 +258,8 @@ def as_declared(table: RecordTable, record: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidRecordError: the model refuses it.
     """
+    if table is DOCUMENTS and is_conversation(record):
+        raise InvalidRecordError("not a document: it is a conversation")
     try:
         valid = model_of(table).model_validate(record)
     except ValidationError as error:
@@ -325,7 +344,11 @@ def matching(model: type[_Model]) -> Callable[[dict[str, Any]], _Model | None]:
         written = {name: value for name, value in record.items() if name not in computed}
         try:
             # As JSON, so that strict models read back what JSON has no type for.
-            return model.model_validate_json(to_json(written), by_alias=True, by_name=True)
+            text = to_json(written)
+            try:
+                return model.model_validate_json(text, by_alias=False, by_name=True)
+            except ValidationError:  # written by others, by alias
+                return model.model_validate_json(text, by_alias=True, by_name=True)
         except ValidationError:
             return None
 

@@ -52,7 +52,7 @@ class TableSource:
     def json(self, field: FieldRef) -> JsonValue:
         if not isinstance(field.type, Json):
             return JsonPath(sa.func.to_json(self.value(field)))
-        if field.column not in self._columns:  # a field of a subclass
+        if field.column not in self._record_table.record.fields:  # a field of a subclass
             return JsonPath(self._columns["extra"], ("fields", field.column, *field.keys))
         whole = JsonPath(self._columns[field.column], field.keys)
         own = self._metadata_columns.get(field.keys[0]) if len(field.keys) == 1 else None
@@ -77,7 +77,12 @@ class LinesSource:
             case Text():
                 return found.text
             case Double() | Integer() | Timestamp():
-                number = sa.try_cast(found.text, sa.Double)
+                # true and false are numbers to pydantic, and so to a load
+                number = sa.case(
+                    (found.text == "true", 1.0),
+                    (found.text == "false", 0.0),
+                    else_=sa.try_cast(found.text, sa.Double),
+                )
                 return _or_default(found, number, default, "DOUBLE")
             case _:
                 text = _or_default(found, found.json, default, "JSON")

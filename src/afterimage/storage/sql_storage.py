@@ -38,9 +38,9 @@ from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
 from afterimage.storage.line_batches import batch_of_lines
 from afterimage.storage.lines import read_chunks
 from afterimage.storage.models import Conversation
-from afterimage.storage.predicates import Source, in_order, select_list, where
+from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
 from afterimage.storage.prefetch import prefetched
-from afterimage.storage.query import Query, positive, resolve
+from afterimage.storage.query import Query, is_text, listed, positive, resolve
 from afterimage.storage.record_storage import Kind, RecordStorage
 from afterimage.storage.records import (
     check,
@@ -132,17 +132,16 @@ class SQLStorage(RecordStorage):
         declared, others = _by_kind(table, records)
         if not records:
             return
-        with paused_collector():
-            # The first of them before the file is opened, the rest while DuckDB takes them in.
-            batches = self._converted(table, declared)
-            first = list(islice(batches, 1))
-            with self._database.writing() as connection:
-                self._layout.refresh(connection)
-                saved_at = _now()
-                if first:
-                    self._insert(connection, self._stored(table), chain(first, batches), saved_at)
-                if others:
-                    self._insert_others(connection, others, saved_at)
+        # The first of them before the file is opened, the rest while DuckDB takes them in.
+        batches = self._converted(table, declared)
+        first = list(islice(batches, 1))
+        with self._database.writing() as connection, paused_collector():
+            self._layout.refresh(connection)
+            saved_at = _now()
+            if first:
+                self._insert(connection, self._stored(table), chain(first, batches), saved_at)
+            if others:
+                self._insert_others(connection, others, saved_at)
 
     def _converted(
         self, table: RecordTable, records: Sequence[BaseModel]
@@ -207,6 +206,9 @@ class SQLStorage(RecordStorage):
                 saved += len(batch) + len(others)
         return saved
 
+    def _own_files(self) -> list[Path]:
+        return [] if self._database.name.startswith(":memory:") else [Path(self._database.name)]
+
     # -- reading ------------------------------------------------------------------------------
 
     def _fields(self, table: RecordTable) -> Mapping[str, FieldType]:
@@ -217,7 +219,7 @@ class SQLStorage(RecordStorage):
 
     def _count(self, kind: Kind, query: Query) -> int:
         source, table = self._source(kind)
-        statement = _filtered(sa.select(sa.func.count()).select_from(table), source, query)
+        statement = filtered(sa.select(sa.func.count()).select_from(table), source, query)
         with self._database.reading() as connection:
             return int(fetch_all(connection, statement)[0][0])
 
@@ -242,11 +244,13 @@ class SQLStorage(RecordStorage):
         batches = self._windows(source, stored, select_list(source, columns), schema, query)
         for batch in prefetched(batches):
             for at in range(0, batch.num_rows, batch_size):
-                objects = without_extra(table, batch.slice(at, batch_size), members=True)
                 try:
-                    yield validate(objects)
+                    with paused_collector():
+                        some = batch.slice(at, batch_size)
+                        found = validate(without_extra(table, some, members=True))
                 except ValidationError as error:
                     raise self._corrupt(table, query, error) from None
+                yield found
 
     def _corrupt(
         self, table: RecordTable, query: Query, error: ValidationError
@@ -292,12 +296,12 @@ class SQLStorage(RecordStorage):
                 yield from _page(connection, source, table, labelled, schema, query)
                 return
             if query.order:
-                statement = _sliced(in_order(source, query, columns, table), query)
+                statement = sliced(in_order(source, query, columns, table), query)
                 for batch in stream_arrow(connection, statement):
                     yield _conform(batch, schema)
                 return
             for low, high in (bounds := _Ranges(connection, source, query)):
-                statement = _filtered(sa.select(source.sequence, *labelled), source, query)
+                statement = filtered(sa.select(source.sequence, *labelled), source, query)
                 found = execute_arrow(
                     connection, statement.where(source.sequence.between(low, high))
                 )
@@ -329,7 +333,7 @@ def _page(
     query: Query,
 ) -> Iterator[pa.RecordBatch]:
     """A sorted page: first which records are on it, then the wide columns of those only."""
-    chosen = _sliced(in_order(source, query, [source.sequence], table), query)
+    chosen = sliced(in_order(source, query, [source.sequence], table), query)
     numbers = [row[0] for row in fetch_all(connection, chosen)]
     if not numbers:
         return
@@ -350,9 +354,9 @@ class _Ranges:
     """
 
     def __init__(self, connection: sa.Connection, source: Source, query: Query) -> None:
-        chosen = _filtered(sa.select(source.sequence.label("at")), source, query)
+        chosen = filtered(sa.select(source.sequence.label("at")), source, query)
         if query.limit is not None or query.offset:
-            chosen = _sliced(chosen.order_by(source.sequence), query)
+            chosen = sliced(chosen.order_by(source.sequence), query)
         within = chosen.subquery()
         bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at))
         low, self._last = fetch_all(connection, bounds)[0]
@@ -374,17 +378,6 @@ class _Ranges:
 
 
 _RECORD = pa.field("record", pa.large_string())
-
-
-def _filtered(statement: sa.Select[Any], source: Source, query: Query) -> sa.Select[Any]:
-    predicate = where(source, query)
-    return statement if predicate is None else statement.where(predicate)
-
-
-def _sliced(statement: sa.Select[Any], query: Query) -> sa.Select[Any]:
-    if query.limit is not None:
-        statement = statement.limit(query.limit)
-    return statement.offset(query.offset) if query.offset else statement
 
 
 def _in_sequence(found: pa.Table) -> pa.Table:
@@ -436,7 +429,7 @@ def _by_kind(
             declared.append(record)
             continue
         try:
-            found = check(to_object(record))
+            found = check(to_object(record), type(record))
         except InvalidRecordError as error:
             raise InvalidRecordError(f"record {at} of the batch: {error}") from None
         if is_conversation(found):
@@ -447,13 +440,12 @@ def _by_kind(
 
 
 def _metadata_keys(metadata_fields: Sequence[str] | None) -> list[str]:
-    if metadata_fields is None:
-        return []
-    if isinstance(metadata_fields, str) or not all(isinstance(key, str) for key in metadata_fields):
+    keys = list(listed(metadata_fields, "metadata_fields"))
+    if not all(isinstance(key, str) and is_text(key) for key in keys):
         raise InvalidQueryError(
-            f"metadata_fields is a list of metadata keys, not {shorten(repr(metadata_fields), 80)}"
+            f"metadata_fields is a list of metadata keys, not {shorten(ascii(metadata_fields), 80)}"
         )
-    return list(dict.fromkeys(metadata_fields))
+    return list(dict.fromkeys(keys))
 
 
 def _now() -> dt.datetime:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from afterimage.storage.duckdb_driver import execute_arrow, fetch_all
-from afterimage.storage.errors import SchemaMismatchError, shorten
+from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, shorten
 from afterimage.storage.fields import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -28,6 +28,7 @@ from afterimage.storage.fields import (
     Timestamp,
 )
 from afterimage.storage.json_values import JsonPath
+from afterimage.storage.query import is_text
 from afterimage.storage.schema import arrow_type, sql_type
 from afterimage.storage.sql_types import SqlType
 
@@ -85,7 +86,10 @@ class StoredTable:
         return sa.Table(
             self.name,
             sa.MetaData(),
-            *(sa.Column(name, SqlType(sql_type(kind))) for name, kind in self.fields.items()),
+            *(
+                sa.Column(name, SqlType(sql_type(kind)), nullable=name != self.sequence)
+                for name, kind in self.fields.items()
+            ),
             *(sa.Column(name, sa.String) for name in own),
         )
 
@@ -127,6 +131,9 @@ class Layout:
     """
 
     def __init__(self, conversations: str, documents: str) -> None:
+        for name in (conversations, documents):
+            if not isinstance(name, str) or not is_text(name):
+                raise InvalidQueryError(f"a table is named by a string, not {name!a}")
         self.conversations = StoredTable(conversations, _columns(CONVERSATIONS), CONVERSATIONS)
         self.documents = StoredTable(documents, _columns(DOCUMENTS), DOCUMENTS)
         self.records = StoredTable(records_table(conversations), _RECORDS, None)
