@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+import afterimage.storage
 from afterimage.storage import (
     Conversation,
     Document,
@@ -146,3 +149,33 @@ class TestByThePackageItself:
         ]
         assert storage.load_documents() == [Document(id="d", text="x")]
         assert storage.count_conversations() == 1
+
+
+class TestInstalledBesideIt:
+    def test_its_record_classes_are_ours_and_its_generators_get_our_storages(
+        self, published: str, tmp_path: Path
+    ) -> None:
+        # As an installation lays them out: our folder `storage/` next to its module `storage.py`.
+        found = "import importlib.util as u; print(u.find_spec('afterimage').origin)"
+        both = tmp_path / "both"
+        shutil.copytree(Path(run(published, found).strip()).parent, both / "afterimage")
+        ours = Path(afterimage.storage.__file__).parent
+        shutil.copytree(ours, both / "afterimage" / "storage")
+        code = (
+            # Behind everything else, what our own dependencies are installed in.
+            "import sys; sys.path.insert(0, sys.argv[1]); sys.path.append(sys.argv[4])\n"
+            "import afterimage, afterimage.storage as storage, afterimage.types as types\n"
+            "assert storage.__file__.endswith('__init__.py'), storage.__file__\n"
+            "assert storage.Role is types.Role and storage.Document is types.Document\n"
+            "import afterimage.conversation_generator as user\n"
+            "assert user.BaseStorage is storage.BaseStorage\n"
+            "store = storage.JSONLStorage(sys.argv[2], sys.argv[3])\n"
+            "talk = types.ConversationWithContext(conversations=[], metadata={'n': 1})\n"
+            "store.save_conversations([talk])\n"
+            "[found] = store.load_conversations()\n"
+            "assert isinstance(found, types.EvaluatedConversationWithContext)\n"
+            "print(found.metadata)\n"
+        )
+        libraries = Path(sysconfig.get_path("purelib"))
+        out = run(published, code, both, tmp_path / "c.jsonl", tmp_path / "d.jsonl", libraries)
+        assert out == "{'n': 1}\n"
