@@ -174,6 +174,11 @@ class Layout:
         if _CATALOG.name not in present:
             connection.execute(sa.schema.CreateTable(_CATALOG))
         known = {row.table_name for row in fetch_all(connection, sa.select(_CATALOG))}
+        if self.conversations.name not in present:
+            taken = list(self.conversations.fields)
+            for key in metadata_fields:
+                self.conversations.metadata_columns[key] = names = _free_names(key, taken)
+                taken += names
         for table in self.all:
             if table.name not in present:
                 connection.execute(sa.schema.CreateTable(table.table))
