@@ -322,6 +322,7 @@ def restore(record: Any, node: Mapping[str, Any]) -> Any:
     return record
 
 
+@cache
 def matching(model: type[_Model]) -> Callable[[dict[str, Any]], _Model | None]:
     """A function that makes a `model` of a JSON object, or None where it is none.
 

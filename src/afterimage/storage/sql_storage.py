@@ -306,8 +306,7 @@ class SQLStorage(RecordStorage):
                     connection, statement.where(source.sequence.between(low, high))
                 )
                 bounds.read(found.nbytes)
-                for batch in _in_sequence(found).to_batches():
-                    yield _conform(batch.select(range(1, batch.num_columns)), schema)
+                yield from _without_sequence(_in_sequence(found), schema)
 
     def _source(self, kind: str) -> tuple[Source, sa.Table]:
         if kind == "records":
@@ -342,8 +341,7 @@ def _page(
     found = execute_arrow(connection, wanted)
     place = {number: at for at, number in enumerate(found.column(0).to_pylist())}
     page = found.take(pa.array([place[number] for number in numbers], pa.int64()))
-    for batch in page.combine_chunks().to_batches():
-        yield _conform(batch.select(range(1, batch.num_columns)), schema)
+    yield from _without_sequence(page.combine_chunks(), schema)
 
 
 class _Ranges:
@@ -386,6 +384,12 @@ def _in_sequence(found: pa.Table) -> pa.Table:
     if len(at) > 1 and pc.any(pc.less(at.slice(1), at.slice(0, len(at) - 1))).as_py():
         return found.sort_by(found.column_names[0])
     return found
+
+
+def _without_sequence(found: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The batches of a result as `schema` has them, without its first column."""
+    for batch in found.to_batches():
+        yield _conform(batch.select(range(1, batch.num_columns)), schema)
 
 
 def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
