@@ -7,6 +7,7 @@ saved) and `result`, the file that the outcome is written to.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import platform
@@ -35,6 +36,7 @@ def measure(
     folder.mkdir(parents=True, exist_ok=True)
     store: Measured = importlib.import_module(f"benchmarks.systems.{system}").Store(folder, data)
     ready, arguments = _timed(store.before, task)
+    gc.collect()  # what getting ready left to the collector is not the task's to pay
     memory_before = peak_memory()
     work = getattr(store, task)
     seconds, answer = _timed(work, *arguments)

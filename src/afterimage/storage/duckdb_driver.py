@@ -1,34 +1,34 @@
-"""The one module that touches the DuckDB driver, and that translates its exceptions.
+"""Statements through SQLAlchemy and Arrow, and DuckDB's exceptions translated into ours.
 
-A database file is opened for each call and closed after it, as a process that has a file open for
-writing shuts out every other. So the DuckDB CLI, a notebook and a generator take turns, each
-waiting for its own no longer than `lock_timeout`. Inside one process all connections to a file
-share one database, a notebook's own `duckdb.connect(path)` among them.
+Beside `duckdb_files.py`, the one module that touches the DuckDB driver. A connection is for one
+call: `Database.reading` and `Database.writing` open it and close it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import random
 import re
-import tempfile
 import threading
-import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import duckdb
 import duckdb_engine
 import pyarrow as pa
 import sqlalchemy as sa
-from filelock import FileLock
 from sqlalchemy.pool import NullPool
 
+from afterimage.storage.duckdb_files import (
+    Release,
+    attach_new,
+    connect,
+    connect_memory,
+    put_in_place,
+)
 from afterimage.storage.errors import (
     DatabaseError,
     LockTimeoutError,
@@ -42,70 +42,85 @@ __all__ = [
     "Database",
     "execute_arrow",
     "fetch_all",
-    "memory_database",
     "open_database",
+    "scratch_database",
     "stream_arrow",
     "streamed",
     "translated",
 ]
 
-# What the oldest DuckDB that we support can open; a newer one writes a newer format by default.
-_STORAGE_VERSION: Final = "v1.5.0"
-
-# Text as Zstandard is written in half the time of what DuckDB would choose, and is as small. A save
-# of over a megabyte goes to the file in the commit itself, not first to the log and then again.
-_WRITE_SETTINGS: Final = {"force_compression": "zstd", "wal_autocheckpoint": "1MB"}
-_LOCK_POLL_SECONDS: Final = (0.001, 0.02)
+_Opened = tuple[duckdb.DuckDBPyConnection, Release]
 
 # `md:`, `s3:`, `ducklake:`; one letter is a drive of Windows.
 _HAS_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I)
-_IS_LOCKED = re.compile(r"Could not set lock|Conflicting lock|being used by another process", re.I)
-_HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
 
 
 class Database:
-    """A DuckDB database: its SQLAlchemy engine, and the lock under which this process writes it.
+    """A DuckDB database: how to connect to it, and the lock under which this process writes it.
 
     Attributes:
         name: the path as given, or `:memory:`; stands in messages.
-        engine: opens the database for each connection and closes it after.
-        locks: what the threads of this process take turns on.
+        engine: for SQL by hand; opens the database for each connection and closes it after.
+        is_new: whether it has just been created, with its tables.
     """
 
-    def __init__(self, name: str, engine: sa.Engine, locks: _Locks) -> None:
+    is_new = False
+
+    def __init__(
+        self,
+        name: str,
+        open_for_calls: Callable[[], _Opened],
+        open_by_hand: Callable[[], _Opened],
+        lock_timeout: float,
+    ) -> None:
         self.name = name
-        self.engine = engine
-        self.locks = locks
+        self.engine = _engine(open_by_hand)
+        self._calls = _engine(open_for_calls)
+        self._lock_timeout = lock_timeout
+        # A memory without a name is nobody else's.
+        named = name != ":memory:"
+        self._turns = _turns.setdefault(os.path.realpath(name), _Turns()) if named else _Turns()
 
     @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        """A connection that sees one state of the database throughout."""
-        with translated(self.name), self.engine.connect() as connection:
+    def reading(self, *, by_hand: bool = False) -> Iterator[sa.Connection]:
+        """A connection that sees one state of the database throughout.
+
+        Args:
+            by_hand: whether to open the database as SQL by hand does, so that others of this
+                process may open it meanwhile; it takes longer.
+        """
+        engine = self.engine if by_hand else self._calls
+        with translated(self.name), engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A connection whose changes are all committed at the end, or none of them."""
-        with self.locks.writing, translated(self.name), self.engine.connect() as connection:
-            for name, value in _WRITE_SETTINGS.items():
-                connection.exec_driver_sql(f"SET {name} = '{value}'")
-            connection.commit()
-            try:
-                with connection.begin():
-                    yield connection
-            finally:
-                # A notebook of this process may be on the same database.
-                for name in _WRITE_SETTINGS:
-                    connection.exec_driver_sql(f"RESET {name}")
-                connection.commit()
+        with self._turn(), translated(self.name), self._calls.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """This thread's turn to write, so that sequence numbers are given out once."""
+        lock = self._turns.lock
+        if not lock.acquire(timeout=max(0, min(self._lock_timeout, threading.TIMEOUT_MAX))):
+            holder = f"a write of another thread of process {os.getpid()}"
+            raise LockTimeoutError.of(self.name, self._lock_timeout, holder)
+        try:
+            yield
+        finally:
+            lock.release()
 
 
-def open_database(url: str, lock_timeout: float) -> Database:
+def open_database(
+    url: str, lock_timeout: float, create: Callable[[sa.Connection], None]
+) -> Database:
     """The database that `url` names; a file is created where there is none.
 
     Args:
         url: `duckdb:///file.duckdb` or `duckdb:///:memory:`.
         lock_timeout: seconds to wait while another process holds the file.
+        create: makes the tables of a new database, before others see it.
 
     Raises:
         UnsupportedURLError: the URL is of another dialect, or is none.
@@ -113,37 +128,46 @@ def open_database(url: str, lock_timeout: float) -> Database:
         LockTimeoutError: another process held the file throughout.
         DatabaseError: the file is no DuckDB database, or cannot be opened.
     """
-    database = _parse_url(url)
-    if not database or database.startswith(":memory:"):
-        return memory_database(database or ":memory:")
-    path = Path(database).absolute()
-    _create_if_missing(path)
-    locks = _locks.setdefault(str(path.resolve()), _Locks())
+    name = _parse_url(url)
+    if not name or name.startswith(":memory:"):
+        database = _memory_database(name or ":memory:", lock_timeout)
+        with database.writing() as connection:
+            create(connection)
+        database.is_new = True
+        return database
+    path = Path(name).absolute()
+    is_new = _create_if_missing(path, create)
+    database = Database(
+        str(path),
+        lambda: connect(path, lock_timeout),
+        lambda: connect(path, lock_timeout, alone=True),
+        lock_timeout,
+    )
+    database.is_new = is_new
+    return database
 
-    def connect() -> duckdb_engine.ConnectionWrapper:
-        return _Connection(_open_file(path, lock_timeout, locks), locks)
 
-    with translated(database):
-        engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
-    return Database(str(path), engine, locks)
+@cache
+def scratch_database() -> Database:
+    """A database with nothing in it, to query what is handed to it; one for all."""
+    return Database(":memory:", connect_memory, connect_memory, 0)
 
 
-def memory_database(name: str = ":memory:") -> Database:
+def _memory_database(name: str, lock_timeout: float) -> Database:
     """A database in memory that lives as long as the returned object."""
     root = duckdb.connect(name)
     owner = os.getpid()
 
-    def connect() -> duckdb_engine.ConnectionWrapper:
+    def open_memory() -> _Opened:
         if os.getpid() != owner:
             raise DatabaseError(
                 f"{name} is in the memory of process {owner}, and this is a fork of it. "
                 "Make a new storage here, or use a file."
             )
-        return duckdb_engine.ConnectionWrapper(root.cursor())
+        cursor = root.cursor()
+        return cursor, cursor.close
 
-    with translated(name):
-        engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
-    return Database(name, engine, _locks.setdefault(name, _Locks()))
+    return Database(name, open_memory, open_memory, lock_timeout)
 
 
 def fetch_all(connection: sa.Connection, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
@@ -256,111 +280,56 @@ def _parse_url(url: str) -> str:
     return database
 
 
-def _create_if_missing(path: Path) -> None:
-    """Create the file in a format that every supported DuckDB opens, whole or not at all."""
+def _create_if_missing(path: Path, create: Callable[[sa.Connection], None]) -> bool:
+    """Create the file with its tables, whole or not at all; whether it was created here."""
     if not path.parent.is_dir():
         raise MissingFileError(
             f"{path}: the folder {path.parent} does not exist. Create it, or give another path."
         )
     if path.exists() and (path.is_dir() or path.stat().st_size > 0):
-        return
+        return False
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     try:
-        with translated(str(path)):
-            duckdb.connect(
-                str(fresh), config={"storage_compatibility_version": _STORAGE_VERSION}
-            ).close()
-        try:
-            os.link(fresh, path)
-        except FileExistsError:
-            _replace_if_empty(fresh, path)
+        with translated(str(path)), _engine(lambda: attach_new(fresh)).begin() as connection:
+            create(connection)
+        return put_in_place(fresh, path)
     except OSError as error:
         raise DatabaseError(f"{path} cannot be created: {error.strerror}") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+            left.unlink(missing_ok=True)
 
 
-def _replace_if_empty(fresh: Path, path: Path) -> None:
-    """Put a new database in the place of an empty file, as tempfile makes them.
-
-    Under a lock: of two who find the file empty, the second must not undo what the first saved.
-    """
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    with FileLock(Path(tempfile.gettempdir()) / f"afterimage-{name}.lock"):
-        if path.is_file() and path.stat().st_size == 0:
-            fresh.replace(path)
+def _engine(opened: Callable[[], _Opened]) -> sa.Engine:
+    return sa.create_engine("duckdb://", creator=lambda: _Connection(*opened()), poolclass=NullPool)
 
 
-def _open_file(path: Path, lock_timeout: float, locks: _Locks) -> duckdb.DuckDBPyConnection:
-    started = time.monotonic()
-    pause, longest = _LOCK_POLL_SECONDS
-    while True:
-        if not path.exists():
-            raise MissingFileError(f"{path} is gone since it was opened. Make a new storage.")
-        try:
-            with locks.opening:
-                return duckdb.connect(str(path))
-        except duckdb.IOException as error:
-            if not _IS_LOCKED.search(str(error)):
-                return _open_read_only(path, error)
-            waited = time.monotonic() - started
-            if waited >= lock_timeout:
-                raise LockTimeoutError.of(path, waited, _holder(str(error))) from None
-        except duckdb.ConnectionException as error:
-            raise DatabaseError(
-                f"{path} is open in this process with other settings (read_only?): close that "
-                f"connection, or open it as duckdb.connect(path). {shorten(error)}"
-            ) from None
-        time.sleep(pause * random.uniform(0.5, 1.5))
-        pause = min(pause * 1.5, longest)
+class _Connection(duckdb_engine.ConnectionWrapper):
+    """A connection that is closed as it has to be."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, release: Release) -> None:
+        super().__init__(connection)
+        self._release = release
+
+    def close(self) -> None:
+        self._release()
 
 
-def _open_read_only(path: Path, refusal: duckdb.IOException) -> duckdb.DuckDBPyConnection:
-    """Open a file that may be read but not written; raises `refusal` if that is not the matter."""
-    if os.access(path, os.W_OK) or not os.access(path, os.R_OK):
-        raise DatabaseError(f"{path} cannot be opened: {shorten(refusal, 300)}") from None
-    return duckdb.connect(str(path), read_only=True)
-
-
-def _holder(message: str) -> str | None:
-    found = _HOLDER.search(message)
-    return f"process {found['pid']} ({found['program']})" if found else None
-
-
-class _Locks:
-    """What the threads of this process take turns on, for one database.
-
-    Attributes:
-        writing: for a write, so that sequence numbers are given out once.
-        opening: to open and to close, as DuckDB hands out a database that another thread is still
-            opening, and opens a file anew that another thread has not finished closing.
-    """
+class _Turns:
+    """What the threads of this process take turns on to write a database."""
 
     def __init__(self) -> None:
-        self.writing = threading.RLock()
-        self.opening = threading.Lock()
+        self.lock = threading.RLock()
 
 
-_locks: dict[str, _Locks] = {}
+_turns: dict[str, _Turns] = {}
 
 
 def _after_fork() -> None:
     """A thread that held a lock in the parent is not in the child, and would never release it."""
-    for locks in _locks.values():
-        locks.__init__()  # type: ignore[misc]
+    for turns in _turns.values():
+        turns.lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-class _Connection(duckdb_engine.ConnectionWrapper):
-    """A connection to a file that is closed under the same lock as others are opened under."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, locks: _Locks) -> None:
-        super().__init__(connection)
-        self._locks = locks
-
-    def close(self) -> None:
-        with self._locks.opening:
-            super().close()

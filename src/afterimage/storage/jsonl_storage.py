@@ -106,13 +106,14 @@ class JSONLStorage(RecordStorage):
 
     def _save(self, table: RecordTable, records: Sequence[BaseModel]) -> None:
         lines = []
-        for at, record in enumerate(records):
-            try:
-                if table is DOCUMENTS and type(record) is not Document:
-                    as_declared(DOCUMENTS, to_object(record))
-                lines.append(to_line(record, self._codec))
-            except InvalidRecordError as error:
-                raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+        with paused_collector():
+            for at, record in enumerate(records):
+                try:
+                    if table is DOCUMENTS and type(record) is not Document:
+                        as_declared(DOCUMENTS, to_object(record))
+                    lines.append(to_line(record, self._codec))
+                except InvalidRecordError as error:
+                    raise InvalidRecordError(f"record {at} of the batch: {error}") from None
         if lines:
             path = self._path(table)
             with self._locked(path):

@@ -6,9 +6,8 @@ the sort and the projection name; whole lines come back for the records that are
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -16,10 +15,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from afterimage.storage.duckdb_driver import (
-    Database,
     execute_arrow,
     fetch_all,
-    memory_database,
+    scratch_database,
     stream_arrow,
     streamed,
 )
@@ -62,7 +60,10 @@ def select_lines(
 
     if query.order:
         batches = chain.from_iterable(_line_batches(chunks))
-        with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
+        with (
+            scratch_database().reading() as connection,
+            streamed(connection, _LINES, batches) as lines,
+        ):
             relation, source = _relation(kind, lines)
             statement = in_order(source, query, chosen(relation, source), relation)
             yield from stream_arrow(connection, sliced(statement, query))
@@ -70,7 +71,7 @@ def select_lines(
     # In insertion order, chunk by chunk: DuckDB does not keep the order of a stream that several
     # of its threads take from, and a sort of the whole file would hold all of it.
     skip, left = query.offset, query.limit
-    with _engine().reading() as connection:
+    with scratch_database().reading() as connection:
         for some in _line_batches(chunks):
             if left is not None and left <= 0:
                 return
@@ -87,10 +88,18 @@ def select_lines(
 def count_lines(kind: str, chunks: Iterable[Chunk], query: Query) -> int:
     """How many lines a query matches; see `select_lines`."""
     batches = chain.from_iterable(_line_batches(chunks))
-    with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
+    with _streamed_lines(batches) as (connection, lines):
         relation, source = _relation(kind, lines)
         counted = sa.select(sa.func.count()).select_from(relation)
         return int(fetch_all(connection, filtered(counted, source, query))[0][0])
+
+
+@contextmanager
+def _streamed_lines(
+    batches: Iterable[pa.RecordBatch],
+) -> Iterator[tuple[sa.Connection, sa.FromClause]]:
+    with scratch_database().reading() as connection, streamed(connection, _LINES, batches) as lines:
+        yield connection, lines
 
 
 def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
@@ -116,15 +125,6 @@ def _not_utf8(chunk: Chunk) -> CorruptRecordError:
         except UnicodeDecodeError as error:
             return chunk.corrupt(line, f"no UTF-8: {error.reason} at byte {error.start} of it")
     raise AssertionError("every line is UTF-8 and their column is not")
-
-
-@cache
-def _engine() -> Database:
-    return memory_database()
-
-
-if hasattr(os, "register_at_fork"):  # a database in memory stays behind in the parent
-    os.register_at_fork(after_in_child=_engine.cache_clear)
 
 
 def _relation(kind: str, lines: sa.FromClause) -> tuple[sa.FromClause, Source]:

@@ -91,6 +91,17 @@ class RecordStorage(BaseStorage):
     def _own_files(self) -> list[Path]:
         """The files that hold this storage's records."""
 
+    # Iterators that a caller may keep for long; a storage that would shut others out meanwhile
+    # overrides these two.
+
+    def _held_models(
+        self, table: RecordTable, query: Query, batch_size: int
+    ) -> Iterator[list[Any]]:
+        return self._models(table, query, batch_size)
+
+    def _held_batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
+        return self._batches(table, query)
+
     def _refuse_own_file(self, path: Path) -> None:
         for own in self._own_files():
             if path.absolute() == own or (path.exists() and own.exists() and path.samefile(own)):
@@ -185,9 +196,10 @@ class RecordStorage(BaseStorage):
             offset: as everywhere.
 
         Returns:
-            A reader of the declared schema; anything that takes an Arrow stream reads it. A
-            database file stays open, and so locked for other processes, until the reader is read
-            to its end or let go of (`del reader`; its own `close()` does not reach that far).
+            A reader of the declared schema; anything that takes an Arrow stream reads it. Where
+            there is more to read than some megabytes, a database file stays open, and so locked
+            for other processes, until the reader is read to its end or let go of (`del reader`;
+            its own `close()` does not reach that far).
 
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
@@ -438,7 +450,8 @@ class RecordStorage(BaseStorage):
         return list(chain.from_iterable(self._models(table, query, _LOAD_BATCH)))
 
     def _iterate(self, table: RecordTable, query: Query, batch_size: int) -> Iterator[Any]:
-        return chain.from_iterable(self._models(table, query, positive(batch_size, "batch_size")))
+        size = positive(batch_size, "batch_size")
+        return chain.from_iterable(self._held_models(table, query, size))
 
     def _scan(
         self,
@@ -457,7 +470,7 @@ class RecordStorage(BaseStorage):
         query = self._query(table, limit, offset, filters, order_by, names)
         assert query.columns is not None
         return pa.RecordBatchReader.from_batches(
-            projected_schema(query.columns), self._batches(table, query)
+            projected_schema(query.columns), self._held_batches(table, query)
         )
 
 

@@ -8,9 +8,9 @@ which a nested object lacked comes back with its default.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from functools import cache
+from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -19,6 +19,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from afterimage.storage import models
 from afterimage.storage.errors import InvalidRecordError, shorten
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, List, RecordTable, Struct
+from afterimage.storage.serializer import line_of
 
 __all__ = [
     "as_declared",
@@ -90,25 +91,43 @@ def exact_view(model: BaseModel) -> dict[str, Any] | None:
     An object of a subclass may have fields of its own, or write its fields in its own way, so it
     must be dumped by `to_object`.
     """
+    if not _is_exact(model):
+        return None
     view = model.__dict__.copy()
-    if type(model) in _CONVERSATIONS:
-        entries = view.get("conversations", ())
-        for entry in entries:
-            if type(entry) is not models.ConversationEntry:
-                return None
-        view["conversations"] = [entry.__dict__ for entry in entries]
-        if view.get("evaluation") is not None:
-            view["evaluation"] = _evaluation_view(view["evaluation"])
-            if view["evaluation"] is None:
-                return None
-        return view
     if type(model) is models.Document:
-        personas = view.get("personas", ())
-        if not set(map(type, personas)) <= {models.PersonaEntry}:
-            return None
-        view["personas"] = [persona.__dict__ for persona in personas]
+        view["personas"] = [persona.__dict__ for persona in view.get("personas", ())]
         return view
-    return None
+    view["conversations"] = [entry.__dict__ for entry in view.get("conversations", ())]
+    if view.get("evaluation") is not None:
+        view["evaluation"] = {
+            name: part if name == "overall_grade" else part.__dict__
+            for name, part in view["evaluation"].__dict__.items()
+        }
+    return view
+
+
+def _is_exact(model: BaseModel) -> bool:
+    """Whether a record and all objects in it are of our classes, and not of subclasses."""
+    fields = model.__dict__
+    if type(model) in _CONVERSATIONS:
+        evaluation = fields.get("evaluation")
+        return {*map(type, fields.get("conversations", ()))} <= _ENTRY and (
+            evaluation is None or _is_exact_evaluation(evaluation)
+        )
+    return type(model) is models.Document and {*map(type, fields.get("personas", ()))} <= _PERSONA
+
+
+def _is_exact_evaluation(evaluation: Any) -> bool:
+    parts = evaluation.__dict__ if type(evaluation) is models.EvaluationSchema else {"": None}
+    return all(
+        type(part) is models.EvaluationEntrySchema
+        for name, part in parts.items()
+        if name != "overall_grade"
+    )
+
+
+_ENTRY = {models.ConversationEntry}
+_PERSONA = {models.PersonaEntry}
 
 
 def _has_only_declared(model: type[BaseModel], struct: Struct) -> bool:
@@ -126,18 +145,6 @@ _CONVERSATIONS = tuple(
     if _has_only_declared(model, CONVERSATIONS.record)
     and models.ConversationEntry.model_fields.keys() == {"role", "content", "reasoning_content"}
 )
-
-
-def _evaluation_view(evaluation: Any) -> dict[str, Any] | None:
-    if type(evaluation) is not models.EvaluationSchema:
-        return None
-    view = dict(evaluation.__dict__)
-    for name, value in view.items():
-        if type(value) is models.EvaluationEntrySchema:
-            view[name] = value.__dict__
-        elif name != "overall_grade":
-            return None
-    return view
 
 
 def to_object(model: Any) -> dict[str, Any]:
@@ -186,13 +193,17 @@ def metadata_text(metadata: Any) -> bytes:
     return to_json(metadata, by_alias=False)
 
 
-def readable(text: bytes) -> bytes:
+def readable(text: bytes, shallow: int = _SHALLOW) -> bytes:
     """`text`, if what reads JSON here can read it.
+
+    Args:
+        text: JSON.
+        shallow: how many brackets it may have and still not be nested too deep.
 
     Raises:
         ValueError: it is nested too deep.
     """
-    if text.count(b"{") + text.count(b"[") > _SHALLOW:
+    if text.count(b"{") + text.count(b"[") > shallow:
         # Metadata is read on its own and inside its record: the outer one is the deeper.
         from_json(b'{"":' + text + b"}")
     return text
@@ -214,25 +225,29 @@ def to_line(model: Any, encoding: str = "utf-8") -> bytes:
 
 def _exact_line(model: Any) -> bytes | None:
     """The quick way for objects of our own classes; None where it would not be exact."""
-    view = exact_view(model) if isinstance(model, BaseModel) else None
-    if view is None:
-        return None
     try:
-        personas = [persona["metadata"] for persona in view.get("personas", ())]
-        metadata = readable(metadata_text([view["metadata"], *personas]))
-        line: bytes = model.__pydantic_serializer__.to_json(model, warnings="error")
-    except (PydanticSerializationError, ValueError, TypeError, KeyError):
+        view = exact_view(model) if isinstance(model, BaseModel) else None
+        if view is None or not _fits(view):
+            return None
+        line = line_of(DOCUMENTS if type(model) is models.Document else CONVERSATIONS, view)
+        return readable(line, _SHALLOW + len(view.get("conversations", ())))
+    except (PydanticSerializationError, ValueError, TypeError, AttributeError, KeyError):
         return None
-    # pydantic writes NaN and infinities of a model as null: those go the long way.
-    if b"NaN" in metadata or b"Infinity" in metadata or not _is_finite(view):
-        return None
-    return line
 
 
-def _is_finite(view: dict[str, Any]) -> bool:
-    evaluation = view.get("evaluation") or {}
-    scores = [part["score"] for name, part in evaluation.items() if name != "overall_grade"]
-    return all(map(math.isfinite, scores)) and math.isfinite(view.get("final_score") or 0.0)
+def _fits(view: dict[str, Any]) -> bool:
+    """Whether what the serializer takes as it comes is what it must be: enums and objects."""
+    grade = (view.get("evaluation") or _NO_EVALUATION)["overall_grade"]
+    roles = {*map(type, map(itemgetter("role"), view.get("conversations", ())))}
+    parts = [view, *view.get("personas", ())]
+    return (
+        roles <= {models.Role}
+        and type(grade) is models.GradeSchema
+        and all(isinstance(part["metadata"], dict) for part in parts)
+    )
+
+
+_NO_EVALUATION = {"overall_grade": models.GradeSchema.GOOD}
 
 
 def check(record: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:

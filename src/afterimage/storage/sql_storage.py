@@ -7,7 +7,8 @@ saved before it; the file is open during calls only.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -56,9 +57,15 @@ from afterimage.storage.tables import Layout, StoredTable
 
 __all__ = ["SQLStorage"]
 
+# As many rows as DuckDB works on at a time.
+_BATCH_ROWS = 2048
+
 # A scan reads ranges of the insertion sequence, as wide as makes about this many bytes of Arrow.
 _WINDOW_BYTES = 16 * 2**20
 _FIRST_WINDOW = 2048
+
+# Up to so many bytes, what a caller may keep for long is read at once.
+_SMALL_RESULT = 4 * 2**20
 
 # Up to so many records, a sorted slice is found first and its wide columns are read after.
 _SMALL_PAGE = 1000
@@ -79,7 +86,8 @@ class SQLStorage(RecordStorage):
         metadata_fields: metadata keys of conversations that get columns of their own: `<key>`
             holds what `metadata->>'key'` gives and `<key>_type` the type of the value. Filters and
             sorts on them then cost what a column costs. An existing database gets them filled in.
-        batch_size: rows of the Arrow record batches in which a save is handed to DuckDB.
+        batch_size: rows of the Arrow record batches in which a save is handed to DuckDB; those of
+            large saves have 2,048 at least.
         lock_timeout: seconds to wait while another process has the file open.
 
     Attributes:
@@ -115,8 +123,12 @@ class SQLStorage(RecordStorage):
         self.batch_size = positive(batch_size, "batch_size")
         self.lock_timeout = lock_timeout
         self._layout = Layout(conversations_table_name, documents_table_name)
-        self._database = open_database(url, lock_timeout)
+        self._database = open_database(
+            url, lock_timeout, lambda connection: self._layout.create(connection, keys)
+        )
         self.engine = self._database.engine
+        if self._database.is_new:
+            return
         with self._database.reading() as connection:
             ready = self._layout.is_ready(connection, keys)
         if not ready:
@@ -147,8 +159,9 @@ class SQLStorage(RecordStorage):
         self, table: RecordTable, records: Sequence[BaseModel]
     ) -> Iterator[pa.RecordBatch]:
         # Batches are made at their size, not sliced to it: DuckDB misreads structs of a slice.
-        for start in range(0, len(records), self.batch_size):
-            some = records[start : start + self.batch_size]
+        size = max(self.batch_size, _BATCH_ROWS)
+        for start in range(0, len(records), size):
+            some = records[start : start + size]
             yield to_batch(table, rows_of(table, some, start), start)
 
     def _insert(
@@ -236,12 +249,21 @@ class SQLStorage(RecordStorage):
             yield to_objects(record_table, batch)
 
     def _models(self, table: RecordTable, query: Query, batch_size: int) -> Iterator[list[Any]]:
+        return self._validated(
+            table, query, self._batches(table, _declared(table, query)), batch_size
+        )
+
+    def _held_models(
+        self, table: RecordTable, query: Query, batch_size: int
+    ) -> Iterator[list[Any]]:
+        batches = self._held_batches(table, _declared(table, query))
+        return self._validated(table, query, batches, batch_size)
+
+    def _validated(
+        self, table: RecordTable, query: Query, batches: Iterator[pa.RecordBatch], batch_size: int
+    ) -> Iterator[list[Any]]:
+        """The models of batches with the declared fields of a query's records."""
         validate = list_adapter(table).validate_python
-        columns = Query.of(table.stored, columns=list(table.record.fields)).columns
-        source, stored = self._source(table.kind)
-        assert columns is not None
-        schema = projected_schema(columns)
-        batches = self._windows(source, stored, select_list(source, columns), schema, query)
         for batch in prefetched(batches):
             for at in range(0, batch.num_rows, batch_size):
                 try:
@@ -270,11 +292,31 @@ class SQLStorage(RecordStorage):
                     return CorruptRecordError(self._database.name, row, None, reason(first), name)
         return CorruptRecordError(self._database.name, 0, None, reason(error), table.kind)
 
-    def _batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, table: RecordTable, query: Query, *, by_hand: bool = False
+    ) -> Generator[pa.RecordBatch, None, None]:
         assert query.columns is not None
         source, stored = self._source(table.kind)
         columns = select_list(source, query.columns)
-        return self._windows(source, stored, columns, projected_schema(query.columns), query)
+        schema = projected_schema(query.columns)
+        return self._windows(source, stored, columns, schema, query, by_hand=by_hand)
+
+    def _held_batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
+        """What is small is read at once, and the file let go of before the first batch is given.
+
+        For more, the file is opened as a notebook opens it, which so may join in meanwhile.
+        """
+        found, size = [], 0
+        with closing(self._batches(table, query)) as batches:
+            for batch in batches:
+                found.append(batch)
+                size += batch.nbytes
+                if size > _SMALL_RESULT:
+                    found.clear()
+                    break
+        if size > _SMALL_RESULT:
+            yield from self._batches(table, query, by_hand=True)
+        yield from found
 
     def _windows(
         self,
@@ -283,7 +325,9 @@ class SQLStorage(RecordStorage):
         columns: Sequence[sa.ColumnElement[Any]],
         schema: pa.Schema,
         query: Query,
-    ) -> Iterator[pa.RecordBatch]:
+        *,
+        by_hand: bool = False,
+    ) -> Generator[pa.RecordBatch, None, None]:
         """Columns of matching records as `schema` has them, in the order of the query.
 
         Sorted, they come as DuckDB sorts them. In insertion order they are read by ranges of the
@@ -291,7 +335,7 @@ class SQLStorage(RecordStorage):
         """
         # By position, so that no name that a user chose becomes part of the statement.
         labelled = [column.label(f"column_{at}") for at, column in enumerate(columns)]
-        with self._database.reading() as connection:
+        with self._database.reading(by_hand=by_hand) as connection:
             if query.order and query.limit is not None and query.limit <= _SMALL_PAGE:
                 yield from _page(connection, source, table, labelled, schema, query)
                 return
@@ -403,6 +447,11 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def _with_columns(query: Query, table: RecordTable) -> Query:
     return replace(query, columns=tuple(resolve(table.stored, name) for name in table.stored))
+
+
+def _declared(table: RecordTable, query: Query) -> Query:
+    fields = table.record.fields
+    return replace(query, columns=tuple(resolve(fields, name) for name in fields))
 
 
 def _next_in_sequence(connection: sa.Connection, stored: StoredTable) -> int:

@@ -78,20 +78,23 @@ class StoredTable:
     fields: Mapping[str, FieldType]
     record_table: RecordTable | None
     metadata_columns: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _made: sa.Table | None = field(default=None, init=False, repr=False)
 
     @property
     def table(self) -> sa.Table:
         """The table as SQLAlchemy knows it."""
         own = [name for pair in self.metadata_columns.values() for name in pair]
-        return sa.Table(
-            self.name,
-            sa.MetaData(),
-            *(
-                sa.Column(name, SqlType(sql_type(kind)), nullable=name != self.sequence)
-                for name, kind in self.fields.items()
-            ),
-            *(sa.Column(name, sa.String) for name in own),
-        )
+        if self._made is None or self._made.columns.keys() != [*self.fields, *own]:
+            self._made = sa.Table(
+                self.name,
+                sa.MetaData(),
+                *(
+                    sa.Column(name, SqlType(sql_type(kind)), nullable=name != self.sequence)
+                    for name, kind in self.fields.items()
+                ),
+                *(sa.Column(name, sa.String) for name in own),
+            )
+        return self._made
 
     @property
     def sequence(self) -> str:
@@ -223,6 +226,8 @@ class Layout:
         """Give metadata keys columns, filled in for the rows that are there."""
         stored = self.conversations
         missing = [key for key in keys if key not in stored.metadata_columns]
+        if not missing:
+            return
         taken = [*_arrow_schema_of(connection, stored.name).names]
         quote = connection.dialect.identifier_preparer.quote
         # All are added before any is filled: DuckDB 1.5 alters no table it has changed rows of.
@@ -233,15 +238,14 @@ class Layout:
             for name in names:
                 statement = f"ALTER TABLE {quote(stored.name)} ADD COLUMN {quote(name)} VARCHAR"
                 connection.execute(sa.text(_escaped(statement)))
-        if missing:
-            table = stored.table
-            values = stored.metadata_values(table.c["metadata"], missing)
-            connection.execute(table.update().values(values))
-            connection.execute(
-                _CATALOG.update()
-                .where(_CATALOG.c.table_name == stored.name)
-                .values(metadata_columns=_catalog_row(stored)["metadata_columns"])
-            )
+        table = stored.table
+        values = stored.metadata_values(table.c["metadata"], missing)
+        connection.execute(table.update().values(values))
+        connection.execute(
+            _CATALOG.update()
+            .where(_CATALOG.c.table_name == stored.name)
+            .values(metadata_columns=_catalog_row(stored)["metadata_columns"])
+        )
 
 
 def _arrow_schema_of(connection: sa.Connection, relation: str) -> pa.Schema:
@@ -264,11 +268,11 @@ def _catalog_row(table: StoredTable) -> dict[str, Any]:
 
 
 def _table_names(connection: sa.Connection) -> set[str]:
-    tables = sa.table(
-        "tables", sa.column("table_name"), sa.column("table_schema"), schema="information_schema"
-    )
+    names = ("table_name", "table_schema", "table_catalog")
+    tables = sa.table("tables", *map(sa.column, names), schema="information_schema")
     statement = sa.select(tables.c.table_name).where(
-        tables.c.table_schema == sa.func.current_schema()
+        tables.c.table_schema == sa.func.current_schema(),
+        tables.c.table_catalog == sa.func.current_database(),  # other files may be attached
     )
     return {row[0] for row in fetch_all(connection, statement)}
 

@@ -1,0 +1,275 @@
+"""Database files: attached for a call, and let go of after it.
+
+A process that has a file open shuts out every other, so a file is open during calls only, and the
+DuckDB CLI, a notebook and a generator take turns, each waiting no longer than its `lock_timeout`.
+All files are attached to one DuckDB instance of this process: to start one costs a call twenty
+times what attaching a file does. Where the process has the file open otherwise, as a notebook's own
+`duckdb.connect(path)`, that instance is shared instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import random
+import re
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import duckdb
+from filelock import FileLock
+
+from afterimage.storage.errors import (
+    DatabaseError,
+    LockTimeoutError,
+    MissingFileError,
+    shorten,
+)
+from afterimage.storage.forks import is_inherited
+
+__all__ = ["Release", "attach_new", "connect", "connect_memory", "put_in_place"]
+
+Release = Callable[[], None]
+"""Closes a connection and, where it was the last one, lets go of the file."""
+
+# Text as Zstandard is written in half the time of what DuckDB would choose, and is as small. A save
+# of over a megabyte goes to the file in the commit itself, not first to the log and then again.
+_SETTINGS: Final = {"force_compression": "zstd", "wal_autocheckpoint": "1MB"}
+
+# A conversation is a wide row, of kilobytes: with so few of them a row group, a save compresses on
+# all cores while it goes on, and a small one has little to write again.
+_ROW_GROUP: Final = "ROW_GROUP_SIZE 2048"
+
+# What the oldest DuckDB that we support can open; a newer one writes a newer format by default.
+# Blocks of a quarter of DuckDB's usual size leave less of the last one of each column empty.
+_NEW_FILE: Final = "STORAGE_VERSION 'v1.5.0', BLOCK_SIZE 65536"
+
+_LOCK_POLL_SECONDS: Final = (0.001, 0.02)
+
+_IS_LOCKED = re.compile(r"Could not set lock|Conflicting lock|being used by another process", re.I)
+_IS_OPEN_HERE = re.compile(r"Unique file handle conflict", re.I)
+_HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
+
+
+@dataclass
+class _Attached:
+    alias: str
+    users: int = 0
+
+
+class _Instance:
+    """The DuckDB instance that files are attached to; use it under `_lock`."""
+
+    def __init__(self) -> None:
+        self._root: duckdb.DuckDBPyConnection | None = None
+        self._attached: dict[str, _Attached] = {}
+        self._numbers = itertools.count(1)
+
+    def has(self, path: str) -> bool:
+        return path in self._attached
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection to no file."""
+        if self._root is None:
+            self._root = duckdb.connect(":memory:")
+            for name, value in _SETTINGS.items():
+                self._root.execute(f"SET {name} = '{value}'")
+            # Where a sort that needs more than memory goes; DuckDB makes it then, and removes it.
+            spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
+            self._root.execute(f"SET temp_directory = {_quoted(spill)}")
+        return self._root.cursor()
+
+    def connect(self, path: str, options: str) -> duckdb.DuckDBPyConnection:
+        """A connection to a file, which is attached for it unless it is already."""
+        cursor = self.cursor()
+        held = self._attached.get(path)
+        if held is None:
+            held = _Attached(f"file_{next(self._numbers)}")
+            try:
+                cursor.execute(f"ATTACH {_quoted(path)} AS {held.alias} ({options})")
+            except duckdb.FatalException:  # what happened to an earlier file ended the instance
+                self._root = None
+                cursor = self.cursor()
+                cursor.execute(f"ATTACH {_quoted(path)} AS {held.alias} ({options})")
+            self._attached[path] = held
+        held.users += 1
+        cursor.execute(f"USE {held.alias}")
+        return cursor
+
+    def release(self, path: str, cursor: duckdb.DuckDBPyConnection) -> None:
+        cursor.close()
+        held = self._attached[path]
+        held.users -= 1
+        if held.users:
+            return
+        del self._attached[path]
+        try:
+            self.cursor().execute(f"DETACH {held.alias}")
+        except duckdb.Error:  # with its last connection an instance closes all its files
+            self._root = None
+
+
+_instance = _Instance()
+# DuckDB hands out a database that another thread is still opening, and opens a file anew that
+# another thread has not finished closing.
+_lock = threading.Lock()
+_parents: list[object] = []
+
+
+def _after_fork() -> None:
+    """In the child DuckDB's threads are gone, and what the parent's threads held stays held."""
+    global _instance, _lock
+    _parents.append(_instance)  # to close it would wait for its threads
+    _instance, _lock = _Instance(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    # No thread is to be in DuckDB's own table of open files then: its lock would stay held, too.
+    os.register_at_fork(
+        before=lambda: _lock.acquire(timeout=10),
+        after_in_parent=lambda: _lock.release() if _lock.locked() else None,
+        after_in_child=_after_fork,
+    )
+
+
+def connect(
+    path: Path, lock_timeout: float, *, alone: bool = False
+) -> tuple[duckdb.DuckDBPyConnection, Release]:
+    """Open a database file; wait while another process holds it.
+
+    Args:
+        path: the file, which exists.
+        lock_timeout: seconds to wait.
+        alone: whether to start an instance for it, as `duckdb.connect(path)` does, so that what
+            somebody does with the connection reaches nothing else.
+
+    Raises:
+        MissingFileError: there is no such file.
+        LockTimeoutError: another process held the file throughout.
+        DatabaseError: it is no DuckDB database, or cannot be opened.
+    """
+    started = time.monotonic()
+    pause, longest = _LOCK_POLL_SECONDS
+    while True:
+        if not path.exists():
+            raise MissingFileError(f"{path} is gone since it was opened. Make a new storage.")
+        if is_inherited(path):
+            raise DatabaseError(
+                f"{path} was open in process {os.getppid()} when this one was forked from it, and "
+                "what is saved here would be lost. Let iterators, scans and connections end "
+                "before the fork, or start processes by 'spawn'."
+            )
+        try:
+            with _lock:
+                return _open(path, alone=alone)
+        except duckdb.ConnectionException as error:
+            raise DatabaseError(
+                f"{path} is open in this process with other settings (read_only?): close that "
+                f"connection, or open it as duckdb.connect(path). {shorten(error)}"
+            ) from None
+        except duckdb.Error as error:
+            refusal = str(error)
+            if not (_IS_LOCKED.search(refusal) or _IS_OPEN_HERE.search(refusal)):
+                return _open_read_only(path, error)
+        waited = time.monotonic() - started
+        if waited >= lock_timeout:
+            raise LockTimeoutError.of(path, waited, _holder(refusal))
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 1.5, longest)
+
+
+def connect_memory() -> tuple[duckdb.DuckDBPyConnection, Release]:
+    """A connection to no file, for queries over what is handed to it."""
+    with _lock:
+        cursor = _instance.cursor()
+    return cursor, cursor.close
+
+
+def attach_new(path: Path) -> tuple[duckdb.DuckDBPyConnection, Release]:
+    """Create a database file in a format that every supported DuckDB opens."""
+    with _lock:
+        return _attach(os.path.realpath(path), f"{_NEW_FILE}, {_ROW_GROUP}")
+
+
+def put_in_place(fresh: Path, path: Path) -> bool:
+    """Give a new database its name, unless somebody was faster; it is whole when it appears.
+
+    Returns:
+        Whether it has the name now.
+    """
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        return _replace_if_empty(fresh, path)
+    return True
+
+
+def _open(path: Path, *, alone: bool) -> tuple[duckdb.DuckDBPyConnection, Release]:
+    real = os.path.realpath(path)
+    if _instance.has(real) or not alone:
+        try:
+            return _attach(real, _ROW_GROUP)
+        except duckdb.Error as error:
+            if not _IS_OPEN_HERE.search(str(error)):
+                raise
+    connection = duckdb.connect(str(path))
+    return connection, _releasing(connection.close)
+
+
+def _attach(real: str, options: str) -> tuple[duckdb.DuckDBPyConnection, Release]:
+    instance = _instance
+    cursor = instance.connect(real, options)
+    return cursor, _releasing(lambda: instance.release(real, cursor))
+
+
+def _releasing(close: Release) -> Release:
+    owner = os.getpid()
+
+    def release() -> None:
+        if os.getpid() != owner:
+            _parents.append(close)  # to close it here would write into the parent's file
+            return
+        with _lock:
+            close()
+
+    return release
+
+
+def _open_read_only(path: Path, refusal: duckdb.Error) -> tuple[duckdb.DuckDBPyConnection, Release]:
+    """Open a file that may be read but not written; raises `refusal` if that is not the matter."""
+    if os.access(path, os.W_OK) or not os.access(path, os.R_OK):
+        raise DatabaseError(f"{path} cannot be opened: {shorten(refusal, 300)}") from None
+    with _lock:
+        return _attach(os.path.realpath(path), "READ_ONLY")
+
+
+def _replace_if_empty(fresh: Path, path: Path) -> bool:
+    """Put a new database in the place of an empty file, as tempfile makes them.
+
+    Under a lock: of two who find the file empty, the second must not undo what the first saved.
+    """
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    with FileLock(Path(tempfile.gettempdir()) / f"afterimage-{name}.lock"):
+        if path.is_file() and path.stat().st_size == 0:
+            fresh.replace(path)
+            return True
+    return False
+
+
+def _holder(message: str) -> str | None:
+    if _IS_OPEN_HERE.search(message):  # by an ATTACH of its own, which nothing else can join
+        return f"another database of process {os.getpid()}"
+    found = _HOLDER.search(message)
+    return f"process {found['pid']} ({found['program']})" if found else None
+
+
+def _quoted(path: str | Path) -> str:
+    """A path as a string of SQL: DuckDB 1.5 takes no parameter here."""
+    return "'" + str(path).replace("'", "''") + "'"
