@@ -8,6 +8,7 @@ share one database, a notebook's own `duckdb.connect(path)` among them.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import random
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -37,6 +39,7 @@ from afterimage.storage.errors import (
     UnsupportedURLError,
     shorten,
 )
+from afterimage.storage.forks import is_inherited
 
 __all__ = [
     "Database",
@@ -70,12 +73,16 @@ class Database:
         name: the path as given, or `:memory:`; stands in messages.
         engine: opens the database for each connection and closes it after.
         locks: what the threads of this process take turns on.
+        lock_timeout: seconds that a write waits for those of other threads.
     """
 
-    def __init__(self, name: str, engine: sa.Engine, locks: _Locks) -> None:
+    def __init__(
+        self, name: str, engine: sa.Engine, locks: _Locks, lock_timeout: float = 30
+    ) -> None:
         self.name = name
         self.engine = engine
         self.locks = locks
+        self.lock_timeout = lock_timeout
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -86,7 +93,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A connection whose changes are all committed at the end, or none of them."""
-        with self.locks.writing, translated(self.name), self.engine.connect() as connection:
+        with self._turn(), translated(self.name), self.engine.connect() as connection:
             for name, value in _WRITE_SETTINGS.items():
                 connection.exec_driver_sql(f"SET {name} = '{value}'")
             connection.commit()
@@ -98,6 +105,18 @@ class Database:
                 for name in _WRITE_SETTINGS:
                     connection.exec_driver_sql(f"RESET {name}")
                 connection.commit()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        seconds = max(0, min(self.lock_timeout, threading.TIMEOUT_MAX))
+        if not self.locks.writing.acquire(timeout=seconds):
+            raise LockTimeoutError.of(
+                self.name, self.lock_timeout, f"a write of another thread of process {os.getpid()}"
+            )
+        try:
+            yield
+        finally:
+            self.locks.writing.release()
 
 
 def open_database(url: str, lock_timeout: float) -> Database:
@@ -115,7 +134,7 @@ def open_database(url: str, lock_timeout: float) -> Database:
     """
     database = _parse_url(url)
     if not database or database.startswith(":memory:"):
-        return memory_database(database or ":memory:")
+        return memory_database(database or ":memory:", lock_timeout)
     path = Path(database).absolute()
     _create_if_missing(path)
     locks = _locks.setdefault(str(path.resolve()), _Locks())
@@ -125,12 +144,13 @@ def open_database(url: str, lock_timeout: float) -> Database:
 
     with translated(database):
         engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
-    return Database(str(path), engine, locks)
+    return Database(str(path), engine, locks, lock_timeout)
 
 
-def memory_database(name: str = ":memory:") -> Database:
+def memory_database(name: str = ":memory:", lock_timeout: float = 30) -> Database:
     """A database in memory that lives as long as the returned object."""
     root = duckdb.connect(name)
+    _live.add(root)
     owner = os.getpid()
 
     def connect() -> duckdb_engine.ConnectionWrapper:
@@ -143,7 +163,9 @@ def memory_database(name: str = ":memory:") -> Database:
 
     with translated(name):
         engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
-    return Database(name, engine, _locks.setdefault(name, _Locks()))
+    # What has no name is nobody else's.
+    locks = _Locks() if name == ":memory:" else _locks.setdefault(name, _Locks())
+    return Database(name, engine, locks, lock_timeout)
 
 
 def fetch_all(connection: sa.Connection, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
@@ -297,6 +319,12 @@ def _open_file(path: Path, lock_timeout: float, locks: _Locks) -> duckdb.DuckDBP
     while True:
         if not path.exists():
             raise MissingFileError(f"{path} is gone since it was opened. Make a new storage.")
+        if is_inherited(path):
+            raise DatabaseError(
+                f"{path} was open in process {os.getppid()} when this one was forked from it, and "
+                "what is saved here would be lost. Let iterators, scans and connections end "
+                "before the fork, or start processes by 'spawn'."
+            )
         try:
             with locks.opening:
                 return duckdb.connect(str(path))
@@ -334,24 +362,52 @@ class _Locks:
         writing: for a write, so that sequence numbers are given out once.
         opening: to open and to close, as DuckDB hands out a database that another thread is still
             opening, and opens a file anew that another thread has not finished closing.
+        held_for_fork: whether a fork that is going on has taken `opening`.
     """
 
     def __init__(self) -> None:
         self.writing = threading.RLock()
         self.opening = threading.Lock()
+        self.held_for_fork = False
 
 
 _locks: dict[str, _Locks] = {}
 
+# The connections of this process that keep a database.
+_live: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
 
-def _after_fork() -> None:
-    """A thread that held a lock in the parent is not in the child, and would never release it."""
+
+def _before_fork() -> None:
+    """Let no thread be in DuckDB's table of open databases: its lock would stay held in a child."""
+    for locks in list(_locks.values()):
+        locks.held_for_fork = locks.opening.acquire(timeout=10)
+
+
+def _after_fork_in_parent() -> None:
+    for locks in list(_locks.values()):
+        if locks.held_for_fork:
+            locks.held_for_fork = False
+            locks.opening.release()
+
+
+def _after_fork_in_child() -> None:
+    """A thread that held a lock in the parent is not in the child, and would never release it.
+
+    Nor are DuckDB's own threads in the child, and to end a database waits for them: a child that
+    gives up one of its parent's crashes. So it keeps them, beyond the end of the interpreter too.
+    """
     for locks in _locks.values():
         locks.__init__()  # type: ignore[misc]
+    for connection in list(_live):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 class _Connection(duckdb_engine.ConnectionWrapper):
@@ -359,8 +415,11 @@ class _Connection(duckdb_engine.ConnectionWrapper):
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, locks: _Locks) -> None:
         super().__init__(connection)
+        _live.add(connection)
         self._locks = locks
+        self._owner = os.getpid()
 
     def close(self) -> None:
-        with self._locks.opening:
-            super().close()
+        if os.getpid() == self._owner:  # in a fork, to close it would write into the parent's file
+            with self._locks.opening:
+                super().close()

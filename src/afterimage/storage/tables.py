@@ -28,6 +28,7 @@ from afterimage.storage.fields import (
     Timestamp,
 )
 from afterimage.storage.json_values import JsonPath
+from afterimage.storage.migrations import migrate, must_migrate
 from afterimage.storage.query import is_text
 from afterimage.storage.schema import arrow_type, sql_type
 from afterimage.storage.sql_types import SqlType
@@ -157,19 +158,22 @@ class Layout:
         """Whether all is there already, so that nothing needs to be written to open it."""
         present = _table_names(connection)
         expected = {*(table.name for table in self.all), messages_view(self.conversations.name)}
-        if not expected | {_CATALOG.name} <= present:
+        if self._outdated(connection, present) or not expected | {_CATALOG.name} <= present:
             return False
         self.refresh(connection)
         self._check_columns(connection, present)
         return all(key in self.conversations.metadata_columns for key in metadata_fields)
 
     def create(self, connection: sa.Connection, metadata_fields: Iterable[str]) -> None:
-        """Create what is missing, and give each of `metadata_fields` its columns.
+        """Create what is missing, upgrade what is old, give each of `metadata_fields` its columns.
 
         Raises:
             SchemaMismatchError: a table of that name is there, with other columns.
         """
         present = _table_names(connection)
+        if outdated := self._outdated(connection, present):
+            _upgrade(connection, outdated)
+            present = _table_names(connection)
         self._check_columns(connection, present)
         if _CATALOG.name not in present:
             connection.execute(sa.schema.CreateTable(_CATALOG))
@@ -194,13 +198,19 @@ class Layout:
         for row in fetch_all(connection, sa.select(_CATALOG)):
             for table in self.all:
                 if row.table_name == table.name:
-                    if row.version > SCHEMA_VERSION:
-                        raise SchemaMismatchError(
-                            f"table {table.name!r} was written by a newer afterimage-storage "
-                            f"(layout {row.version}, this one knows {SCHEMA_VERSION}). Upgrade it."
-                        )
+                    must_migrate(table.name, row.version, SCHEMA_VERSION)
                     pairs = json.loads(row.metadata_columns)
                     table.metadata_columns = {key: tuple(pair) for key, pair in pairs.items()}
+
+    def _outdated(self, connection: sa.Connection, present: set[str]) -> list[sa.Row[Any]]:
+        """The catalog's rows of this storage's tables that have an older layout."""
+        if _CATALOG.name not in present:
+            return []
+        names = {table.name for table in self.all}
+        rows = [
+            row for row in fetch_all(connection, sa.select(_CATALOG)) if row.table_name in names
+        ]
+        return [row for row in rows if must_migrate(row.table_name, row.version, SCHEMA_VERSION)]
 
     def _check_columns(self, connection: sa.Connection, present: set[str]) -> None:
         declared = {table.name: table.fields for table in self.all}
@@ -242,6 +252,16 @@ class Layout:
                 .where(_CATALOG.c.table_name == stored.name)
                 .values(metadata_columns=_catalog_row(stored)["metadata_columns"])
             )
+
+
+def _upgrade(connection: sa.Connection, outdated: Iterable[sa.Row[Any]]) -> None:
+    for row in outdated:
+        migrate(connection, row.kind, row.table_name, row.version, SCHEMA_VERSION)
+        connection.execute(
+            _CATALOG.update()
+            .where(_CATALOG.c.table_name == row.table_name)
+            .values(version=SCHEMA_VERSION)
+        )
 
 
 def _arrow_schema_of(connection: sa.Connection, relation: str) -> pa.Schema:
