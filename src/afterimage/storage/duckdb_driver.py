@@ -41,6 +41,7 @@ from afterimage.storage.errors import (
 __all__ = [
     "Database",
     "execute_arrow",
+    "existing",
     "fetch_all",
     "open_database",
     "scratch_database",
@@ -170,6 +171,28 @@ def _memory_database(name: str, lock_timeout: float) -> Database:
     return Database(name, open_memory, open_memory, lock_timeout)
 
 
+def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
+    """Those of `names` that are tables or views, as of the last commit.
+
+    Each is tried on its own: to list them, DuckDB would look into every file that is attached, and
+    none of those could be let go of meanwhile.
+    """
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    [[database]] = driver.execute("SELECT current_database()").fetchall()
+    found = set()
+    with driver.duplicate() as other:  # where one is missing, its transaction is over
+        other.execute(f"USE {quote(database)}")
+        for name in names:
+            try:
+                other.execute(f"SELECT * FROM {quote(name)} LIMIT 0").fetchall()
+            except duckdb.CatalogException:
+                continue
+            found.add(name)
+    return found
+
+
 def fetch_all(connection: sa.Connection, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
     """All rows of a statement; DuckDB 2.0 takes no other one while rows are left to fetch."""
     return connection.execute(statement).all()
@@ -289,14 +312,19 @@ def _create_if_missing(path: Path, create: Callable[[sa.Connection], None]) -> b
     if path.exists() and (path.is_dir() or path.stat().st_size > 0):
         return False
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    log = fresh.with_name(f"{fresh.name}.wal")
     try:
         with translated(str(path)), _engine(lambda: attach_new(fresh)).begin() as connection:
             create(connection)
+        if log.exists():  # the file alone is not all of it
+            raise DatabaseError(
+                f"{path} cannot be created: DuckDB has not let go of it. Try again."
+            )
         return put_in_place(fresh, path)
     except OSError as error:
         raise DatabaseError(f"{path} cannot be created: {error.strerror}") from error
     finally:
-        for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+        for left in (fresh, log):
             left.unlink(missing_ok=True)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import codecs
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ from afterimage.storage.records import (
     to_line,
     to_object,
 )
+from afterimage.storage.unfinished import saving, set_aside, take_back, visible_size
 
 if TYPE_CHECKING:  # light to import: Arrow and DuckDB are loaded by the calls that need them
     import pyarrow as pa
@@ -117,14 +118,19 @@ class JSONLStorage(RecordStorage):
         if lines:
             path = self._path(table)
             with self._locked(path):
-                _append(path, [b"\n".join(lines) + b"\n"], self._codec)
+                block = b"\n".join(lines) + b"\n"
+                _append(path, [block], len(block), self._codec)
 
     def _import(self, table: RecordTable, path: Path) -> int:
         """Two passes, so that memory stays bounded: all lines are read before the first is kept."""
         target = self._path(table)
         if target.exists() and path.exists() and target.samefile(path):
             raise InvalidQueryError(f"{path} is this storage's own file. Import another one.")
-        found = sum(len(_checked(table, chunk)) for chunk in read_chunks(path))
+        found = size = 0
+        for chunk in read_chunks(path):
+            texts = _checked(table, chunk)
+            found += len(texts)
+            size += sum(len(text.rstrip()) + 1 for text in texts)
 
         def copied() -> Iterator[bytes]:
             for chunk in read_chunks(path):
@@ -132,7 +138,7 @@ class JSONLStorage(RecordStorage):
 
         if found:
             with self._locked(target):
-                _append(target, copied(), self._codec)
+                _append(target, copied(), size, self._codec)
         return found
 
     # -- reading ------------------------------------------------------------------------------
@@ -200,7 +206,7 @@ class JSONLStorage(RecordStorage):
             yield from read_chunks(path, self._codec)
             return
         with self._locked(path, reading=True):
-            size = path.stat().st_size
+            size = visible_size(path)
         yield from read_chunks(path, self._codec, size)
 
     # -- files --------------------------------------------------------------------------------
@@ -268,24 +274,23 @@ def _table(kind: str) -> RecordTable:
     return DOCUMENTS if kind == "documents" else CONVERSATIONS
 
 
-def _append(path: Path, blocks: Iterable[bytes], codec: str) -> None:
-    """Append blocks of lines, durably and all of them; call it under the lock."""
+def _append(path: Path, blocks: Iterable[bytes], length: int, codec: str) -> None:
+    """Append blocks of lines, `length` bytes, durably and all of them; call it under the lock."""
     if is_compressed(path):
         raise StorageError(f"{path} is packed and can only be read. Save to a .jsonl file.")
     created = not path.exists()
     try:
         # Unbuffered: what a buffer still holds would be written again while taking a save back.
         with path.open("ab", buffering=0) as file:
+            take_back(path)
             end = _mend_tail(path, codec)
-            try:
-                if end and _last_byte(path) != b"\n":
-                    _write(file, b"\n")
-                for block in blocks:
+            blocks = iter(blocks)
+            first = next(blocks)
+            if end and _last_byte(path) != b"\n":
+                first, length = b"\n" + first, length + 1
+            with saving(path, file.fileno(), length, first):
+                for block in chain([first], blocks):
                     _write(file, block)
-                os.fsync(file.fileno())
-            except BaseException:
-                os.ftruncate(file.fileno(), end)
-                raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     if created:
@@ -316,18 +321,7 @@ def _mend_tail(path: Path, codec: str) -> int:
         tail = tail.rpartition(b"\n")[2]
         if not tail or _is_record(tail.removeprefix(codecs.BOM_UTF8), codec):
             return size
-        aside = path.with_name(f"{path.name}.torn-{size - len(tail)}")
-        with aside.open("ab") as kept:
-            kept.write(tail)
-            kept.flush()
-            os.fsync(kept.fileno())
-        file.truncate(size - len(tail))
-        os.fsync(file.fileno())
-    warnings.warn(
-        f"{path} ended in a torn record of {len(tail)} bytes, which a write that broke off left "
-        f"there; they are kept in {aside.name}",
-        stacklevel=2,
-    )
+    set_aside(path, size - len(tail), "a torn record, which a write that broke off left there")
     return size - len(tail)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 import sqlalchemy as sa
 
-from afterimage.storage.duckdb_driver import execute_arrow, fetch_all
+from afterimage.storage.duckdb_driver import execute_arrow, existing, fetch_all
 from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, shorten
 from afterimage.storage.fields import (
     CONVERSATIONS,
@@ -28,6 +28,7 @@ from afterimage.storage.fields import (
     Timestamp,
 )
 from afterimage.storage.json_values import JsonPath
+from afterimage.storage.migrations import migrate, must_migrate
 from afterimage.storage.query import is_text
 from afterimage.storage.schema import arrow_type, sql_type
 from afterimage.storage.sql_types import SqlType
@@ -156,23 +157,28 @@ class Layout:
         """Every table, the conversations' first."""
         return (self.conversations, self.documents, self.records)
 
+    @property
+    def _relations(self) -> tuple[str, ...]:
+        tables = (table.name for table in self.all)
+        return (*tables, messages_view(self.conversations.name), _CATALOG.name)
+
     def is_ready(self, connection: sa.Connection, metadata_fields: Iterable[str]) -> bool:
         """Whether all is there already, so that nothing needs to be written to open it."""
-        present = _table_names(connection)
-        expected = {*(table.name for table in self.all), messages_view(self.conversations.name)}
-        if not expected | {_CATALOG.name} <= present:
+        present = existing(connection, self._relations)
+        if self._outdated(connection, present) or len(present) < len(self._relations):
             return False
         self.refresh(connection)
         self._check_columns(connection, present)
         return all(key in self.conversations.metadata_columns for key in metadata_fields)
 
     def create(self, connection: sa.Connection, metadata_fields: Iterable[str]) -> None:
-        """Create what is missing, and give each of `metadata_fields` its columns.
+        """Create what is missing, upgrade what is old, give each of `metadata_fields` its columns.
 
         Raises:
             SchemaMismatchError: a table of that name is there, with other columns.
         """
-        present = _table_names(connection)
+        present = existing(connection, self._relations)
+        _upgrade(connection, self._outdated(connection, present))
         self._check_columns(connection, present)
         if _CATALOG.name not in present:
             connection.execute(sa.schema.CreateTable(_CATALOG))
@@ -184,7 +190,7 @@ class Layout:
                 taken += names
         for table in self.all:
             if table.name not in present:
-                connection.execute(sa.schema.CreateTable(table.table))
+                connection.execute(sa.schema.CreateTable(table.table, if_not_exists=True))
             if table.name not in known:
                 connection.execute(_CATALOG.insert().values(_catalog_row(table)))
         if messages_view(self.conversations.name) not in present:
@@ -197,13 +203,19 @@ class Layout:
         for row in fetch_all(connection, sa.select(_CATALOG)):
             for table in self.all:
                 if row.table_name == table.name:
-                    if row.version > SCHEMA_VERSION:
-                        raise SchemaMismatchError(
-                            f"table {table.name!r} was written by a newer afterimage-storage "
-                            f"(layout {row.version}, this one knows {SCHEMA_VERSION}). Upgrade it."
-                        )
+                    must_migrate(table.name, row.version, SCHEMA_VERSION)
                     pairs = json.loads(row.metadata_columns)
                     table.metadata_columns = {key: tuple(pair) for key, pair in pairs.items()}
+
+    def _outdated(self, connection: sa.Connection, present: set[str]) -> list[sa.Row[Any]]:
+        """The catalog's rows of this storage's tables that have an older layout."""
+        if _CATALOG.name not in present:
+            return []
+        names = {table.name for table in self.all}
+        rows = [
+            row for row in fetch_all(connection, sa.select(_CATALOG)) if row.table_name in names
+        ]
+        return [row for row in rows if must_migrate(row.table_name, row.version, SCHEMA_VERSION)]
 
     def _check_columns(self, connection: sa.Connection, present: set[str]) -> None:
         declared = {table.name: table.fields for table in self.all}
@@ -248,6 +260,16 @@ class Layout:
         )
 
 
+def _upgrade(connection: sa.Connection, outdated: Iterable[sa.Row[Any]]) -> None:
+    for row in outdated:
+        migrate(connection, row.kind, row.table_name, row.version, SCHEMA_VERSION)
+        connection.execute(
+            _CATALOG.update()
+            .where(_CATALOG.c.table_name == row.table_name)
+            .values(version=SCHEMA_VERSION)
+        )
+
+
 def _arrow_schema_of(connection: sa.Connection, relation: str) -> pa.Schema:
     """The columns of a table or view, as DuckDB has them in Arrow."""
     statement = sa.select(sa.text("*")).select_from(sa.table(relation)).limit(0)
@@ -265,16 +287,6 @@ def _catalog_row(table: StoredTable) -> dict[str, Any]:
         "version": SCHEMA_VERSION,
         "metadata_columns": json.dumps(table.metadata_columns),
     }
-
-
-def _table_names(connection: sa.Connection) -> set[str]:
-    names = ("table_name", "table_schema", "table_catalog")
-    tables = sa.table("tables", *map(sa.column, names), schema="information_schema")
-    statement = sa.select(tables.c.table_name).where(
-        tables.c.table_schema == sa.func.current_schema(),
-        tables.c.table_catalog == sa.func.current_database(),  # other files may be attached
-    )
-    return {row[0] for row in fetch_all(connection, statement)}
 
 
 def _free_names(key: str, taken: Iterable[str]) -> tuple[str, str]:
