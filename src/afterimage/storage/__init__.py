@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Role,
     )
     from afterimage.storage.sql_storage import SQLStorage
+    from afterimage.storage.stats import Statistics
 
 __all__ = [
     "BaseStorage",
@@ -61,6 +62,7 @@ __all__ = [
     "Role",
     "SQLStorage",
     "SchemaMismatchError",
+    "Statistics",
     "StorageError",
     "UnknownFieldError",
     "UnsupportedURLError",
@@ -71,6 +73,7 @@ _MODULES = {
     "BaseStorage": "base",
     "JSONLStorage": "jsonl_storage",
     "SQLStorage": "sql_storage",
+    "Statistics": "stats",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
 }
 

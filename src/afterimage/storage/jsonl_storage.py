@@ -49,6 +49,9 @@ from afterimage.storage.records import (
 
 if TYPE_CHECKING:  # light to import: Arrow and DuckDB are loaded by the calls that need them
     import pyarrow as pa
+    import sqlalchemy as sa
+
+    from afterimage.storage.predicates import Source
 
 __all__ = ["JSONLStorage"]
 
@@ -142,6 +145,14 @@ class JSONLStorage(RecordStorage):
         path = self._path_of(kind)
         with _located(kind, self._chunks(path)):
             return count_lines(kind, self._chunks(path), query)
+
+    @contextmanager
+    def _relation(self, kind: Kind) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+        from afterimage.storage.line_query import relation_of_lines  # noqa: PLC0415  heavy
+
+        path = self._path_of(kind)
+        with _located(kind, self._chunks(path)), relation_of_lines(kind, self._chunks(path)) as it:
+            yield it
 
     def _objects(self, kind: Kind, query: Query) -> Iterator[list[dict[str, Any]]]:
         for lines in self._lines(kind, query):

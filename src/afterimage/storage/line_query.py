@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -30,7 +31,7 @@ from afterimage.storage.predicates import Source, filtered, in_order, select_lis
 from afterimage.storage.query import FieldRef, Query
 from afterimage.storage.sources import LinesSource, RecordSource, conversation_lines, other_lines
 
-__all__ = ["count_lines", "select_lines"]
+__all__ = ["count_lines", "relation_of_lines", "select_lines"]
 
 _LINES = pa.schema([pa.field("position", pa.int64()), pa.field("line", pa.large_string())])
 
@@ -86,11 +87,19 @@ def select_lines(
 
 def count_lines(kind: str, chunks: Iterable[Chunk], query: Query) -> int:
     """How many lines a query matches; see `select_lines`."""
-    batches = chain.from_iterable(_line_batches(chunks))
-    with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
-        relation, source = _relation(kind, lines)
+    with relation_of_lines(kind, chunks) as (connection, relation, source):
         counted = sa.select(sa.func.count()).select_from(relation)
         return int(fetch_all(connection, filtered(counted, source, query))[0][0])
+
+
+@contextmanager
+def relation_of_lines(
+    kind: str, chunks: Iterable[Chunk]
+) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+    """The lines of a kind of record, for one statement that reads them once, in no order."""
+    batches = chain.from_iterable(_line_batches(chunks))
+    with _engine().reading() as connection, streamed(connection, _LINES, batches) as lines:
+        yield connection, *_relation(kind, lines)
 
 
 def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:

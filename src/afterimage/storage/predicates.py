@@ -23,7 +23,7 @@ from afterimage.storage.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query import Condition, FieldRef, Query
 from afterimage.storage.sql_types import SqlType
 
-__all__ = ["Source", "filtered", "in_order", "select_list", "sliced"]
+__all__ = ["Source", "filtered", "in_order", "order_of_values", "select_list", "sliced"]
 
 # Below this, every integer is a double of its own, so that comparing doubles is exact.
 _EXACT = 2**53
@@ -308,9 +308,14 @@ def _sort_expressions(
     """The sort keys of a field, made of its `_sort_inputs`."""
     if isinstance(field.type, Text | Double | Integer | Timestamp):
         return parts
-    found: JsonValue = JsonPath(parts[0])
-    if len(parts) == 2:
-        found = TypedText(parts[0], parts[1])
+    return order_of_values(TypedText(parts[0], parts[1]) if len(parts) == 2 else JsonPath(parts[0]))
+
+
+def order_of_values(found: JsonValue) -> list[sa.ColumnElement[Any]]:
+    """Expressions that sort values one after the other, and are alike only for equal values.
+
+    Lists and objects are told apart by their JSON text.
+    """
     kind, number = found.kind, found.number
     rank = sa.case(
         *((kind == name, rank) for rank, name in enumerate(_RANKS)),

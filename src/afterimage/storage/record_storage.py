@@ -1,6 +1,7 @@
 """The calls that every storage of this package answers, over the few that each must implement.
 
-A storage implements `_save`, `_objects`, `_models`, `_batches`, `_count` and `_import`, each for
+A storage implements `_save`, `_objects`, `_models`, `_batches`, `_count`,
+`_relation` and `_import`, each for
 one kind of records and one checked `Query`; all public calls follow from those here, so that they
 mean the same everywhere.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -32,6 +34,10 @@ from afterimage.storage.records import matching
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
     import pyarrow as pa
+    import sqlalchemy as sa
+
+    from afterimage.storage.predicates import Source
+    from afterimage.storage.stats import Statistics
 
 __all__ = ["Kind", "RecordStorage"]
 
@@ -82,6 +88,12 @@ class RecordStorage(BaseStorage):
     @abstractmethod
     def _count(self, kind: Kind, query: Query) -> int:
         """How many records match."""
+
+    @abstractmethod
+    def _relation(
+        self, kind: Kind
+    ) -> AbstractContextManager[tuple[sa.Connection, sa.FromClause, Source]]:
+        """The records for one SQL statement that reads them once, and where the fields are."""
 
     @abstractmethod
     def _import(self, table: RecordTable, path: Path) -> int:
@@ -297,6 +309,43 @@ class RecordStorage(BaseStorage):
             if record is not None
         )
         return list(islice(islice(found, query.offset, None), query.limit))
+
+    # -- all at once --------------------------------------------------------------------------
+
+    def stats(self, filters: Filters = None, *, top_keys: int = 20) -> Statistics:
+        """What is in here: counts, lengths, scores, metadata keys, duplicates; see `Statistics`.
+
+        The engine works it out in one pass over the conversations. It keeps no contents, but some
+        numbers of each conversation and message.
+
+        Args:
+            filters: which conversations it is about. Documents and records of other models are
+                always counted whole.
+            top_keys: how many metadata keys to tell of.
+
+        >>> from afterimage.storage import Conversation, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> talk = [{"role": "user", "content": "To Rome, please."}]
+        >>> store.save_conversations([Conversation(conversations=talk, metadata={"day": 3})] * 2)
+        >>> found = store.stats()
+        >>> found.messages, found.characters["user"].median, found.duplicates
+        (2, 16.0, 1)
+        >>> found.metadata_keys
+        (MetadataKey(key='day', rows=2, values=1),)
+        """
+        from afterimage.storage.stats_query import conversation_statistics  # noqa: PLC0415  heavy
+
+        query = self._query(CONVERSATIONS, None, None, filters, None)
+        counts = {kind: self._count(kind, Query()) for kind in ("documents", "records")}
+        with self._relation("conversations") as (connection, relation, source):
+            return conversation_statistics(
+                connection,
+                relation,
+                source,
+                query,
+                **counts,
+                top_keys=positive(top_keys, "top_keys"),
+            )
 
     # -- files --------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -222,6 +223,12 @@ class SQLStorage(RecordStorage):
         statement = filtered(sa.select(sa.func.count()).select_from(table), source, query)
         with self._database.reading() as connection:
             return int(fetch_all(connection, statement)[0][0])
+
+    @contextmanager
+    def _relation(self, kind: Kind) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+        source, table = self._source(kind)
+        with self._database.reading() as connection:
+            yield connection, table, source
 
     def _objects(self, kind: Kind, query: Query) -> Iterator[list[dict[str, Any]]]:
         if kind == "records":
