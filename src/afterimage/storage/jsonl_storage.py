@@ -36,7 +36,7 @@ from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
 from afterimage.storage.lines import Chunk, is_compressed, parse, read_chunks
 from afterimage.storage.models import Document
 from afterimage.storage.query import Query
-from afterimage.storage.record_storage import Kind, RecordStorage
+from afterimage.storage.record_storage import Kind, Progress, RecordStorage
 from afterimage.storage.records import (
     as_declared,
     is_conversation,
@@ -121,16 +121,22 @@ class JSONLStorage(RecordStorage):
             with self._locked(path):
                 _append(path, [b"\n".join(lines) + b"\n"], self._codec)
 
-    def _import(self, table: RecordTable, path: Path) -> int:
+    def _import(self, table: RecordTable, path: Path, progress: Progress) -> int:
         """Two passes, so that memory stays bounded: all lines are read before the first is kept."""
         target = self._path(table)
         if target.exists() and path.exists() and target.samefile(path):
             raise InvalidQueryError(f"{path} is this storage's own file. Import another one.")
-        found = sum(len(_checked(table, chunk)) for chunk in read_chunks(path))
+        found = 0
+        for chunk in read_chunks(path):
+            lines = len(_checked(table, chunk))
+            found += lines
+            progress(lines // 2)  # half of the work
 
         def copied() -> Iterator[bytes]:
             for chunk in read_chunks(path):
-                yield b"".join(text.rstrip() + b"\n" for text in _checked(table, chunk))
+                lines = _checked(table, chunk)
+                yield b"".join(text.rstrip() + b"\n" for text in lines)
+                progress(len(lines) - len(lines) // 2)
 
         if found:
             with self._locked(target):

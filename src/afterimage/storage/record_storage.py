@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain, islice
 from pathlib import Path
@@ -39,10 +39,13 @@ if TYPE_CHECKING:  # the JSONL storage alone is not to load it
     from afterimage.storage.predicates import Source
     from afterimage.storage.stats import Statistics
 
-__all__ = ["Kind", "RecordStorage"]
+__all__ = ["Kind", "Progress", "RecordStorage"]
 
 Kind = Literal["conversations", "documents", "records"]
 """Which records: conversations, documents, or those of other models among the conversations."""
+
+Progress = Callable[[int], object]
+"""Is told of records as they are worked on; the `update` of a progress bar, for one."""
 
 _TABLES: Mapping[str, RecordTable] = {"conversations": CONVERSATIONS, "documents": DOCUMENTS}
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -96,7 +99,7 @@ class RecordStorage(BaseStorage):
         """The records for one SQL statement that reads them once, and where the fields are."""
 
     @abstractmethod
-    def _import(self, table: RecordTable, path: Path) -> int:
+    def _import(self, table: RecordTable, path: Path, progress: Progress) -> int:
         """Save all records of a JSONL file or none; how many."""
 
     @abstractmethod
@@ -333,28 +336,43 @@ class RecordStorage(BaseStorage):
         >>> found.metadata_keys
         (MetadataKey(key='day', rows=2, values=1),)
         """
-        from afterimage.storage.stats_query import conversation_statistics  # noqa: PLC0415  heavy
+        from afterimage.storage.stats_query import (  # noqa: PLC0415  heavy
+            conversation_statistics,
+            counted,
+        )
 
         query = self._query(CONVERSATIONS, None, None, filters, None)
-        counts = {kind: self._count(kind, Query()) for kind in ("documents", "records")}
+        positive(top_keys, "top_keys")
+        with self._relation("documents") as (connection, relation, _):
+            documents = counted(connection, relation)
+        with self._relation("records") as (connection, relation, _):
+            records = counted(connection, relation)
         with self._relation("conversations") as (connection, relation, source):
             return conversation_statistics(
                 connection,
                 relation,
                 source,
                 query,
-                **counts,
-                top_keys=positive(top_keys, "top_keys"),
+                documents=documents,
+                records=records,
+                top_keys=top_keys,
             )
 
     # -- files --------------------------------------------------------------------------------
 
-    def import_jsonl(self, path: str | Path, *, kind: Kind = "conversations") -> int:
+    def import_jsonl(
+        self,
+        path: str | Path,
+        *,
+        kind: Kind = "conversations",
+        progress: Progress | None = None,
+    ) -> int:
         """Save every record of a JSONL file, in its order: all of them, or none.
 
         Args:
             path: a `.jsonl` file, or one packed as `.jsonl.gz` or `.jsonl.zst`.
             kind: what its lines are; "conversations" takes records of other models, too.
+            progress: called now and then with how many records were read since the last call.
 
         Returns:
             How many records were saved.
@@ -365,7 +383,7 @@ class RecordStorage(BaseStorage):
         """
         if kind == "records":
             kind = "conversations"
-        return self._import(_TABLES[_checked(kind)], Path(path))
+        return self._import(_TABLES[_checked(kind)], Path(path), progress or _unseen)
 
     def export_jsonl(
         self,
@@ -376,6 +394,7 @@ class RecordStorage(BaseStorage):
         order_by: OrderBy = None,
         limit: int | None = None,
         offset: int | None = None,
+        progress: Progress | None = None,
     ) -> int:
         """Write matching records to a JSONL file, a record a line, whole as they were saved.
 
@@ -388,6 +407,7 @@ class RecordStorage(BaseStorage):
             order_by: as everywhere.
             limit: as everywhere.
             offset: as everywhere.
+            progress: called now and then with how many records were written since the last call.
 
         Returns:
             How many records were written.
@@ -404,6 +424,8 @@ class RecordStorage(BaseStorage):
             for objects in self._objects(kind, query):
                 file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
                 written += len(objects)
+                if progress:
+                    progress(len(objects))
         return written
 
     def export_parquet(
@@ -419,6 +441,7 @@ class RecordStorage(BaseStorage):
         partition_by: Columns = None,
         compression: str = "zstd",
         row_group_bytes: int = 64 * 2**20,
+        progress: Progress | None = None,
     ) -> int:
         """Write matching records to Parquet, streaming.
 
@@ -435,6 +458,7 @@ class RecordStorage(BaseStorage):
             partition_by: fields whose values make Hive folders, `metadata.domain=Flights/…`.
             compression: "zstd", "snappy", "gzip", "lz4", "brotli" or "none".
             row_group_bytes: about how many bytes of Arrow data make a row group.
+            progress: called now and then with how many records were written since the last call.
 
         Returns:
             How many records were written.
@@ -455,7 +479,7 @@ class RecordStorage(BaseStorage):
             Path(path),
             table,
             query,
-            self._batches(table, query),
+            _followed(self._batches(table, query), progress or _unseen),
             partition_by=partitions,
             compression=compression,
             row_group_bytes=row_group_bytes,
@@ -508,6 +532,16 @@ class RecordStorage(BaseStorage):
         return pa.RecordBatchReader.from_batches(
             projected_schema(query.columns), self._batches(table, query)
         )
+
+
+def _unseen(_: int) -> None:
+    """Follow nothing."""
+
+
+def _followed(batches: Iterator[pa.RecordBatch], progress: Progress) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch
+        progress(batch.num_rows)
 
 
 class _AnyField(Mapping[str, FieldType]):

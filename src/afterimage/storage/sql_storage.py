@@ -42,7 +42,7 @@ from afterimage.storage.models import Conversation
 from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
 from afterimage.storage.prefetch import prefetched
 from afterimage.storage.query import Query, is_text, listed, positive, resolve
-from afterimage.storage.record_storage import Kind, RecordStorage
+from afterimage.storage.record_storage import Kind, Progress, RecordStorage
 from afterimage.storage.records import (
     check,
     is_conversation,
@@ -191,7 +191,7 @@ class SQLStorage(RecordStorage):
         batch = pa.RecordBatch.from_pydict(columns)
         self._insert(connection, self._layout.records, [batch], saved_at)
 
-    def _import(self, table: RecordTable, path: Path) -> int:
+    def _import(self, table: RecordTable, path: Path, progress: Progress) -> int:
         saved = 0
         saved_at = _now()
         with self._database.writing() as connection:
@@ -205,6 +205,7 @@ class SQLStorage(RecordStorage):
                     if len(batch):
                         self._insert(connection, self._stored(table), [batch], saved_at)
                 saved += len(batch) + len(others)
+                progress(len(batch) + len(others))
         return saved
 
     def _own_files(self) -> list[Path]:

@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.compiler import compiles
 
-from afterimage.storage.duckdb_driver import execute_arrow
+from afterimage.storage.duckdb_driver import execute_arrow, fetch_all
 from afterimage.storage.fields import CONVERSATIONS
 from afterimage.storage.json_values import JsonPath
 from afterimage.storage.predicates import Source, filtered, order_of_values
 from afterimage.storage.query import FieldRef, Query, resolve
 from afterimage.storage.stats import Distribution, Histogram, MetadataKey, Statistics
 
-__all__ = ["conversation_statistics"]
+__all__ = ["conversation_statistics", "counted"]
 
 _ROLES: Final = ("user", "assistant")
 _GRADES: Final = ("perfect", "good", "needs_improvement", "bad", "not_acceptable")
@@ -75,6 +75,11 @@ def conversation_statistics(
         duplicates=row["duplicates"],
         empty_contents=row["empty_contents"],
     )
+
+
+def counted(connection: sa.Connection, relation: sa.FromClause) -> int:
+    """How many rows there are."""
+    return int(fetch_all(connection, sa.select(sa.func.count()).select_from(relation))[0][0])
 
 
 class _Lambda(sa.ColumnElement[Any]):
