@@ -80,6 +80,21 @@ def test_the_shell_completes_commands(folder: Path) -> None:
         assert process.communicate() == (b"plain,stats\n", b"")
 
 
+def test_help_and_completion_load_no_engine() -> None:
+    code = (
+        "import sys; from afterimage.storage.cli.app import app; "
+        "print({'duckdb', 'pyarrow', 'sqlalchemy'} & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == "set()\n"
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_says_what_to_install(missing: str) -> None:
     code = (

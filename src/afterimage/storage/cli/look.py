@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from afterimage.storage import SQLStorage
+from afterimage import storage
 from afterimage.storage.cli import options, show
 from afterimage.storage.cli.progress import following, working
 from afterimage.storage.cli.stores import open_existing
@@ -115,7 +115,7 @@ def sql_command(
     each message. JSON lines are read into memory for it.
     """
     source = open_existing(store, kind)
-    if not isinstance(source, SQLStorage):
+    if not isinstance(source, storage.SQLStorage):
         source = _in_memory(Path(store), kind)
     names, rows = _rows(source, query, store)
     if as_json:
@@ -127,7 +127,9 @@ def sql_command(
         click.echo(f"The first {most} rows; --limit gives more.", err=True)
 
 
-def _rows(store: SQLStorage, query: str, name: str) -> tuple[list[str], Iterator[Sequence[Any]]]:
+def _rows(
+    store: storage.SQLStorage, query: str, name: str
+) -> tuple[list[str], Iterator[Sequence[Any]]]:
     from afterimage.storage.duckdb_driver import translated  # noqa: PLC0415  heavy
 
     def found() -> Iterator[Any]:
@@ -144,8 +146,8 @@ def _rows(store: SQLStorage, query: str, name: str) -> tuple[list[str], Iterator
     return next(rows), rows
 
 
-def _in_memory(path: Path, kind: Any) -> SQLStorage:
-    store = SQLStorage("duckdb:///:memory:")
+def _in_memory(path: Path, kind: Any) -> storage.SQLStorage:
+    store = storage.SQLStorage("duckdb:///:memory:")
     with following(f"reading {path.name}", None) as progress:
         store.import_jsonl(path, kind=kind, progress=progress)
     return store

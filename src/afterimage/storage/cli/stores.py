@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from afterimage.storage import JSONLStorage, SQLStorage
+from afterimage import storage
 from afterimage.storage.errors import MissingFileError, SchemaMismatchError
 from afterimage.storage.record_storage import RecordStorage
 
@@ -32,12 +32,12 @@ def open_existing(store: str, kind: str = "conversations") -> RecordStorage:
     """
     path = _path(store)
     if path is None:
-        return SQLStorage(store)
+        return storage.SQLStorage(store)
     if not path.exists():
         raise MissingFileError(f"{path}: no such store. Check the path.")
     if store.startswith(_URL) or is_database(path):
         _check_holds_store(path)
-        return SQLStorage(f"{_URL}{path}")
+        return storage.SQLStorage(f"{_URL}{path}")
     if path.suffix.lower() in _LINES or _holds_lines(path):
         return _lines(path, kind)
     raise click.BadParameter(f"{path} is neither a DuckDB file nor a file of JSON lines.")
@@ -55,7 +55,7 @@ def open_or_make(
     path = _path(store)
     if path is None or store.startswith(_URL) or is_database(path) or _is(path, _DATABASES):
         url = store if path is None else f"{_URL}{path}"
-        return SQLStorage(url, metadata_fields=list(metadata_fields) or None)
+        return storage.SQLStorage(url, metadata_fields=list(metadata_fields) or None)
     if not _is(path, _LINES) and not _holds_lines(path):
         raise click.BadParameter(
             f"the name {path} does not say what kind of store it is. End it in .duckdb or .jsonl, "
@@ -92,10 +92,11 @@ def _holds_lines(path: Path) -> bool:
         return file.read(4096).lstrip().startswith(b"{")
 
 
-def _lines(path: Path, kind: str) -> JSONLStorage:
+def _lines(path: Path, kind: str) -> RecordStorage:
     # Each kind has a file of its own, and here only one of them is given.
     none = path.with_name(f"{path.name}.none")
-    return JSONLStorage(none, path) if kind == "documents" else JSONLStorage(path, none)
+    paths = (none, path) if kind == "documents" else (path, none)
+    return storage.JSONLStorage(*paths)
 
 
 def _check_holds_store(path: Path) -> None:
