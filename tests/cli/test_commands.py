@@ -11,7 +11,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from afterimage.storage import JSONLStorage, SQLStorage
+from afterimage.storage import JSONLStorage, SkippedRecordsWarning, SQLStorage
 from tests.cli.conftest import DOCUMENTS, RECORDS, attempt, objects
 from tests.storage.plain_python import same
 
@@ -50,6 +50,11 @@ class TestImport:
         assert "bad.jsonl, line 2" in result.stderr
         assert len(result.stderr.splitlines()) == 1
         assert len(objects(run("head", "new.duckdb", "--json"))) == 4
+
+    def test_bad_lines_can_be_left_out(self, run: Run) -> None:
+        Path("bad.jsonl").write_text('{"conversations": []}\n{"conversations"', encoding="utf-8")
+        with pytest.warns(SkippedRecordsWarning, match="line 2"):
+            assert run("import", "bad.jsonl", "n.jsonl", "--skip-corrupt").startswith("1 ")
 
     @pytest.mark.parametrize(
         ("sources", "dest"),
@@ -246,8 +251,28 @@ class TestSql:
         assert len(result.stderr.splitlines()) == 1
 
 
+class TestVerify:
+    def test_what_is_sound(self, run: Run, store: str) -> None:
+        assert "4 conversations" in run("verify", store)
+        assert json.loads(run("verify", store, "--json"))["ok"] is True
+
+    def test_what_is_not(self, folder: Path) -> None:
+        with Path("talks.jsonl").open("ab") as file:
+            file.write(b'{"conversations": 3}\n{"conversations": [[]]}\n{"conv')
+        result = attempt("verify", "talks.jsonl")
+        assert result.exit_code == 1
+        assert result.stdout.startswith("talks.jsonl\n4 conversations")
+        assert "line 8" in result.stdout
+        told = json.loads(attempt("verify", "talks.jsonl", "--json").stdout)
+        assert (told["ok"], told["records"], told["torn_tails"]["count"]) == (False, 3, 1)
+
+    def test_documents(self, run: Run) -> None:
+        assert "3 documents" in run("verify", "texts.jsonl", "--kind", "documents")
+        assert "3 documents" in run("verify", "talks.duckdb")
+
+
 class TestStores:
-    @pytest.mark.parametrize("command", [["head"], ["stats"], ["sql"], ["export"]])
+    @pytest.mark.parametrize("command", [["head"], ["stats"], ["sql"], ["export"], ["verify"]])
     @pytest.mark.parametrize("name", ["no.duckdb", "no.jsonl", "duckdb:///no.duckdb", "no"])
     def test_reading_makes_none(self, folder: Path, command: list[str], name: str) -> None:
         before = sorted(folder.iterdir())

@@ -51,6 +51,10 @@ def filtered(statement: sa.Select[Any], source: Source, query: Query) -> sa.Sele
     groups = [
         sa.and_(*(_condition(source, condition) for condition in group)) for group in query.where
     ]
+    if query.without:
+        # In a subquery they are hashed; a list would be walked for each row.
+        left_out = sa.func.unnest(_bound_list(list(query.without), "BIGINT[]"))
+        statement = statement.where(source.sequence.not_in(sa.select(left_out)))
     return statement.where(sa.or_(*groups)) if groups else statement
 
 
@@ -153,8 +157,12 @@ def _is_in(source: Source, field: FieldRef, values: tuple[Any, ...]) -> Predicat
 
 
 def _in_list(found: sa.ColumnElement[Any], values: list[Any], sql_type: str) -> Predicate:
+    return sa.func.list_contains(_bound_list(values, sql_type), found)
+
+
+def _bound_list(values: list[Any], sql_type: str) -> sa.ColumnElement[Any]:
     bound: sa.ColumnElement[Any] = sa.bindparam(None, values, type_=SqlType(sql_type))
-    return sa.func.list_contains(sa.cast(bound, SqlType(sql_type)), found)
+    return sa.cast(bound, SqlType(sql_type))
 
 
 def _is_ordered(source: Source, field: FieldRef, op: str, value: Any) -> Predicate:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from afterimage.storage._version import __version__
-from afterimage.storage.cli import bulk, demonstrate, look
+from afterimage.storage.cli import bulk, check, demonstrate, look
 from afterimage.storage.errors import StorageError, shorten
 
 __all__ = ["app", "run"]
@@ -53,6 +53,7 @@ for _command in (
     look.head_command,
     look.stats_command,
     look.sql_command,
+    check.verify_command,
     demonstrate.demo_command,
 ):
     app.add_command(_command)

@@ -15,6 +15,7 @@ from afterimage.storage.cli.progress import following, is_watched
 from afterimage.storage.cli.stores import is_database, open_existing, open_or_make
 from afterimage.storage.lines import is_compressed
 from afterimage.storage.record_storage import RecordStorage
+from afterimage.storage.skipping import OnError
 
 __all__ = ["export_command", "import_command"]
 
@@ -36,12 +37,18 @@ __all__ = ["export_command", "import_command"]
     metavar="KEY",
     help="Give this metadata key a column of its own, in a DuckDB file. Repeat for more.",
 )
+@click.option(
+    "--skip-corrupt",
+    is_flag=True,
+    help="Leave out lines that are no valid records, and say how many and where.",
+)
 @options.as_json
 def import_command(
     sources: Sequence[Path],
     dest: str,
     kind: Any,
     metadata_fields: Sequence[str],
+    skip_corrupt: bool,  # noqa: FBT001  click gives it by name
     as_json: bool,  # noqa: FBT001  click gives it by name
 ) -> None:
     """Add JSON lines to a store, which is made where there is none.
@@ -54,9 +61,10 @@ def import_command(
             raise click.BadParameter(f"{source} is a DuckDB file: export it to .jsonl first.")
     store = open_or_make(dest, kind, metadata_fields)
     saved = 0
+    on_error: OnError = "skip" if skip_corrupt else "raise"
     for source in sources:
         with following(f"import {source.name}", _line_count(source)) as progress:
-            saved += store.import_jsonl(source, kind=kind, progress=progress)
+            saved += store.import_jsonl(source, kind=kind, on_error=on_error, progress=progress)
     _tell(saved, kind, dest, as_json=as_json)
 
 
