@@ -96,7 +96,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, over the package."""
-    session.install("-e", ".[lint]")
+    session.install("-e", ".[lint,cli]")
     session.run("mypy")
 
 

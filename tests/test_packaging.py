@@ -79,6 +79,12 @@ class TestWheel:
         assert Path(file) == tmp_path / "afterimage" / "storage" / "__init__.py"
         assert wheel.name == f"afterimage_storage-{version}-py3-none-any.whl"
 
+    def test_brings_the_command(self, wheel: Path) -> None:
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = (n for n in archive.namelist() if n.endswith("/entry_points.txt"))
+            told = archive.read(name).decode()
+        assert "afterimage-storage = afterimage.storage.cli:main" in told
+
     def test_declares_what_an_install_brings_along(self, wheel: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))

@@ -73,6 +73,20 @@ def run_duckdb(block: Block, shown: Block) -> None:
     assert (done.stderr, done.stdout.strip()) == ("", shown.text.strip())
 
 
+def run_commands(block: Block) -> None:
+    """Run a ```bash block of our own command line, which must succeed in every line."""
+    ours = f'afterimage-storage() {{ "{sys.executable}" -m afterimage.storage "$@"; }}'
+    done = subprocess.run(
+        ["bash", "-ec", f"{ours}\n{block.text}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("3 conversations, 6 messages, 1 documents")
+
+
 def test_the_tour_runs_and_prints_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +103,8 @@ def test_the_tour_runs_and_prints_what_it_shows(
             assert following is not None
             assert following.language == "text", "the output shown follows the command"
             run_duckdb(block, following)
+        elif block.language == "bash" and block.text.startswith("afterimage-storage "):
+            run_commands(block)
         else:
             continue
         run.add(block.language)

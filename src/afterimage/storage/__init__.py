@@ -38,7 +38,10 @@ if TYPE_CHECKING:
         PersonaEntry,
         Role,
     )
+    from afterimage.storage.skipping import SkippedRecords, SkippedRecordsWarning
     from afterimage.storage.sql_storage import SQLStorage
+    from afterimage.storage.stats import Statistics
+    from afterimage.storage.verification import Verification, verify_jsonl
 
 __all__ = [
     "BaseStorage",
@@ -61,16 +64,26 @@ __all__ = [
     "Role",
     "SQLStorage",
     "SchemaMismatchError",
+    "SkippedRecords",
+    "SkippedRecordsWarning",
+    "Statistics",
     "StorageError",
     "UnknownFieldError",
     "UnsupportedURLError",
+    "Verification",
     "__version__",
+    "verify_jsonl",
 ]
 
 _MODULES = {
     "BaseStorage": "base",
     "JSONLStorage": "jsonl_storage",
     "SQLStorage": "sql_storage",
+    "Statistics": "stats",
+    "SkippedRecords": "skipping",
+    "SkippedRecordsWarning": "skipping",
+    "Verification": "verification",
+    "verify_jsonl": "verification",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
 }
 

@@ -272,20 +272,24 @@ def _objects(kind: FieldType, array: pa.Array, *, members: bool) -> list[Any]:
         case Struct(fields):
             children = [array.field(at) for at in range(len(fields))]
             objects = _structs(fields, children, members=members)
-            if array.null_count:
-                return [
-                    record if valid else None
-                    for record, valid in zip(objects, array.is_valid().to_pylist(), strict=True)
-                ]
-            return objects
+            return _with_nulls(objects, array)
         case List(of):
             bounds = array.offsets.to_pylist()
             start = bounds[0] if bounds else 0
             values = array.values.slice(start, (bounds[-1] - start) if bounds else 0)
             items = _objects(of, values, members=members)
-            return [items[low - start : high - start] for low, high in pairwise(bounds)]
+            lists = [items[low - start : high - start] for low, high in pairwise(bounds)]
+            return _with_nulls(lists, array)
         case _:
             return array.to_pylist()  # type: ignore[no-any-return]
+
+
+def _with_nulls(values: list[Any], array: pa.Array) -> list[Any]:
+    """The values, None for those that are null in the array."""
+    if not array.null_count:
+        return values
+    valid = array.is_valid().to_pylist()
+    return [value if is_there else None for value, is_there in zip(values, valid, strict=True)]
 
 
 def _structs(

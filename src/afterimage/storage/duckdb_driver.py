@@ -114,14 +114,15 @@ class Database:
 
 
 def open_database(
-    url: str, lock_timeout: float, create: Callable[[sa.Connection], None]
+    url: str, lock_timeout: float, create: Callable[[sa.Connection], None] | None = None
 ) -> Database:
-    """The database that `url` names; a file is created where there is none.
+    """The database that `url` names.
 
     Args:
         url: `duckdb:///file.duckdb` or `duckdb:///:memory:`.
         lock_timeout: seconds to wait while another process holds the file.
-        create: makes the tables of a new database, before others see it.
+        create: makes the tables of a new database, before others see it; without it, a file that
+            is not there is not created.
 
     Raises:
         UnsupportedURLError: the URL is of another dialect, or is none.
@@ -132,12 +133,13 @@ def open_database(
     name = _parse_url(url)
     if not name or name.startswith(":memory:"):
         database = _memory_database(name or ":memory:", lock_timeout)
-        with database.writing() as connection:
-            create(connection)
+        if create is not None:
+            with database.writing() as connection:
+                create(connection)
         database.is_new = True
         return database
     path = Path(name).absolute()
-    is_new = _create_if_missing(path, create)
+    is_new = create is not None and _create_if_missing(path, create)
     database = Database(
         str(path),
         lambda: connect(path, lock_timeout),

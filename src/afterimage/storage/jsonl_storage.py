@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -33,23 +33,27 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
-from afterimage.storage.lines import Chunk, is_compressed, parse, read_chunks
+from afterimage.storage.line_faults import (
+    importable,
+    loadable,
+    loaded,
+    sound_chunks,
+    until_damage,
+)
+from afterimage.storage.lines import Chunk, is_compressed, is_object, read_chunks
 from afterimage.storage.models import Document
 from afterimage.storage.query import Query
-from afterimage.storage.record_storage import Kind, RecordStorage
-from afterimage.storage.records import (
-    as_declared,
-    is_conversation,
-    model_of,
-    readable,
-    reason,
-    to_line,
-    to_object,
-)
+from afterimage.storage.record_storage import Kind, Progress, RecordStorage
+from afterimage.storage.records import as_declared, model_of, to_line, to_object
+from afterimage.storage.skipping import CorruptRecords
 from afterimage.storage.unfinished import saving, set_aside, take_back, visible_size
+from afterimage.storage.verification import Findings, Verification, verify_lines
 
 if TYPE_CHECKING:  # light to import: Arrow and DuckDB are loaded by the calls that need them
     import pyarrow as pa
+    import sqlalchemy as sa
+
+    from afterimage.storage.predicates import Source
 
 __all__ = ["JSONLStorage"]
 
@@ -121,20 +125,27 @@ class JSONLStorage(RecordStorage):
                 block = b"\n".join(lines) + b"\n"
                 _append(path, [block], len(block), self._codec)
 
-    def _import(self, table: RecordTable, path: Path) -> int:
+    def _import(
+        self, table: RecordTable, path: Path, corrupt: CorruptRecords, progress: Progress
+    ) -> int:
         """Two passes, so that memory stays bounded: all lines are read before the first is kept."""
         target = self._path(table)
         if target.exists() and path.exists() and target.samefile(path):
             raise InvalidQueryError(f"{path} is this storage's own file. Import another one.")
+        check = importable(table)
         found = size = 0
-        for chunk in read_chunks(path):
-            texts = _checked(table, chunk)
-            found += len(texts)
-            size += sum(len(text.rstrip()) + 1 for text in texts)
+        for chunk in sound_chunks(read_chunks(path), check, corrupt):
+            lines = chunk.texts()
+            found += len(lines)
+            size += sum(len(line.rstrip()) + 1 for line in lines)
+            progress(len(lines) // 2)  # half of the work
 
         def copied() -> Iterator[bytes]:
-            for chunk in read_chunks(path):
-                yield b"".join(text.rstrip() + b"\n" for text in _checked(table, chunk))
+            again = CorruptRecords("skip" if corrupt.skipped else "raise")  # counted already
+            for chunk in sound_chunks(read_chunks(path), check, again):
+                lines = chunk.texts()
+                yield b"".join(text.rstrip() + b"\n" for text in lines)
+                progress(len(lines) - len(lines) // 2)
 
         if found:
             with self._locked(target):
@@ -143,61 +154,77 @@ class JSONLStorage(RecordStorage):
 
     # -- reading ------------------------------------------------------------------------------
 
-    def _count(self, kind: Kind, query: Query) -> int:
+    def _count(self, kind: Kind, query: Query, corrupt: CorruptRecords) -> int:
         from afterimage.storage.line_query import count_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
-        path = self._path_of(kind)
-        with _located(kind, self._chunks(path)):
-            return count_lines(kind, self._chunks(path), query)
+        with self._located(kind):
+            return count_lines(kind, self._sound_chunks(kind, corrupt), query)
 
-    def _objects(self, kind: Kind, query: Query) -> Iterator[list[dict[str, Any]]]:
-        for lines in self._lines(kind, query):
+    @contextmanager
+    def _relation(self, kind: Kind) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+        from afterimage.storage.line_query import relation_of_lines  # noqa: PLC0415  heavy
+
+        with self._located(kind), relation_of_lines(kind, self._chunks(kind)) as found:
+            yield found
+
+    def _objects(
+        self, kind: Kind, query: Query, corrupt: CorruptRecords
+    ) -> Iterator[list[dict[str, Any]]]:
+        for lines in self._lines(kind, query, corrupt):
             yield [from_json(line) for line in lines]
 
-    def _models(self, table: RecordTable, query: Query, batch_size: int) -> Iterator[list[Any]]:
-        path = self._path(table)
+    def _models(
+        self, table: RecordTable, query: Query, batch_size: int, corrupt: CorruptRecords
+    ) -> Iterator[list[Any]]:
         if query.where or query.order or query.offset:
             validate = model_of(table).__pydantic_validator__.validate_json
-            for lines in self._lines(table.kind, query):
+            for lines in self._lines(table.kind, query, corrupt):
                 for at in range(0, len(lines), batch_size):
                     some = lines[at : at + batch_size]
                     try:
                         with paused_collector():
                             found = [validate(line) for line in some]
                     except ValidationError as error:
-                        raise _find(table.kind, self._chunks(path), error) from None
+                        raise self._find(table.kind, error) from None
                     yield found
             return
         left = query.limit
-        for chunk in self._chunks(path):
+        for chunk in until_damage(self._chunks(table.kind), corrupt):
             # Models are built a batch at a time, so that a limit builds no more than it gives.
             for at in range(0, len(chunk.lines), batch_size):
                 if left is not None and left <= 0:
                     return
                 with paused_collector():
-                    found = _models_of(table, chunk, at, batch_size, left)
+                    found = _models_of(table, chunk.part(at, batch_size), left, corrupt)
                 if found:
                     yield found
                 left = None if left is None else left - len(found)
 
-    def _batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+    ) -> Iterator[pa.RecordBatch]:
         from afterimage.storage.line_scan import scan_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
-        path = self._path(table)
-        with _located(table.kind, self._chunks(path)):
-            yield from scan_lines(table, self._chunks(path), query)
+        with self._located(table.kind):
+            yield from scan_lines(table, self._sound_chunks(table.kind, corrupt), query)
 
-    def _lines(self, kind: str, query: Query) -> Iterator[list[bytes]]:
+    def _lines(self, kind: str, query: Query, corrupt: CorruptRecords) -> Iterator[list[bytes]]:
         """Matching lines, in the order of the query."""
         from afterimage.storage.line_query import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
-        path = self._path_of(kind)
-        with _located(kind, self._chunks(path)):
-            for batch in select_lines(kind, self._chunks(path), query, whole=True):
+        chunks = self._sound_chunks(kind, corrupt)
+        with self._located(kind):
+            for batch in select_lines(kind, chunks, query, whole=True):
                 yield [text.encode() for text in batch.column(0).to_pylist()]
 
-    def _chunks(self, path: Path) -> Iterator[Chunk]:
+    def _sound_chunks(self, kind: str, corrupt: CorruptRecords) -> Iterator[Chunk]:
+        """The file for the engine, which would fail on a corrupt line, so without it to skip it."""
+        chunks = self._chunks(kind)
+        return sound_chunks(chunks, loadable(kind), corrupt) if corrupt.skipped else chunks
+
+    def _chunks(self, kind: str) -> Iterator[Chunk]:
         """The file as it is between two saves; nothing where there is none yet."""
+        path = self._path_of(kind)
         if not path.parent.is_dir():
             raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
         if not path.exists():
@@ -208,6 +235,29 @@ class JSONLStorage(RecordStorage):
         with self._locked(path, reading=True):
             size = visible_size(path)
         yield from read_chunks(path, self._codec, size)
+
+    @contextmanager
+    def _located(self, kind: str) -> Iterator[None]:
+        """Name the line that DuckDB refuses; it says only what is wrong with it."""
+        try:
+            yield
+        except (DatabaseError, InvalidRecordError) as error:
+            raise self._find(kind, error) from None
+
+    def _find(self, kind: str, refusal: Exception) -> Exception:
+        """The error for the first line that no load gives."""
+        try:
+            for _ in sound_chunks(self._chunks(kind), loadable(kind), CorruptRecords("raise")):
+                pass
+        except CorruptRecordError as error:
+            return error
+        return refusal if isinstance(refusal, StorageError) else StorageError(shorten(refusal))
+
+    def _verify(self) -> Verification:
+        findings = Findings(f"{self.conversations_path}, {self.documents_path}")
+        for table in (CONVERSATIONS, DOCUMENTS):
+            verify_lines(table, self._chunks(table.kind), findings)
+        return findings.report()
 
     # -- files --------------------------------------------------------------------------------
 
@@ -319,7 +369,7 @@ def _mend_tail(path: Path, codec: str) -> int:
             file.seek(start)
             tail = file.read(step) + tail
         tail = tail.rpartition(b"\n")[2]
-        if not tail or _is_record(tail.removeprefix(codecs.BOM_UTF8), codec):
+        if not tail.strip() or is_object(tail.removeprefix(codecs.BOM_UTF8), codec):
             return size
     set_aside(path, size - len(tail), "a torn record, which a write that broke off left there")
     return size - len(tail)
@@ -331,81 +381,24 @@ def _last_byte(path: Path) -> bytes:
         return file.read(1)
 
 
-def _is_record(line: bytes, codec: str) -> bool:
-    try:
-        return isinstance(from_json(line.decode(codec)), dict)
-    except ValueError:
-        return False
-
-
 def _models_of(
-    table: RecordTable, chunk: Chunk, start: int, count: int, limit: int | None
+    table: RecordTable, chunk: Chunk, limit: int | None, corrupt: CorruptRecords
 ) -> list[Any]:
-    """The models of `count` lines of a chunk, at most `limit` of them; other records left out."""
-    some = chunk.part(start, count)
+    """The models of a chunk's lines, at most `limit` of them; other records left out."""
     validate = model_of(table).__pydantic_validator__.validate_json
-    texts = some.texts()
-    try:
-        return [validate(text) for text in texts[:limit]]
-    except ValidationError:
-        pass
+    with suppress(ValidationError, CorruptRecordError):
+        return [validate(text) for text in chunk.texts()[:limit]]
     models: list[Any] = []
-    for line in some.records():
+    for line in chunk.unread():
         if limit is not None and len(models) >= limit:
             break
-        record = parse(some, line)
-        if table is CONVERSATIONS and not is_conversation(record):
-            continue
         try:
-            models.append(validate(line.text))
-        except ValidationError as error:
-            raise some.corrupt(line, reason(error)) from None
+            model = loaded(table, chunk, chunk.read(line))
+        except CorruptRecordError as error:
+            corrupt.met(error)
+        else:
+            models += [model] if model is not None else []
     return models
-
-
-def _checked(table: RecordTable, chunk: Chunk) -> list[bytes]:
-    """The lines of a chunk.
-
-    Raises:
-        CorruptRecordError: one is no record of the table.
-    """
-    for line in chunk.records():
-        record = parse(chunk, line)
-        if table is DOCUMENTS or is_conversation(record):
-            try:
-                readable(line.text)
-                as_declared(table, record)
-            except (InvalidRecordError, ValueError) as error:
-                raise chunk.corrupt(line, str(error)) from None
-    return chunk.texts()
-
-
-@contextmanager
-def _located(kind: str, chunks: Iterator[Chunk]) -> Iterator[None]:
-    """Name the line that DuckDB refuses; it says only what is wrong with it."""
-    try:
-        yield
-    except (DatabaseError, InvalidRecordError) as error:
-        raise _find(kind, chunks, error) from None
-
-
-def _find(kind: str, chunks: Iterator[Chunk], refusal: Exception) -> Exception:
-    """The error for the first line that is no valid record."""
-    table = _table(kind)
-    try:
-        for chunk in chunks:
-            for line in chunk.records():
-                record = parse(chunk, line)
-                if kind != "records" and (table is DOCUMENTS or is_conversation(record)):
-                    try:
-                        model_of(table).model_validate(record)
-                    except ValidationError as error:
-                        return chunk.corrupt(line, reason(error))
-    except CorruptRecordError as error:
-        return error
-    if isinstance(refusal, StorageError):
-        return refusal
-    return StorageError(shorten(refusal))
 
 
 def _lock_holder(lock: Path) -> str | None:

@@ -28,7 +28,7 @@ from afterimage.storage.predicates import Source, filtered, in_order, select_lis
 from afterimage.storage.query import FieldRef, Query
 from afterimage.storage.sources import LinesSource, RecordSource, conversation_lines, other_lines
 
-__all__ = ["count_lines", "select_lines"]
+__all__ = ["count_lines", "relation_of_lines", "select_lines"]
 
 _LINES = pa.schema([pa.field("position", pa.int64()), pa.field("line", pa.large_string())])
 
@@ -59,12 +59,7 @@ def select_lines(
         return [relation.c.line] * whole + select_list(source, columns)
 
     if query.order:
-        batches = chain.from_iterable(_line_batches(chunks))
-        with (
-            scratch_database().reading() as connection,
-            streamed(connection, _LINES, batches) as lines,
-        ):
-            relation, source = _relation(kind, lines)
+        with relation_of_lines(kind, chunks) as (connection, relation, source):
             statement = in_order(source, query, chosen(relation, source), relation)
             yield from stream_arrow(connection, sliced(statement, query))
         return
@@ -87,19 +82,19 @@ def select_lines(
 
 def count_lines(kind: str, chunks: Iterable[Chunk], query: Query) -> int:
     """How many lines a query matches; see `select_lines`."""
-    batches = chain.from_iterable(_line_batches(chunks))
-    with _streamed_lines(batches) as (connection, lines):
-        relation, source = _relation(kind, lines)
+    with relation_of_lines(kind, chunks) as (connection, relation, source):
         counted = sa.select(sa.func.count()).select_from(relation)
         return int(fetch_all(connection, filtered(counted, source, query))[0][0])
 
 
 @contextmanager
-def _streamed_lines(
-    batches: Iterable[pa.RecordBatch],
-) -> Iterator[tuple[sa.Connection, sa.FromClause]]:
+def relation_of_lines(
+    kind: str, chunks: Iterable[Chunk]
+) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+    """The lines of a kind of record, for one statement that reads them once and sorts them."""
+    batches = chain.from_iterable(_line_batches(chunks))
     with scratch_database().reading() as connection, streamed(connection, _LINES, batches) as lines:
-        yield connection, lines
+        yield connection, *_relation(kind, lines)
 
 
 def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:

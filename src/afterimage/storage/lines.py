@@ -18,9 +18,11 @@ from pydantic_core import from_json
 
 from afterimage.storage.errors import CorruptRecordError, MissingFileError, StorageError
 
-__all__ = ["Chunk", "Line", "is_compressed", "parse", "read_chunks"]
+__all__ = ["Chunk", "Line", "is_compressed", "is_object", "parse", "read_chunks"]
 
 CHUNK_BYTES = 8 * 2**20
+# A packed file is read in pieces: what is unpacked before damage is met in a piece is lost with it.
+_PIECE_BYTES = 2**16
 
 
 class Line(NamedTuple):
@@ -46,6 +48,7 @@ class Chunk(NamedTuple):
         offset: of its first byte in the (unpacked) file.
         lines: all lines, blank ones among them, without line feeds.
         encoding: of the lines in the file.
+        ended: whether a line feed follows the last line, as it does all others.
     """
 
     path: Path
@@ -53,14 +56,36 @@ class Chunk(NamedTuple):
     offset: int
     lines: list[bytes]
     encoding: str
+    ended: bool = True
 
     def records(self) -> Iterator[Line]:
-        """The lines that are not blank, as UTF-8."""
+        """The lines that are not blank, as UTF-8.
+
+        Raises:
+            CorruptRecordError: one is not of the file's encoding.
+        """
+        return map(self.read, self.unread())
+
+    def unread(self) -> Iterator[Line]:
+        """The lines that are not blank, each with the bytes it has in the file."""
         offset = self.offset
-        for at, text in enumerate(self.lines):
+        for number, text in enumerate(self.lines, self.number):
             if text and not text.isspace():
-                yield Line(self.number + at, offset, self._utf8(text, at, offset))
+                yield Line(number, offset, text)
             offset += len(text) + 1
+
+    def read(self, line: Line) -> Line:
+        """A line of `unread`, as UTF-8.
+
+        Raises:
+            CorruptRecordError: it is not of the file's encoding.
+        """
+        if self.encoding == "utf-8":
+            return line
+        try:
+            return line._replace(text=line.text.decode(self.encoding).encode())
+        except UnicodeError as error:
+            raise self.corrupt(line, str(error)) from None
 
     def texts(self) -> list[bytes]:
         """The text of each line that is not blank, as UTF-8."""
@@ -72,15 +97,7 @@ class Chunk(NamedTuple):
         """The chunk of `count` of its lines."""
         offset = self.offset + sum(map(len, self.lines[:start])) + start
         lines = self.lines[start : start + count]
-        return Chunk(self.path, self.number + start, offset, lines, self.encoding)
-
-    def _utf8(self, text: bytes, at: int, offset: int) -> bytes:
-        if self.encoding == "utf-8":
-            return text
-        try:
-            return text.decode(self.encoding).encode()
-        except UnicodeError as error:
-            raise CorruptRecordError(self.path, self.number + at, offset, str(error)) from None
+        return self._replace(number=self.number + start, offset=offset, lines=lines)
 
     def corrupt(self, line: Line, reason: str) -> CorruptRecordError:
         """The error for one of its lines."""
@@ -102,6 +119,14 @@ def parse(chunk: Chunk, line: Line) -> dict[str, Any]:
     return record
 
 
+def is_object(line: bytes, encoding: str = "utf-8") -> bool:
+    """Whether a line is a JSON object as a whole, as what is left of a broken write never is."""
+    try:
+        return isinstance(from_json(line.decode(encoding)), dict)
+    except ValueError:
+        return False
+
+
 def is_compressed(path: Path) -> bool:
     """Whether the name of a file says that its lines are packed."""
     return path.suffix.lower() in (".gz", ".zst")
@@ -117,37 +142,62 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
 
     Raises:
         MissingFileError: there is no such file.
-        CorruptRecordError: its packing is damaged; names the line up to which it could be read.
+        CorruptRecordError: its packing is damaged; names the first line that cannot be read, after
+            all before it were given.
     """
-    number, offset, read = 1, 0, 0
+    number, offset = 1, 0
     parts: list[bytes] = []  # of a line whose end is not read yet
     with _opened(path) as file:
-        while True:
-            try:
-                data = file.read(CHUNK_BYTES if size is None else min(CHUNK_BYTES, size - read))
-            except (EOFError, OSError, zlib.error) as error:
-                if not is_compressed(path):
-                    raise StorageError(f"{path} cannot be read: {error}") from error
-                raise CorruptRecordError(
-                    path, number, offset, f"cannot be unpacked from here on: {error}"
-                ) from None
-            if not data:
-                break
-            if not read and data.startswith(codecs.BOM_UTF8):
-                data, offset = data[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
-                read += offset
-            read += len(data)
-            block, feed, tail = data.rpartition(b"\n")
-            if feed:
-                lines = b"".join([*parts, block]).split(b"\n")
-                yield Chunk(path, number, offset, lines, encoding)
-                number += len(lines)
-                offset += sum(map(len, lines)) + len(lines)
-                parts = []
-            parts.append(tail)
+        blocks = _unpacked(file) if is_compressed(path) else _plain(file, size)
+        try:
+            for at, read in enumerate(blocks):
+                data = read.removeprefix(codecs.BOM_UTF8) if at == 0 else read
+                offset += len(read) - len(data)
+                block, feed, tail = data.rpartition(b"\n")
+                if feed:
+                    lines = b"".join([*parts, block]).split(b"\n")
+                    yield Chunk(path, number, offset, lines, encoding)
+                    number += len(lines)
+                    offset += sum(map(len, lines)) + len(lines)
+                    parts = []
+                parts.append(tail)
+        except (EOFError, OSError, zlib.error) as error:
+            if not is_compressed(path):
+                raise StorageError(f"{path} cannot be read: {error}") from error
+            raise CorruptRecordError(
+                path, number, offset, f"cannot be unpacked from here on: {error}"
+            ) from None
     last = b"".join(parts)
     if last:
-        yield Chunk(path, number, offset, [last], encoding)
+        yield Chunk(path, number, offset, [last], encoding, ended=False)
+
+
+def _plain(file: IO[bytes], size: int | None) -> Iterator[bytes]:
+    """The first `size` bytes of a plain file."""
+    left = size
+    while data := file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
+        left = None if left is None else left - len(data)
+        yield data
+
+
+def _unpacked(file: Any) -> Iterator[bytes]:
+    """The bytes of a packed file; where it is damaged, all that come before, and then the error."""
+    damage: Exception | None = None
+    while damage is None:
+        pieces: list[bytes] = []
+        try:
+            for _ in range(CHUNK_BYTES // _PIECE_BYTES):
+                piece = file.read1(_PIECE_BYTES)
+                if not piece:
+                    break
+                pieces.append(piece)
+        except (EOFError, OSError, zlib.error) as error:
+            damage = error
+        if pieces:
+            yield b"".join(pieces)
+        elif damage is None:
+            return
+    raise damage
 
 
 @contextmanager

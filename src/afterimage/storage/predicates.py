@@ -23,7 +23,7 @@ from afterimage.storage.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query import Condition, FieldRef, Query
 from afterimage.storage.sql_types import SqlType
 
-__all__ = ["Source", "filtered", "in_order", "select_list", "sliced"]
+__all__ = ["Source", "filtered", "in_order", "order_of_values", "select_list", "sliced"]
 
 # Below this, every integer is a double of its own, so that comparing doubles is exact.
 _EXACT = 2**53
@@ -51,6 +51,10 @@ def filtered(statement: sa.Select[Any], source: Source, query: Query) -> sa.Sele
     groups = [
         sa.and_(*(_condition(source, condition) for condition in group)) for group in query.where
     ]
+    if query.without:
+        # In a subquery they are hashed; a list would be walked for each row.
+        left_out = sa.func.unnest(_bound_list(list(query.without), "BIGINT[]"))
+        statement = statement.where(source.sequence.not_in(sa.select(left_out)))
     return statement.where(sa.or_(*groups)) if groups else statement
 
 
@@ -153,8 +157,12 @@ def _is_in(source: Source, field: FieldRef, values: tuple[Any, ...]) -> Predicat
 
 
 def _in_list(found: sa.ColumnElement[Any], values: list[Any], sql_type: str) -> Predicate:
+    return sa.func.list_contains(_bound_list(values, sql_type), found)
+
+
+def _bound_list(values: list[Any], sql_type: str) -> sa.ColumnElement[Any]:
     bound: sa.ColumnElement[Any] = sa.bindparam(None, values, type_=SqlType(sql_type))
-    return sa.func.list_contains(sa.cast(bound, SqlType(sql_type)), found)
+    return sa.cast(bound, SqlType(sql_type))
 
 
 def _is_ordered(source: Source, field: FieldRef, op: str, value: Any) -> Predicate:
@@ -308,9 +316,14 @@ def _sort_expressions(
     """The sort keys of a field, made of its `_sort_inputs`."""
     if isinstance(field.type, Text | Double | Integer | Timestamp):
         return parts
-    found: JsonValue = JsonPath(parts[0])
-    if len(parts) == 2:
-        found = TypedText(parts[0], parts[1])
+    return order_of_values(TypedText(parts[0], parts[1]) if len(parts) == 2 else JsonPath(parts[0]))
+
+
+def order_of_values(found: JsonValue) -> list[sa.ColumnElement[Any]]:
+    """Expressions that sort values one after the other, and are alike only for equal values.
+
+    Lists and objects are told apart by their JSON text.
+    """
     kind, number = found.kind, found.number
     rank = sa.case(
         *((kind == name, rank) for rank, name in enumerate(_RANKS)),

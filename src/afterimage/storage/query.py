@@ -91,6 +91,7 @@ class Query:
         limit: most records to give, None for all.
         offset: records to leave out at the start.
         columns: the projection, None for all declared fields.
+        without: sequence numbers of rows to leave out, as they hold no valid record.
     """
 
     where: tuple[tuple[Condition, ...], ...] = ()
@@ -98,6 +99,7 @@ class Query:
     limit: int | None = None
     offset: int = 0
     columns: tuple[FieldRef, ...] | None = None
+    without: tuple[int, ...] = ()
 
     @classmethod
     def of(

@@ -1,15 +1,16 @@
 """The calls that every storage of this package answers, over the few that each must implement.
 
-A storage implements `_save`, `_objects`, `_models`, `_batches`, `_count` and `_import`, each for
-one kind of records and one checked `Query`; all public calls follow from those here, so that they
-mean the same everywhere.
+A storage implements `_save`, `_objects`, `_models`, `_batches`, `_count`, `_relation` and
+`_import`, each for one kind of records and one checked `Query`, and `_verify`; all public calls
+follow from those here, so that they mean the same everywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -29,14 +30,23 @@ from afterimage.storage.models import (
 )
 from afterimage.storage.query import Columns, Filters, OrderBy, Query, listed, positive
 from afterimage.storage.records import matching
+from afterimage.storage.skipping import CorruptRecords, OnError
+from afterimage.storage.verification import Verification
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
     import pyarrow as pa
+    import sqlalchemy as sa
 
-__all__ = ["Kind", "RecordStorage"]
+    from afterimage.storage.predicates import Source
+    from afterimage.storage.stats import Statistics
+
+__all__ = ["Kind", "Progress", "RecordStorage"]
 
 Kind = Literal["conversations", "documents", "records"]
 """Which records: conversations, documents, or those of other models among the conversations."""
+
+Progress = Callable[[int], object]
+"""Is told of records as they are worked on; the `update` of a progress bar, for one."""
 
 _TABLES: Mapping[str, RecordTable] = {"conversations": CONVERSATIONS, "documents": DOCUMENTS}
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -54,7 +64,13 @@ class RecordStorage(BaseStorage):
     - `filters`: `{field: value}`, or `[(field, op, value), …]` (ANDed), or a list of such lists
       (ORed), with `==` `=` `!=` `<` `<=` `>` `>=` `in` `not in`;
     - `order_by`: `[(field, direction), …]` with direction 1, -1, "asc" or "desc". Null sorts last
-      in either direction; ties, and no order at all, follow insertion order.
+      in either direction; ties, and no order at all, follow insertion order;
+    - `on_error`: what to do where something stored is no valid record, as after a write that broke
+      off or an edit by hand. "raise" raises `CorruptRecordError` where the call cannot go on (a
+      load on every record it is to give; counts, scans and exports only where a line is no JSON).
+      "skip" answers as if what a load would refuse were not there, and warns at the end with a
+      `SkippedRecordsWarning`: how many were skipped, and where the first are. It checks every
+      record, so that a count or a scan then costs about what a load does.
 
     A field is a top-level field, or a dotted path into a struct or into metadata. All reads raise
     `UnknownFieldError` for a field that is none and `InvalidQueryError` for what has no meaning,
@@ -68,24 +84,42 @@ class RecordStorage(BaseStorage):
         """Save all of them or none."""
 
     @abstractmethod
-    def _objects(self, kind: Kind, query: Query) -> Iterator[list[dict[str, Any]]]:
+    def _objects(
+        self, kind: Kind, query: Query, corrupt: CorruptRecords
+    ) -> Iterator[list[dict[str, Any]]]:
         """Matching records as JSON objects, extras included, in bounded lists."""
 
     @abstractmethod
-    def _models(self, table: RecordTable, query: Query, batch_size: int) -> Iterator[list[Any]]:
+    def _models(
+        self, table: RecordTable, query: Query, batch_size: int, corrupt: CorruptRecords
+    ) -> Iterator[list[Any]]:
         """Matching records as validated models, in lists of at most `batch_size`."""
 
     @abstractmethod
-    def _batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+    ) -> Iterator[pa.RecordBatch]:
         """The query's columns of matching records, with the declared schema."""
 
     @abstractmethod
-    def _count(self, kind: Kind, query: Query) -> int:
+    def _count(self, kind: Kind, query: Query, corrupt: CorruptRecords) -> int:
         """How many records match."""
 
     @abstractmethod
-    def _import(self, table: RecordTable, path: Path) -> int:
-        """Save all records of a JSONL file or none; how many."""
+    def _relation(
+        self, kind: Kind
+    ) -> AbstractContextManager[tuple[sa.Connection, sa.FromClause, Source]]:
+        """The records for one SQL statement that reads them once, and where the fields are."""
+
+    @abstractmethod
+    def _import(
+        self, table: RecordTable, path: Path, corrupt: CorruptRecords, progress: Progress
+    ) -> int:
+        """Save the records of a JSONL file, all that are not skipped or none; how many."""
+
+    @abstractmethod
+    def _verify(self) -> Verification:
+        """What `verify` gives."""
 
     @abstractmethod
     def _own_files(self) -> list[Path]:
@@ -95,12 +129,14 @@ class RecordStorage(BaseStorage):
     # overrides these two.
 
     def _held_models(
-        self, table: RecordTable, query: Query, batch_size: int
+        self, table: RecordTable, query: Query, batch_size: int, corrupt: CorruptRecords
     ) -> Iterator[list[Any]]:
-        return self._models(table, query, batch_size)
+        return self._models(table, query, batch_size, corrupt)
 
-    def _held_batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
-        return self._batches(table, query)
+    def _held_batches(
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+    ) -> Iterator[pa.RecordBatch]:
+        return self._batches(table, query, corrupt)
 
     def _refuse_own_file(self, path: Path) -> None:
         for own in self._own_files():
@@ -142,12 +178,15 @@ class RecordStorage(BaseStorage):
         offset: int | None = None,
         filters: Filters = None,
         order_by: OrderBy = None,
+        *,
+        on_error: OnError = "raise",
     ) -> list[EvaluatedConversationWithContext]:
         """Conversations as validated models.
 
         Raises:
             InvalidQueryError: see the class.
-            CorruptRecordError: something stored is no valid record; names the place.
+            CorruptRecordError: something stored is no valid record; names the place. With
+                `on_error="skip"` it is left out instead.
 
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
@@ -161,7 +200,7 @@ class RecordStorage(BaseStorage):
         [3, 2]
         """
         query = self._query(CONVERSATIONS, limit, offset, filters, order_by)
-        return self._load(CONVERSATIONS, query)
+        return self._load(CONVERSATIONS, query, on_error)
 
     def iter_conversations(
         self,
@@ -171,10 +210,11 @@ class RecordStorage(BaseStorage):
         order_by: OrderBy = None,
         *,
         batch_size: int = 1024,
+        on_error: OnError = "raise",
     ) -> Iterator[EvaluatedConversationWithContext]:
         """The records of `load_conversations` one by one, `batch_size` of them in memory."""
         query = self._query(CONVERSATIONS, limit, offset, filters, order_by)
-        return self._iterate(CONVERSATIONS, query, batch_size)
+        return self._iterate(CONVERSATIONS, query, batch_size, on_error)
 
     def scan_conversations(
         self,
@@ -183,6 +223,8 @@ class RecordStorage(BaseStorage):
         order_by: OrderBy = None,
         limit: int | None = None,
         offset: int | None = None,
+        *,
+        on_error: OnError = "raise",
     ) -> pa.RecordBatchReader:
         """Conversations as Arrow record batches, in bounded memory; no model is built.
 
@@ -194,6 +236,7 @@ class RecordStorage(BaseStorage):
             order_by: as everywhere.
             limit: as everywhere.
             offset: as everywhere.
+            on_error: as everywhere; the warning comes when the reader is at its end.
 
         Returns:
             A reader of the declared schema; anything that takes an Arrow stream reads it. Where
@@ -207,11 +250,15 @@ class RecordStorage(BaseStorage):
         >>> store.scan_conversations(columns=["metadata.a.b", "persona"]).read_all().to_pylist()
         [{'metadata.a.b': '1', 'persona': None}]
         """
-        return self._scan(CONVERSATIONS, columns, limit, offset, filters, order_by)
+        return self._scan(CONVERSATIONS, columns, limit, offset, filters, order_by, on_error)
 
-    def count_conversations(self, filters: Filters = None) -> int:
+    def count_conversations(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """How many conversations match."""
-        return self._count("conversations", self._query(CONVERSATIONS, None, None, filters, None))
+        corrupt = CorruptRecords(on_error)
+        query = self._query(CONVERSATIONS, None, None, filters, None)
+        counted = self._count("conversations", query, corrupt)
+        corrupt.warn()
+        return counted
 
     # -- documents ----------------------------------------------------------------------------
 
@@ -234,9 +281,12 @@ class RecordStorage(BaseStorage):
         offset: int | None = None,
         filters: Filters = None,
         order_by: OrderBy = None,
+        *,
+        on_error: OnError = "raise",
     ) -> list[Document]:
         """Documents as validated models; see `load_conversations`."""
-        return self._load(DOCUMENTS, self._query(DOCUMENTS, limit, offset, filters, order_by))
+        query = self._query(DOCUMENTS, limit, offset, filters, order_by)
+        return self._load(DOCUMENTS, query, on_error)
 
     def iter_documents(
         self,
@@ -246,10 +296,11 @@ class RecordStorage(BaseStorage):
         order_by: OrderBy = None,
         *,
         batch_size: int = 1024,
+        on_error: OnError = "raise",
     ) -> Iterator[Document]:
         """The records of `load_documents` one by one, `batch_size` of them in memory."""
         query = self._query(DOCUMENTS, limit, offset, filters, order_by)
-        return self._iterate(DOCUMENTS, query, batch_size)
+        return self._iterate(DOCUMENTS, query, batch_size, on_error)
 
     def scan_documents(
         self,
@@ -258,13 +309,19 @@ class RecordStorage(BaseStorage):
         order_by: OrderBy = None,
         limit: int | None = None,
         offset: int | None = None,
+        *,
+        on_error: OnError = "raise",
     ) -> pa.RecordBatchReader:
         """Documents as Arrow record batches; see `scan_conversations`."""
-        return self._scan(DOCUMENTS, columns, limit, offset, filters, order_by)
+        return self._scan(DOCUMENTS, columns, limit, offset, filters, order_by, on_error)
 
-    def count_documents(self, filters: Filters = None) -> int:
+    def count_documents(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """How many documents match."""
-        return self._count("documents", self._query(DOCUMENTS, None, None, filters, None))
+        corrupt = CorruptRecords(on_error)
+        query = self._query(DOCUMENTS, None, None, filters, None)
+        counted = self._count("documents", query, corrupt)
+        corrupt.warn()
+        return counted
 
     # -- records of any model -----------------------------------------------------------------
 
@@ -275,6 +332,8 @@ class RecordStorage(BaseStorage):
         offset: int | None = None,
         filters: Filters = None,
         order_by: OrderBy = None,
+        *,
+        on_error: OnError = "raise",
     ) -> list[_Model]:
         """Saved records as `model`: those whose keys are all fields of it and that validate as it.
 
@@ -302,33 +361,95 @@ class RecordStorage(BaseStorage):
             own = {**self._fields(CONVERSATIONS), **own, **CONVERSATIONS.record.fields}
         query = Query.of(own, limit=limit, offset=offset, filters=filters, order_by=order_by)
         match = matching(model)
+        corrupt = CorruptRecords(on_error)
         found = (
             record
-            for objects in self._objects(kind, query.without_slice())
+            for objects in self._objects(kind, query.without_slice(), corrupt)
             for record in map(match, objects)
             if record is not None
         )
-        return list(islice(islice(found, query.offset, None), query.limit))
+        page = list(islice(islice(found, query.offset, None), query.limit))
+        corrupt.warn()
+        return page
+
+    # -- all at once --------------------------------------------------------------------------
+
+    def stats(self, filters: Filters = None, *, top_keys: int = 20) -> Statistics:
+        """What is in here: counts, lengths, scores, metadata keys, duplicates; see `Statistics`.
+
+        The engine works it out in one pass over the conversations. It keeps no contents, but some
+        numbers of each conversation and message.
+
+        Args:
+            filters: which conversations it is about. Documents and records of other models are
+                always counted whole.
+            top_keys: how many metadata keys to tell of.
+
+        >>> from afterimage.storage import Conversation, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> talk = [{"role": "user", "content": "To Rome, please."}]
+        >>> store.save_conversations([Conversation(conversations=talk, metadata={"day": 3})] * 2)
+        >>> found = store.stats()
+        >>> found.messages, found.characters["user"].median, found.duplicates
+        (2, 16.0, 1)
+        >>> found.metadata_keys
+        (MetadataKey(key='day', rows=2, values=1),)
+        """
+        from afterimage.storage.stats_query import (  # noqa: PLC0415  heavy
+            conversation_statistics,
+            counted,
+        )
+
+        query = self._query(CONVERSATIONS, None, None, filters, None)
+        positive(top_keys, "top_keys")
+        with self._relation("documents") as (connection, relation, _):
+            documents = counted(connection, relation)
+        with self._relation("records") as (connection, relation, _):
+            records = counted(connection, relation)
+        with self._relation("conversations") as (connection, relation, source):
+            return conversation_statistics(
+                connection,
+                relation,
+                source,
+                query,
+                documents=documents,
+                records=records,
+                top_keys=top_keys,
+            )
 
     # -- files --------------------------------------------------------------------------------
 
-    def import_jsonl(self, path: str | Path, *, kind: Kind = "conversations") -> int:
+    def import_jsonl(
+        self,
+        path: str | Path,
+        *,
+        kind: Kind = "conversations",
+        progress: Progress | None = None,
+        on_error: OnError = "raise",
+    ) -> int:
         """Save every record of a JSONL file, in its order: all of them, or none.
 
         Args:
             path: a `.jsonl` file, or one packed as `.jsonl.gz` or `.jsonl.zst`.
             kind: what its lines are; "conversations" takes records of other models, too.
+            progress: called now and then with how many records were read since the last call.
+            on_error: with "skip", lines that are no valid records are left out, and those behind
+                the damage of a packed file; the rest is saved, all of it or nothing, and a
+                `SkippedRecordsWarning` then says how many were skipped and where the first are.
 
         Returns:
             How many records were saved.
 
         Raises:
-            CorruptRecordError: a line is no valid record; names it.
+            CorruptRecordError: a line is no valid record; names it. Nothing was saved.
             MissingFileError: there is no such file.
         """
         if kind == "records":
             kind = "conversations"
-        return self._import(_TABLES[_checked(kind)], Path(path))
+        corrupt = CorruptRecords(on_error)
+        saved = self._import(_TABLES[_checked(kind)], Path(path), corrupt, progress or _unseen)
+        corrupt.warn()
+        return saved
 
     def export_jsonl(
         self,
@@ -339,6 +460,8 @@ class RecordStorage(BaseStorage):
         order_by: OrderBy = None,
         limit: int | None = None,
         offset: int | None = None,
+        progress: Progress | None = None,
+        on_error: OnError = "raise",
     ) -> int:
         """Write matching records to a JSONL file, a record a line, whole as they were saved.
 
@@ -351,10 +474,13 @@ class RecordStorage(BaseStorage):
             order_by: as everywhere.
             limit: as everywhere.
             offset: as everywhere.
+            progress: called now and then with how many records were written since the last call.
+            on_error: as everywhere.
 
         Returns:
             How many records were written.
         """
+        corrupt = CorruptRecords(on_error)
         if _checked(kind) == "records":
             query = Query.of(
                 _AnyField(), limit=limit, offset=offset, filters=filters, order_by=order_by
@@ -364,9 +490,12 @@ class RecordStorage(BaseStorage):
         written = 0
         self._refuse_own_file(Path(path))
         with written_lines(Path(path)) as file:
-            for objects in self._objects(kind, query):
+            for objects in self._objects(kind, query, corrupt):
                 file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
                 written += len(objects)
+                if progress:
+                    progress(len(objects))
+        corrupt.warn()
         return written
 
     def export_parquet(
@@ -382,6 +511,8 @@ class RecordStorage(BaseStorage):
         partition_by: Columns = None,
         compression: str = "zstd",
         row_group_bytes: int = 64 * 2**20,
+        progress: Progress | None = None,
+        on_error: OnError = "raise",
     ) -> int:
         """Write matching records to Parquet, streaming.
 
@@ -398,6 +529,8 @@ class RecordStorage(BaseStorage):
             partition_by: fields whose values make Hive folders, `metadata.domain=Flights/…`.
             compression: "zstd", "snappy", "gzip", "lz4", "brotli" or "none".
             row_group_bytes: about how many bytes of Arrow data make a row group.
+            progress: called now and then with how many records were written since the last call.
+            on_error: as everywhere.
 
         Returns:
             How many records were written.
@@ -414,15 +547,37 @@ class RecordStorage(BaseStorage):
         names += [name for name in partitions if name not in names]
         self._refuse_own_file(Path(path))
         query = self._query(table, limit, offset, filters, order_by, names)
-        return write_parquet(
+        corrupt = CorruptRecords(on_error)
+        written = write_parquet(
             Path(path),
             table,
             query,
-            self._batches(table, query),
+            _followed(self._batches(table, query, corrupt), progress or _unseen),
             partition_by=partitions,
             compression=compression,
             row_group_bytes=row_group_bytes,
         )
+        corrupt.warn()
+        return written
+
+    # -- what is stored -----------------------------------------------------------------------
+
+    def verify(self) -> Verification:
+        """Read again all that is stored, in bounded memory, and report what is wrong with it.
+
+        Nothing is changed. Printed, the report is a page; `report.ok` says that nothing is wrong.
+
+        Raises:
+            LockTimeoutError: another process held the file for all of `lock_timeout`.
+
+        >>> from afterimage.storage import Document, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> store.save_documents([Document(id="a"), Document(id="a")])
+        >>> report = store.verify()
+        >>> report.ok, report.documents, report.duplicate_ids.count
+        (False, 2, 1)
+        """
+        return self._verify()
 
     # -- what the above share -----------------------------------------------------------------
 
@@ -446,12 +601,19 @@ class RecordStorage(BaseStorage):
             projectable={**fields, **table.stored},
         )
 
-    def _load(self, table: RecordTable, query: Query) -> list[Any]:
-        return list(chain.from_iterable(self._models(table, query, _LOAD_BATCH)))
+    def _load(self, table: RecordTable, query: Query, on_error: OnError) -> list[Any]:
+        corrupt = CorruptRecords(on_error)
+        found = list(chain.from_iterable(self._models(table, query, _LOAD_BATCH, corrupt)))
+        corrupt.warn()
+        return found
 
-    def _iterate(self, table: RecordTable, query: Query, batch_size: int) -> Iterator[Any]:
+    def _iterate(
+        self, table: RecordTable, query: Query, batch_size: int, on_error: OnError
+    ) -> Iterator[Any]:
+        corrupt = CorruptRecords(on_error)
         size = positive(batch_size, "batch_size")
-        return chain.from_iterable(self._held_models(table, query, size))
+        batches = self._held_models(table, query, size, corrupt)
+        return chain.from_iterable(corrupt.watched(batches))
 
     def _scan(
         self,
@@ -461,6 +623,7 @@ class RecordStorage(BaseStorage):
         offset: int | None,
         filters: Filters,
         order_by: OrderBy,
+        on_error: OnError,
     ) -> pa.RecordBatchReader:
         import pyarrow as pa  # noqa: PLC0415  heavy: not with the JSONL storage
 
@@ -469,9 +632,21 @@ class RecordStorage(BaseStorage):
         names = list(table.stored) if columns is None else columns
         query = self._query(table, limit, offset, filters, order_by, names)
         assert query.columns is not None
+        corrupt = CorruptRecords(on_error)
         return pa.RecordBatchReader.from_batches(
-            projected_schema(query.columns), self._held_batches(table, query)
+            projected_schema(query.columns),
+            corrupt.watched(self._held_batches(table, query, corrupt)),
         )
+
+
+def _unseen(_: int) -> None:
+    """Follow nothing."""
+
+
+def _followed(batches: Iterator[pa.RecordBatch], progress: Progress) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch
+        progress(batch.num_rows)
 
 
 class _AnyField(Mapping[str, FieldType]):

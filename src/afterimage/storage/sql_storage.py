@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import BaseModel
+from pydantic_core import to_json
 
 from afterimage.storage.arrow import rows_of, to_batch, to_objects, without_extra
 from afterimage.storage.collector import paused_collector
@@ -37,23 +37,27 @@ from afterimage.storage.errors import (
 )
 from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
 from afterimage.storage.line_batches import batch_of_lines
+from afterimage.storage.line_faults import importable, sound_chunks
 from afterimage.storage.lines import read_chunks
 from afterimage.storage.models import Conversation
 from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
 from afterimage.storage.prefetch import prefetched
 from afterimage.storage.query import Query, is_text, listed, positive, resolve
-from afterimage.storage.record_storage import Kind, RecordStorage
+from afterimage.storage.record_storage import Kind, Progress, RecordStorage
 from afterimage.storage.records import (
     check,
     is_conversation,
     list_adapter,
-    model_of,
     reason,
     to_object,
 )
+from afterimage.storage.row_faults import UNREADABLE, faulty_records, faulty_rows, record_object
 from afterimage.storage.schema import arrow_type, projected_schema
+from afterimage.storage.skipping import CorruptRecords
 from afterimage.storage.sources import RecordSource, TableSource
+from afterimage.storage.sql_verification import verify_database
 from afterimage.storage.tables import Layout, StoredTable
+from afterimage.storage.verification import Verification
 
 __all__ = ["SQLStorage"]
 
@@ -203,12 +207,17 @@ class SQLStorage(RecordStorage):
         batch = pa.RecordBatch.from_pydict(columns)
         self._insert(connection, self._layout.records, [batch], saved_at)
 
-    def _import(self, table: RecordTable, path: Path) -> int:
+    def _import(
+        self, table: RecordTable, path: Path, corrupt: CorruptRecords, progress: Progress
+    ) -> int:
+        chunks = read_chunks(path)
+        if corrupt.skipped:
+            chunks = sound_chunks(chunks, importable(table), corrupt)
         saved = 0
         saved_at = _now()
         with self._database.writing() as connection:
             self._layout.refresh(connection)
-            for chunk in read_chunks(path):
+            for chunk in chunks:
                 with paused_collector():
                     batch, others = batch_of_lines(table, chunk)
                     if others:
@@ -217,6 +226,7 @@ class SQLStorage(RecordStorage):
                     if len(batch):
                         self._insert(connection, self._stored(table), [batch], saved_at)
                 saved += len(batch) + len(others)
+                progress(len(batch) + len(others))
         return saved
 
     def _own_files(self) -> list[Path]:
@@ -230,33 +240,45 @@ class SQLStorage(RecordStorage):
     def _stored(self, table: RecordTable) -> StoredTable:
         return self._layout.conversations if table is CONVERSATIONS else self._layout.documents
 
-    def _count(self, kind: Kind, query: Query) -> int:
+    def _count(self, kind: Kind, query: Query, corrupt: CorruptRecords) -> int:
+        query = self._sound(kind, query, corrupt)
         source, table = self._source(kind)
         statement = filtered(sa.select(sa.func.count()).select_from(table), source, query)
         with self._database.reading() as connection:
             return int(fetch_all(connection, statement)[0][0])
 
-    def _objects(self, kind: Kind, query: Query) -> Iterator[list[dict[str, Any]]]:
-        if kind == "records":
-            source, table = self._source(kind)
-            for batch in self._windows(
-                source, table, [table.c.record], pa.schema([_RECORD]), query
-            ):
-                yield [from_json(text) for text in batch.column(0).to_pylist()]
-            return
-        record_table = self._record_table(kind)
-        for batch in self._batches(record_table, _with_columns(query, record_table)):
-            yield to_objects(record_table, batch)
+    @contextmanager
+    def _relation(self, kind: Kind) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+        source, table = self._source(kind)
+        with self._database.reading() as connection:
+            yield connection, table, source
 
-    def _models(self, table: RecordTable, query: Query, batch_size: int) -> Iterator[list[Any]]:
-        return self._validated(
-            table, query, self._batches(table, _declared(table, query)), batch_size
-        )
+    def _objects(
+        self, kind: Kind, query: Query, corrupt: CorruptRecords
+    ) -> Iterator[list[dict[str, Any]]]:
+        query = self._sound(kind, query, corrupt, whole=True)
+        for _, batch in self._rows(kind, query):
+            try:
+                if kind == "records":
+                    found = [record_object(text) for text in batch.column(0).to_pylist()]
+                else:
+                    found = to_objects(self._record_table(kind), batch)
+            except UNREADABLE as error:
+                raise self._corrupt(kind, query, error, whole=True) from None
+            yield found
+
+    def _models(
+        self, table: RecordTable, query: Query, batch_size: int, corrupt: CorruptRecords
+    ) -> Iterator[list[Any]]:
+        query = self._sound(table.kind, query, corrupt)
+        batches = self._projected(table, _declared(table, query))
+        return self._validated(table, query, batches, batch_size)
 
     def _held_models(
-        self, table: RecordTable, query: Query, batch_size: int
+        self, table: RecordTable, query: Query, batch_size: int, corrupt: CorruptRecords
     ) -> Iterator[list[Any]]:
-        batches = self._held_batches(table, _declared(table, query))
+        query = self._sound(table.kind, query, corrupt)
+        batches = self._held(table, _declared(table, query))
         return self._validated(table, query, batches, batch_size)
 
     def _validated(
@@ -270,29 +292,87 @@ class SQLStorage(RecordStorage):
                     with paused_collector():
                         some = batch.slice(at, batch_size)
                         found = validate(without_extra(table, some, members=True))
-                except ValidationError as error:
-                    raise self._corrupt(table, query, error) from None
+                except ValueError as error:
+                    raise self._corrupt(table.kind, query, error) from None
                 yield found
 
+    def _sound(
+        self, kind: str, query: Query, corrupt: CorruptRecords, *, whole: bool = False
+    ) -> Query:
+        """The query without the rows that hold no valid record, if they are to be skipped.
+
+        They are found first, so that the slice of the query is one of valid records. In insertion
+        order no row is read that comes after the slice.
+        """
+        if not corrupt.skipped:
+            return query
+        wanted = None if query.order or query.limit is None else query.offset + query.limit
+        without: list[int] = []
+        valid = 0
+        with closing(self._rows(kind, Query(where=query.where))) as batches:
+            for numbers, batch in batches:
+                if wanted is not None and valid >= wanted:
+                    break
+                for error in self._faults_in(kind, numbers, batch, whole=whole):
+                    corrupt.met(error)
+                    without.append(error.line)
+                    valid -= 1
+                valid += len(numbers)
+        return replace(query, without=tuple(without))
+
     def _corrupt(
-        self, table: RecordTable, query: Query, error: ValidationError
+        self, kind: str, query: Query, error: Exception, *, whole: bool = False
     ) -> CorruptRecordError:
-        """The error for a row that was changed by hand into no valid record."""
-        model = model_of(table)
-        columns = [table.sequence, *table.record.fields]
-        refs = Query.of({**table.system, **table.stored}, columns=columns).columns
-        assert refs is not None
-        for batch in self._batches(table, replace(query, columns=refs)):
-            objects = without_extra(table, batch)
-            for row, found in zip(batch.column(0).to_pylist(), objects, strict=True):
-                try:
-                    model.model_validate(found)
-                except ValidationError as first:
-                    name = self._stored(table).name
-                    return CorruptRecordError(self._database.name, row, None, reason(first), name)
-        return CorruptRecordError(self._database.name, 0, None, reason(error), table.kind)
+        """The error for the first row that was changed by hand into no valid record."""
+        faults = self._faults(kind, query, whole=whole)
+        unknown = CorruptRecordError(self._database.name, 0, None, reason(error), kind)
+        return next(faults, unknown)
+
+    def _faults(self, kind: str, query: Query, *, whole: bool) -> Iterator[CorruptRecordError]:
+        """An error for each matching row that holds no valid record, in the order of the query."""
+        for numbers, batch in self._rows(kind, query):
+            yield from self._faults_in(kind, numbers, batch, whole=whole)
+
+    def _faults_in(
+        self, kind: str, numbers: list[int], batch: pa.RecordBatch, *, whole: bool
+    ) -> Iterator[CorruptRecordError]:
+        if kind == "records":
+            name = self._layout.records.name
+            faults = faulty_records(batch.column(0).to_pylist())
+        else:
+            table = self._record_table(kind)
+            name = self._stored(table).name
+            faults = faulty_rows(table, batch, whole=whole)
+        for at, fault in faults:
+            yield CorruptRecordError(self._database.name, numbers[at], None, fault, name)
+
+    def _rows(
+        self, kind: str, query: Query
+    ) -> Generator[tuple[list[int], pa.RecordBatch], None, None]:
+        """Whole rows of matching records, and the sequence number of each."""
+        source, stored = self._source(kind)
+        columns: list[sa.ColumnElement[Any]]
+        if kind == "records":
+            columns, fields = [stored.c.record], [_RECORD]
+        else:
+            known = self._record_table(kind).stored
+            refs = [resolve(known, name) for name in known]
+            columns, fields = select_list(source, refs), list(projected_schema(refs))
+        schema = pa.schema([pa.field("sequence", pa.int64()), *fields])
+        for batch in self._windows(source, stored, [source.sequence, *columns], schema, query):
+            yield batch.column(0).to_pylist(), batch.select(schema.names[1:])
 
     def _batches(
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+    ) -> Iterator[pa.RecordBatch]:
+        yield from self._projected(table, self._sound(table.kind, query, corrupt))
+
+    def _held_batches(
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+    ) -> Iterator[pa.RecordBatch]:
+        yield from self._held(table, self._sound(table.kind, query, corrupt))
+
+    def _projected(
         self, table: RecordTable, query: Query, *, by_hand: bool = False
     ) -> Generator[pa.RecordBatch, None, None]:
         assert query.columns is not None
@@ -301,13 +381,13 @@ class SQLStorage(RecordStorage):
         schema = projected_schema(query.columns)
         return self._windows(source, stored, columns, schema, query, by_hand=by_hand)
 
-    def _held_batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
+    def _held(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
         """What is small is read at once, and the file let go of before the first batch is given.
 
         For more, the file is opened as a notebook opens it, which so may join in meanwhile.
         """
         found, size = [], 0
-        with closing(self._batches(table, query)) as batches:
+        with closing(self._projected(table, query)) as batches:
             for batch in batches:
                 found.append(batch)
                 size += batch.nbytes
@@ -315,8 +395,14 @@ class SQLStorage(RecordStorage):
                     found.clear()
                     break
         if size > _SMALL_RESULT:
-            yield from self._batches(table, query, by_hand=True)
+            yield from self._projected(table, query, by_hand=True)
         yield from found
+
+    def _verify(self) -> Verification:
+        def faults(kind: str) -> Iterator[CorruptRecordError]:
+            return self._faults(kind, Query(), whole=True)
+
+        return verify_database(self._database, self._layout, faults)
 
     def _windows(
         self,
@@ -443,10 +529,6 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         for column, field in zip(batch.columns, schema, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _with_columns(query: Query, table: RecordTable) -> Query:
-    return replace(query, columns=tuple(resolve(table.stored, name) for name in table.stored))
 
 
 def _declared(table: RecordTable, query: Query) -> Query:

@@ -1,0 +1,132 @@
+"""`import` and `export`: whole files in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic_core import to_json
+
+from afterimage.storage.cli import options
+from afterimage.storage.cli.progress import following, is_watched
+from afterimage.storage.cli.stores import is_database, open_existing, open_or_make
+from afterimage.storage.lines import is_compressed
+from afterimage.storage.record_storage import RecordStorage
+from afterimage.storage.skipping import OnError
+
+__all__ = ["export_command", "import_command"]
+
+
+@click.command("import")
+@click.argument(
+    "sources",
+    metavar="SRC...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.argument("dest", metavar="DEST", type=options.STORE)
+@options.kind("conversations", "documents")
+@click.option(
+    "--metadata-field",
+    "metadata_fields",
+    multiple=True,
+    metavar="KEY",
+    help="Give this metadata key a column of its own, in a DuckDB file. Repeat for more.",
+)
+@click.option(
+    "--skip-corrupt",
+    is_flag=True,
+    help="Leave out lines that are no valid records, and say how many and where.",
+)
+@options.as_json
+def import_command(
+    sources: Sequence[Path],
+    dest: str,
+    kind: Any,
+    metadata_fields: Sequence[str],
+    skip_corrupt: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click gives it by name
+) -> None:
+    """Add JSON lines to a store, which is made where there is none.
+
+    SRC is .jsonl, .jsonl.gz or .jsonl.zst. Each file is saved whole or, where a line of it is no
+    valid record, not at all; then nothing of the files after it is, either.
+    """
+    for source in sources:
+        if is_database(source):
+            raise click.BadParameter(f"{source} is a DuckDB file: export it to .jsonl first.")
+    store = open_or_make(dest, kind, metadata_fields)
+    saved = 0
+    on_error: OnError = "skip" if skip_corrupt else "raise"
+    for source in sources:
+        with following(f"import {source.name}", _line_count(source)) as progress:
+            saved += store.import_jsonl(source, kind=kind, on_error=on_error, progress=progress)
+    _tell(saved, kind, dest, as_json=as_json)
+
+
+@click.command("export")
+@click.argument("store", metavar="STORE", type=options.STORE)
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@options.kind("conversations", "documents", "records")
+@options.filters
+@options.order_and_slice(limit=None)
+@options.columns
+@options.partition_by
+@options.as_json
+def export_command(
+    store: str,
+    out: Path,
+    kind: Any,
+    columns: list[str] | None,
+    partition_by: list[str] | None,
+    as_json: bool,  # noqa: FBT001  click gives it by name
+    **query: Any,
+) -> None:
+    """Write records of a store to a file.
+
+    OUT ends in .parquet, in .jsonl, .jsonl.gz or .jsonl.zst, or is a new folder where
+    --partition-by is given. It appears when it is complete; what was there stays until then.
+    Lines are records as they were saved; Parquet has columns.
+    """
+    lines = out.name.lower().endswith((".jsonl", ".jsonl.gz", ".jsonl.zst"))
+    if lines and (columns or partition_by):
+        raise click.UsageError("JSON lines are whole records: give no --columns, --partition-by.")
+    if not lines and not partition_by and out.suffix.lower() != ".parquet":
+        raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
+    source = open_existing(store, kind)
+    arguments = {"kind": kind, **query}
+    with following(f"export {out.name}", _record_count(source, kind, query)) as progress:
+        if lines:
+            written = source.export_jsonl(out, **arguments, progress=progress)
+        else:
+            written = source.export_parquet(
+                out, **arguments, columns=columns, partition_by=partition_by, progress=progress
+            )
+    _tell(written, kind, str(out), as_json=as_json)
+
+
+def _tell(count: int, kind: str, where: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(to_json({"records": count, "kind": kind, "path": where}))
+    else:
+        click.echo(f"{count:,} {kind} in {where}")
+
+
+def _line_count(path: Path) -> int | None:
+    """The lines of a plain file, for the time left; to know those of a packed one takes long."""
+    if not is_watched() or is_compressed(path):
+        return None
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(partial(file.read, 2**23), b""))
+
+
+def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int | None:
+    if not is_watched() or kind == "records":
+        return None
+    count = store.count_documents if kind == "documents" else store.count_conversations
+    left = max(0, count(query["filters"]) - (query["offset"] or 0))
+    return left if query["limit"] is None else min(left, query["limit"])

@@ -1,0 +1,43 @@
+"""`verify`: whether all that is stored can be read as what it should be."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from afterimage import storage
+from afterimage.storage.cli import options, show
+from afterimage.storage.cli.progress import working
+from afterimage.storage.cli.stores import open_existing
+
+__all__ = ["verify_command"]
+
+
+@click.command("verify")
+@click.argument("store", metavar="STORE", type=options.STORE)
+@options.kind("conversations", "documents")
+@options.as_json
+@click.pass_context
+def verify_command(
+    context: click.Context,
+    store: str,
+    kind: Any,
+    as_json: bool,  # noqa: FBT001  click gives it by name
+) -> None:
+    """Read all of a store again, and tell what is wrong with it.
+
+    Nothing is changed. The exit code is 1 where something is wrong.
+    """
+    source = open_existing(store, kind)
+    with working(f"reading {store}"):
+        # Of JSON lines only the file that was named.
+        database = isinstance(source, storage.SQLStorage)
+        report = source.verify() if database else storage.verify_jsonl(Path(store), kind)
+    if as_json:
+        show.json_lines([{"ok": report.ok, **asdict(report)}])
+    else:
+        click.echo(str(report))
+    context.exit(0 if report.ok else 1)

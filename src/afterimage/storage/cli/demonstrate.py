@@ -1,0 +1,28 @@
+"""`demo`: the main job on real data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["demo_command"]
+
+
+@click.command("demo")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("chitchat-demo"),
+    show_default=True,
+    help="Folder for the files; those of an earlier run are replaced.",
+)
+def demo_command(directory: Path) -> None:
+    """Take 7,168 real conversations through it all: JSONL, DuckDB, Arrow, SQL, Parquet.
+
+    It needs the package chitchat-dataset: pip install 'afterimage-storage[demo]'.
+    """
+    from afterimage.storage.demo import run  # noqa: PLC0415  heavy
+
+    run(directory)

@@ -1,0 +1,163 @@
+"""`head`, `stats` and `sql`: what is in a store."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from afterimage import storage
+from afterimage.storage.cli import options, show
+from afterimage.storage.cli.progress import following, working
+from afterimage.storage.cli.stores import open_existing
+from afterimage.storage.record_storage import RecordStorage
+
+__all__ = ["head_command", "sql_command", "stats_command"]
+
+_TABLE_ROWS = 100
+
+
+@click.command("head")
+@click.argument("store", metavar="STORE", type=options.STORE)
+@options.kind("conversations", "documents")
+@options.filters
+@options.order_and_slice(limit=10)
+@options.columns
+@click.option(
+    "--view",
+    type=click.Choice(["table", "full"]),
+    default="table",
+    show_default=True,
+    help="A row for each record, or all of each: its messages, one below the other.",
+)
+@options.as_json
+def head_command(
+    store: str,
+    kind: Any,
+    columns: list[str] | None,
+    view: str,
+    as_json: bool,  # noqa: FBT001  click gives it by name
+    **query: Any,
+) -> None:
+    """Show the first records: of all, or of those that match, in the order given.
+
+    With --json there is an object a line: whole records as they were saved, or the --columns.
+    """
+    source = open_existing(store, kind)
+    if as_json and not columns:
+        _echo_records(source, kind, query)
+    elif view == "full" and not (as_json or columns):
+        load = source.load_documents if kind == "documents" else source.load_conversations
+        show.full(load(**query))
+    else:
+        scan = source.scan_documents if kind == "documents" else source.scan_conversations
+        reader = scan(columns or show.DEFAULT_COLUMNS[kind], **query)
+        rows = (row for batch in reader for row in batch.to_pylist())
+        if as_json:
+            show.json_lines(rows)
+        elif columns:
+            show.table(columns, ([row[column] for column in columns] for row in rows))
+        else:
+            show.summary(kind, rows)
+
+
+@click.command("stats")
+@click.argument("store", metavar="STORE", type=options.STORE)
+@options.filters
+@click.option(
+    "--top-keys",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many metadata keys to tell of.",
+)
+@options.as_json
+def stats_command(
+    store: str,
+    filters: Sequence[Any],
+    top_keys: int,
+    as_json: bool,  # noqa: FBT001  click gives it by name
+) -> None:
+    """Tell what is in a store: counts, lengths, scores, metadata keys, duplicates."""
+    source = open_existing(store)
+    with working(f"reading {store}"):
+        found = source.stats(list(filters), top_keys=top_keys)
+    if as_json:
+        show.json_lines([found.as_dict()])
+    else:
+        click.echo(str(found))
+
+
+@click.command("sql")
+@click.argument("store", metavar="STORE", type=options.STORE)
+@click.argument("query", metavar="SQL")
+@options.kind("conversations", "documents")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    help=f"How many rows at most. Without it, a table has {_TABLE_ROWS} and --json has all.",
+)
+@options.as_json
+def sql_command(
+    store: str,
+    query: str,
+    kind: Any,
+    limit: int | None,
+    as_json: bool,  # noqa: FBT001  click gives it by name
+) -> None:
+    """Ask SQL of a store, in DuckDB's dialect. Nothing in it can be changed so.
+
+    There are the tables conversations, documents and records, and the view messages with a row for
+    each message. JSON lines are read into memory for it.
+    """
+    source = open_existing(store, kind)
+    if not isinstance(source, storage.SQLStorage):
+        source = _in_memory(Path(store), kind)
+    names, rows = _rows(source, query, store)
+    if as_json:
+        show.json_lines(dict(zip(names, row, strict=True)) for row in islice(rows, limit))
+        return
+    most = _TABLE_ROWS if limit is None else limit
+    show.table(names, islice(rows, most))
+    if limit is None and next(rows, None) is not None:
+        click.echo(f"The first {most} rows; --limit gives more.", err=True)
+
+
+def _rows(
+    store: storage.SQLStorage, query: str, name: str
+) -> tuple[list[str], Iterator[Sequence[Any]]]:
+    from afterimage.storage.duckdb_driver import translated  # noqa: PLC0415  heavy
+
+    def found() -> Iterator[Any]:
+        with translated(name), store.engine.connect() as connection:
+            connection.exec_driver_sql("ROLLBACK")  # of what SQLAlchemy has begun
+            connection.exec_driver_sql("BEGIN TRANSACTION READ ONLY")
+            with working("asking"):
+                result = connection.exec_driver_sql(query)
+            yield list(result.keys()) if result.returns_rows else []
+            if result.returns_rows:
+                yield from result
+
+    rows = found()
+    return next(rows), rows
+
+
+def _in_memory(path: Path, kind: Any) -> storage.SQLStorage:
+    store = storage.SQLStorage("duckdb:///:memory:")
+    with following(f"reading {path.name}", None) as progress:
+        store.import_jsonl(path, kind=kind, progress=progress)
+    return store
+
+
+def _echo_records(store: RecordStorage, kind: Any, query: dict[str, Any]) -> None:
+    """Whole records, as only an export gives them: with what subclasses add."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "head.jsonl"
+        store.export_jsonl(path, kind=kind, **query)
+        with path.open("rb") as file:
+            for line in file:
+                click.echo(line, nl=False)

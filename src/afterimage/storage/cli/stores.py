@@ -1,0 +1,114 @@
+"""Which storage a STORE on the command line is.
+
+What is there says it by its first bytes, what is not by its name. A store that is only read is
+never made, and a DuckDB file that holds none is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from afterimage import storage
+from afterimage.storage.errors import MissingFileError, SchemaMismatchError
+from afterimage.storage.record_storage import RecordStorage
+
+__all__ = ["is_database", "open_existing", "open_or_make"]
+
+_URL = "duckdb:///"
+_DATABASES = (".duckdb", ".ddb", ".db")
+_LINES = (".jsonl", ".ndjson", ".json", ".gz", ".zst")
+
+
+def open_existing(store: str, kind: str = "conversations") -> RecordStorage:
+    """The storage of that name, to read.
+
+    Raises:
+        MissingFileError: it is not there.
+        SchemaMismatchError: it is a DuckDB file that holds no store.
+        click.BadParameter: it is neither a DuckDB file nor JSON lines.
+    """
+    path = _path(store)
+    if path is None:
+        return storage.SQLStorage(store)
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such store. Check the path.")
+    if store.startswith(_URL) or is_database(path):
+        _check_holds_store(path)
+        return storage.SQLStorage(f"{_URL}{path}")
+    if path.suffix.lower() in _LINES or _holds_lines(path):
+        return _lines(path, kind)
+    raise click.BadParameter(f"{path} is neither a DuckDB file nor a file of JSON lines.")
+
+
+def open_or_make(
+    store: str, kind: str = "conversations", metadata_fields: Sequence[str] = ()
+) -> RecordStorage:
+    """The storage of that name, to write; it is made where there is none.
+
+    Raises:
+        click.BadParameter: its name does not say what it is; or it is a file of JSON lines, which
+            has no `metadata_fields`.
+    """
+    path = _path(store)
+    if path is None or store.startswith(_URL) or is_database(path) or _is(path, _DATABASES):
+        url = store if path is None else f"{_URL}{path}"
+        return storage.SQLStorage(url, metadata_fields=list(metadata_fields) or None)
+    if not _is(path, _LINES) and not _holds_lines(path):
+        raise click.BadParameter(
+            f"the name {path} does not say what kind of store it is. End it in .duckdb or .jsonl, "
+            "or give a URL."
+        )
+    if metadata_fields:
+        raise click.BadParameter("only a DuckDB file has columns for metadata fields.")
+    return _lines(path, kind)
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is there and is one of DuckDB's."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(12)[8:] == b"DUCK"
+
+
+def _path(store: str) -> Path | None:
+    """The file that a store is in; None where a URL says otherwise."""
+    if store.startswith(_URL) and not store.startswith(f"{_URL}:memory:"):
+        store = store.removeprefix(_URL)
+    return None if "://" in store or not store else Path(store)
+
+
+def _is(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.suffix.lower() in suffixes
+
+
+def _holds_lines(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4096).lstrip().startswith(b"{")
+
+
+def _lines(path: Path, kind: str) -> RecordStorage:
+    # Each kind has a file of its own, and here only one of them is given.
+    none = path.with_name(f"{path.name}.none")
+    paths = (none, path) if kind == "documents" else (path, none)
+    return storage.JSONLStorage(*paths)
+
+
+def _check_holds_store(path: Path) -> None:
+    """A storage makes its tables where they are missing, which reading a file must not do."""
+    from afterimage.storage.duckdb_driver import open_database  # noqa: PLC0415  heavy
+    from afterimage.storage.tables import Layout  # noqa: PLC0415  heavy
+
+    if not is_database(path):
+        raise SchemaMismatchError(f"{path} is no DuckDB file.")
+    layout = Layout("conversations", "documents")
+    with open_database(f"{_URL}{path}", 30).reading() as connection:
+        if not layout.is_ready(connection, ()):
+            raise SchemaMismatchError(
+                f"{path} is a DuckDB file without a store in it. `import` into it makes one."
+            )

@@ -1,0 +1,196 @@
+"""Corrupt records that a call was told to skip: counted, and reported when it ends.
+
+The invariant: nothing is skipped without a `SkippedRecordsWarning`, and what is kept of it is
+bounded, however many records are corrupt.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Generic, Literal, NamedTuple, TypeVar, get_args
+
+from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shorten
+
+__all__ = [
+    "FEW",
+    "CorruptRecords",
+    "Found",
+    "OnError",
+    "Place",
+    "SkippedRecords",
+    "SkippedRecordsWarning",
+    "Tally",
+]
+
+OnError = Literal["raise", "skip"]
+"""What a call does where something stored is no valid record: raise, or leave it out and warn."""
+
+_Item = TypeVar("_Item")
+
+# Places that a report names; of the rest it tells the number.
+FEW: Final = 5
+
+
+class Place(NamedTuple):
+    """Where something stored is wrong, and what.
+
+    Attributes:
+        path: the file.
+        table: the table in it; None where the file has lines.
+        line: number of the line, the first being 1; in a table, the record's sequence number.
+            None where the whole table cannot be read.
+        offset: of the line's first byte, in bytes (of the unpacked data); None in a table.
+        reason: what is wrong with it.
+    """
+
+    path: Path
+    table: str | None
+    line: int | None
+    offset: int | None
+    reason: str
+
+    @classmethod
+    def of(cls, error: CorruptRecordError) -> Place:
+        """The place that an error names."""
+        return cls(error.path, error.table, error.line, error.offset, error.reason)
+
+    def __str__(self) -> str:
+        if self.table is None:
+            return f"{self.path.name}, line {self.line} (byte {self.offset}): {self.reason}"
+        row = "" if self.line is None else f", row {self.line}"
+        return f"table {self.table!r}{row}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Found(Generic[_Item]):
+    """What a search found; false where that is nothing.
+
+    Attributes:
+        count: how much.
+        first: the first few.
+    """
+
+    count: int = 0
+    first: tuple[_Item, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def __str__(self) -> str:
+        """A line for each of the first few, and one for how many more there are."""
+        lines = [f"  {item}" for item in self.first]
+        more = self.count - len(lines)
+        return "\n".join([*lines, f"  and {more:,} more"] if more else lines)
+
+
+class Tally(Generic[_Item]):
+    """Counts items and keeps the first few."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first: list[_Item] = []
+
+    def add(self, item: _Item) -> None:
+        """Count one more."""
+        self._count += 1
+        if len(self._first) < FEW:
+            self._first.append(item)
+
+    def take(self, found: Found[_Item]) -> None:
+        """Count what was found elsewhere, too."""
+        self._count += found.count
+        self._first += found.first[: FEW - len(self._first)]
+
+    def found(self) -> Found[_Item]:
+        """What was counted so far."""
+        return Found(self._count, tuple(self._first))
+
+
+@dataclass(frozen=True)
+class SkippedRecords:
+    """What a call with `on_error="skip"` left out.
+
+    Attributes:
+        path: the file.
+        count: lines or rows left out.
+        places: the first few of them.
+    """
+
+    path: Path
+    count: int
+    places: tuple[Place, ...]
+
+    def __str__(self) -> str:
+        records = "record" if self.count == 1 else "records"
+        return f"{self.path}: skipped {self.count:,} corrupt {records}\n" + str(
+            Found(self.count, self.places)
+        )
+
+
+class SkippedRecordsWarning(UserWarning):
+    """A call with `on_error="skip"` left something out.
+
+    Attributes:
+        report: what, as `SkippedRecords`.
+    """
+
+    def __init__(self, report: SkippedRecords) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+    def __reduce__(self) -> tuple[type[SkippedRecordsWarning], tuple[SkippedRecords]]:
+        return type(self), (self.report,)
+
+
+class CorruptRecords:
+    """What one call makes of the corrupt records that it meets.
+
+    Raises:
+        InvalidQueryError: `on_error` is neither "raise" nor "skip".
+    """
+
+    def __init__(self, on_error: OnError) -> None:
+        if on_error not in get_args(OnError):
+            raise InvalidQueryError(
+                f"on_error is 'raise' or 'skip', not {shorten(repr(on_error), 40)}"
+            )
+        self.skipped = on_error == "skip"
+        self._places: Tally[Place] = Tally()
+
+    def met(self, error: CorruptRecordError) -> None:
+        """Raise the error or, where it is to be skipped, count it."""
+        if not self.skipped:
+            raise error
+        self._places.add(Place.of(error))
+
+    def found(self) -> Found[Place]:
+        """What was skipped so far."""
+        return self._places.found()
+
+    def warn(self) -> None:
+        """Report what was skipped, if anything was, as coming from whoever called this package."""
+        found = self.found()
+        if found:
+            report = SkippedRecords(found.first[0].path, found.count, found.first)
+            warnings.warn(SkippedRecordsWarning(report), stacklevel=_level_of_the_caller())
+
+    def watched(self, items: Iterator[_Item]) -> Iterator[_Item]:
+        """The same items, with a report at their end or when no more are wanted."""
+        try:
+            yield from items
+        finally:
+            self.warn()
+
+
+def _level_of_the_caller() -> int:
+    """The level, for the function that asks, of the first frame outside this package."""
+    package = str(Path(__file__).parent)
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_code.co_filename.startswith(package + os.sep):
+        frame, level = frame.f_back, level + 1
+    return level

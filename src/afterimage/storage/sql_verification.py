@@ -1,0 +1,77 @@
+"""How a database is verified: in the engine what it can tell, and every record by its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from afterimage.storage.duckdb_driver import Database, fetch_all
+from afterimage.storage.duplicates import repeated
+from afterimage.storage.errors import CorruptRecordError, DatabaseError, shorten
+from afterimage.storage.fields import DOCUMENTS
+from afterimage.storage.skipping import FEW, Found, Place
+from afterimage.storage.tables import Layout, StoredTable
+from afterimage.storage.verification import Findings, Verification
+
+__all__ = ["verify_database"]
+
+
+def verify_database(
+    database: Database, layout: Layout, faults: Callable[[str], Iterator[CorruptRecordError]]
+) -> Verification:
+    """Read again all tables of a storage.
+
+    Args:
+        database: the database.
+        layout: its tables.
+        faults: gives an error for each row of a kind that holds no valid record.
+    """
+    findings = Findings(database.name)
+    path = Path(database.name)
+    for stored in layout.all:
+        kind = stored.record_table.kind if stored.record_table else "records"
+        with _damage_found(findings, path, stored):
+            with database.reading() as connection:
+                layout.refresh(connection)
+                _verify_columns(connection, path, stored, findings)
+                counted = sa.select(sa.func.count()).select_from(stored.table)
+                count = fetch_all(connection, counted)[0][0]
+            bad = 0
+            for error in faults(kind):
+                findings.corrupt.add(Place.of(error))
+                bad += 1
+            findings.counts[kind] = count - bad
+    return findings.report()
+
+
+@contextmanager
+def _damage_found(findings: Findings, path: Path, stored: StoredTable) -> Iterator[None]:
+    """Note that the engine cannot read a table, as where a block of the file is damaged."""
+    try:
+        yield
+    except DatabaseError as error:
+        findings.corrupt.add(Place(path, stored.name, None, None, shorten(error, 300)))
+
+
+def _verify_columns(
+    connection: sa.Connection, path: Path, stored: StoredTable, findings: Findings
+) -> None:
+    """What the engine finds without a record being read."""
+    table = stored.table
+    sequence = table.c[stored.sequence]
+    findings.duplicate_numbers.take(repeated(connection, path, table, sequence, sequence))
+    if stored.record_table is DOCUMENTS:
+        findings.duplicate_ids.take(repeated(connection, path, table, table.c["id"], sequence))
+    if not stored.metadata_columns:
+        return
+    for key in stored.metadata_columns:
+        expected = stored.metadata_values(table.c["metadata"], [key])
+        differs = sa.or_(*(table.c[name].is_distinct_from(of) for name, of in expected.items()))
+        statement = sa.select(sa.func.count().over(), sequence).where(differs)
+        rows = fetch_all(connection, statement.order_by(sequence).limit(FEW))
+        fault = f"the columns of metadata field {shorten(repr(key), 60)} differ from the metadata"
+        places = tuple(Place(path, stored.name, row[1], None, fault) for row in rows)
+        findings.stale_columns.take(Found(rows[0][0] if rows else 0, places))

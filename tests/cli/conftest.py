@@ -1,0 +1,68 @@
+"""A small store in both forms, and a way to run commands on them without a process each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from afterimage.storage import Document, JSONLStorage, SQLStorage
+from afterimage.storage.cli.app import app
+from tests.storage.records import Note, RatedConversation, conversation
+
+RECORDS = [
+    conversation("Is there a night train?", {"domain": "Trains", "n": 1}, final_score=0.9),
+    conversation("A table\nfor two?", {"domain": "Restaurants", "k.l": "a,b"}, final_score=0.7),
+    conversation("\x1b[31mBicycles? [bold]", {"domain": "Trains", "n": "1"}, final_score=None),
+    RatedConversation(conversations=[], mood="calm"),
+    Note(title="no conversation"),
+]
+DOCUMENTS = [Document(id=f"d{n}", text=f"text {n}", metadata={"n": n}) for n in range(3)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: talks.duckdb, talks.jsonl and texts.jsonl are in it."""
+    monkeypatch.chdir(tmp_path)
+    for storage in (
+        SQLStorage("duckdb:///talks.duckdb"),
+        JSONLStorage("talks.jsonl", "texts.jsonl"),
+    ):
+        storage.save_conversations([*RECORDS])
+        storage.save_documents(DOCUMENTS)
+    return tmp_path
+
+
+@pytest.fixture(params=["talks.duckdb", "talks.jsonl", "duckdb:///talks.duckdb"])
+def store(request: pytest.FixtureRequest, folder: Path) -> str:
+    """The name of a store with the same records, in each of its forms."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def run(folder: Path) -> Callable[..., str]:
+    """Run a command that succeeds, and says nothing on stderr; what it prints."""
+
+    def go(*arguments: object) -> str:
+        result = attempt(*arguments)
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+        return result.stdout
+
+    return go
+
+
+def attempt(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def objects(text: str) -> list[Any]:
+    """Lines of JSON."""
+    return [json.loads(line) for line in text.splitlines()]

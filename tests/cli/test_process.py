@@ -1,0 +1,114 @@
+"""The command as the shell runs it: exit codes, pipes, terminals, completion, what is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-W", "error", "-m", "afterimage.storage"]
+
+
+def start(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment.update(options.pop("env", {}))  # type: ignore[call-overload]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen([*COMMAND, *arguments], env=environment, **pipes)  # type: ignore[call-overload,no-any-return]
+
+
+def test_import_and_stats(folder: Path) -> None:
+    with start("import", "talks.jsonl", "new.duckdb") as process:
+        assert process.communicate() == (b"5 conversations in new.duckdb\n", b"")
+    assert process.returncode == 0
+    with start("stats", "new.duckdb", env={"PYTHONIOENCODING": "utf-8"}) as process:
+        said, errors = process.communicate()
+    assert said.decode().startswith("4 conversations, 6 messages")
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_an_error_is_one_line_and_exit_code_1(folder: Path) -> None:
+    with start("head", "nowhere.duckdb") as process:
+        said = process.communicate()
+    assert said == (b"", b"Error: nowhere.duckdb: no such store. Check the path.\n")
+    assert process.returncode == 1
+
+
+def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
+    query = "SELECT repeat('x', 1000) AS x FROM range(100000)"
+    with start("sql", "talks.duckdb", query, "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals as Unix has them")
+def test_progress_is_shown_on_a_terminal(folder: Path) -> None:
+    terminal, end = os.openpty()
+    environment = {"TERM": "xterm", "COLUMNS": "100"}
+    with start("import", "talks.jsonl", "new.duckdb", stderr=end, env=environment) as process:
+        os.close(end)
+        shown = b""
+        while True:
+            try:
+                part = os.read(terminal, 65536)
+            except OSError:  # Linux: nobody has the other end any more
+                break
+            if not part:
+                break
+            shown += part
+        said, _ = process.communicate()
+    os.close(terminal)
+    assert said == b"5 conversations in new.duckdb\n"
+    assert b"import talks.jsonl" in shown
+    assert b"5/5" in shown
+    assert b"records/s" in shown or b"0:00" in shown or b"00:00" in shown
+
+
+def test_the_shell_completes_commands(folder: Path) -> None:
+    environment = {
+        "_AFTERIMAGE_STORAGE_COMPLETE": "bash_complete",
+        "COMP_WORDS": "afterimage-storage st",
+        "COMP_CWORD": "1",
+    }
+    with start(env=environment) as process:
+        assert process.communicate() == (b"plain,stats\n", b"")
+
+
+def test_help_and_completion_load_no_engine() -> None:
+    code = (
+        "import sys; from afterimage.storage.cli.app import app; "
+        "print({'duckdb', 'pyarrow', 'sqlalchemy'} & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_says_what_to_install(missing: str) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; import afterimage.storage.cli as c; c.main()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == (
+        f"Error: the command line needs {missing}, which is not installed: "
+        "pip install 'afterimage-storage[cli]'\n"
+    )

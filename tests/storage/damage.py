@@ -1,0 +1,54 @@
+"""Stored records made corrupt behind a storage's back, the same way in whichever it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+NO_ROLE = [{"role": "narrator", "content": "x", "reasoning_content": None}]
+
+
+def spoil_conversations(storage: Any, numbers: Collection[int]) -> None:
+    """Give those whose metadata has one of the numbers as `n` a role that there is not."""
+    if hasattr(storage, "engine"):
+        _update(
+            storage,
+            "UPDATE conversations SET conversations = "
+            "[{'role': 'narrator', 'content': 'x', 'reasoning_content': NULL}] "
+            "WHERE (metadata->>'n')::INTEGER IN (SELECT unnest(?))",
+            list(numbers),
+        )
+    else:
+        _rewrite(
+            storage.conversations_path,
+            lambda record: record.get("metadata", {}).get("n") in numbers,
+            conversations=NO_ROLE,
+        )
+
+
+def spoil_documents(storage: Any, texts: Collection[str]) -> None:
+    """Take their ids from those that have one of the texts."""
+    if hasattr(storage, "engine"):
+        _update(
+            storage,
+            "UPDATE documents SET id = NULL WHERE text IN (SELECT unnest(?))",
+            list(texts),
+        )
+    else:
+        _rewrite(storage.documents_path, lambda record: record.get("text") in texts, id=None)
+
+
+def _update(storage: Any, statement: str, values: list[Any]) -> None:
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql(statement, (values,))
+
+
+def _rewrite(path: Path, chosen: Any, **fields: Any) -> None:
+    lines = path.read_bytes().split(b"\n")
+    for at, line in enumerate(lines):
+        record = json.loads(line) if line else {}
+        if chosen(record):
+            lines[at] = json.dumps({**record, **fields}).encode()
+    path.write_bytes(b"\n".join(lines))
