@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -49,6 +49,8 @@ from afterimage.storage.records import (
 
 if TYPE_CHECKING:  # light to import: Arrow and DuckDB are loaded by the calls that need them
     import pyarrow as pa
+
+    from afterimage.storage.predicates import Source
 
 __all__ = ["JSONLStorage"]
 
@@ -179,6 +181,13 @@ class JSONLStorage(RecordStorage):
         path = self._path(table)
         with _located(table.kind, self._chunks(path)):
             yield from scan_lines(table, self._chunks(path), query)
+
+    def _texts(self, query: Query, text: Callable[[Source], Any]) -> Iterator[pa.RecordBatch]:
+        from afterimage.storage.line_query import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
+
+        chunks = self._chunks(self.conversations_path)
+        with _located("conversations", self._chunks(self.conversations_path)):
+            yield from select_lines("conversations", chunks, query, whole=False, text=text)
 
     def _lines(self, kind: str, query: Query) -> Iterator[list[bytes]]:
         """Matching lines, in the order of the query."""

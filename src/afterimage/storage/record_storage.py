@@ -1,15 +1,15 @@
 """The calls that every storage of this package answers, over the few that each must implement.
 
-A storage implements `_save`, `_objects`, `_models`, `_batches`, `_count` and `_import`, each for
-one kind of records and one checked `Query`; all public calls follow from those here, so that they
-mean the same everywhere.
+A storage implements `_save`, `_objects`, `_models`, `_batches`, `_texts`, `_count` and `_import`,
+each for one kind of records and one checked `Query`; all public calls follow from those here, so
+that they mean the same everywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -32,6 +32,9 @@ from afterimage.storage.records import matching
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
     import pyarrow as pa
+
+    from afterimage.storage.predicates import Source
+    from afterimage.storage.training_formats import FormatName, Reasoning
 
 __all__ = ["Kind", "RecordStorage"]
 
@@ -78,6 +81,10 @@ class RecordStorage(BaseStorage):
     @abstractmethod
     def _batches(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
         """The query's columns of matching records, with the declared schema."""
+
+    @abstractmethod
+    def _texts(self, query: Query, text: Callable[[Source], Any]) -> Iterator[pa.RecordBatch]:
+        """What `text` makes of each matching conversation in SQL: one column of strings."""
 
     @abstractmethod
     def _count(self, kind: Kind, query: Query) -> int:
@@ -327,8 +334,11 @@ class RecordStorage(BaseStorage):
         order_by: OrderBy = None,
         limit: int | None = None,
         offset: int | None = None,
+        format: FormatName | None = None,  # noqa: A002  the word that trainers use
+        system_prompt: str | None = None,
+        reasoning: Reasoning | None = None,
     ) -> int:
-        """Write matching records to a JSONL file, a record a line, whole as they were saved.
+        r"""Write matching records to a JSONL file: whole as they were saved, or to train from.
 
         The file appears when it is complete; whatever was there before stays until then.
 
@@ -339,10 +349,40 @@ class RecordStorage(BaseStorage):
             order_by: as everywhere.
             limit: as everywhere.
             offset: as everywhere.
+            format: None for records as they were saved, or a format of conversations that trainers
+                read: "messages" (OpenAI, Hugging Face), "sharegpt" or "alpaca". A conversation
+                that the format has no line for is left out, as `afterimage export` does.
+            system_prompt: what a system message before every conversation says; not in "alpaca".
+            reasoning: None leaves `reasoning_content` out; "field" keeps it as that field
+                ("messages" only); "think" puts it between <think> tags before the content.
 
         Returns:
-            How many records were written.
+            How many lines were written.
+
+        Raises:
+            InvalidQueryError: see the class; an option that the format has no place for.
+            CorruptRecordError: something stored is no valid record; names the place.
+
+        >>> import tempfile
+        >>> from afterimage.storage import Conversation, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+        >>> store.save_conversations([Conversation(conversations=talk)])
+        >>> path = Path(tempfile.mkdtemp(), "train.jsonl")
+        >>> store.export_jsonl(path, format="sharegpt")
+        1
+        >>> path.read_text()
+        '{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"Hello"}]}\n'
         """
+        if format is not None:
+            return self._export_training(
+                Path(path),
+                _checked(kind),
+                self._query(CONVERSATIONS, limit, offset, filters, order_by),
+                (format, system_prompt, reasoning),
+            )
+        if (system_prompt, reasoning) != (None, None):
+            raise InvalidQueryError("system_prompt and reasoning go with a format; give one")
         if _checked(kind) == "records":
             query = Query.of(
                 _AnyField(), limit=limit, offset=offset, filters=filters, order_by=order_by
@@ -411,6 +451,23 @@ class RecordStorage(BaseStorage):
             compression=compression,
             row_group_bytes=row_group_bytes,
         )
+
+    def _export_training(
+        self, path: Path, kind: str, query: Query, options: tuple[Any, Any, Any]
+    ) -> int:
+        from afterimage.storage.training_formats import TrainingFormat  # noqa: PLC0415  heavy
+
+        if kind != "conversations":
+            raise InvalidQueryError(f"a format is for conversations, not for {kind}")
+        made = TrainingFormat.of(*options)
+        written = 0
+        self._refuse_own_file(path)
+        with written_lines(path) as file:
+            for batch in self._texts(query, made.line):
+                lines = batch.column(0).drop_null().to_pylist()
+                file.write("".join(chain.from_iterable((line, "\n") for line in lines)).encode())
+                written += len(lines)
+        return written
 
     # -- what the above share -----------------------------------------------------------------
 

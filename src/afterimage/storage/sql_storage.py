@@ -7,7 +7,7 @@ saved before it; the file is open during calls only.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -275,6 +275,11 @@ class SQLStorage(RecordStorage):
         source, stored = self._source(table.kind)
         columns = select_list(source, query.columns)
         return self._windows(source, stored, columns, projected_schema(query.columns), query)
+
+    def _texts(self, query: Query, text: Callable[[Source], Any]) -> Iterator[pa.RecordBatch]:
+        source, stored = self._source("conversations")
+        schema = pa.schema([pa.field("text", pa.large_string())])
+        return self._windows(source, stored, [text(source)], schema, query)
 
     def _windows(
         self,
