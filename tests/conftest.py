@@ -62,3 +62,12 @@ def published() -> str:
     if not python:
         pytest.skip("AFTERIMAGE_PUBLISHED_PYTHON names no interpreter with the published package")
     return python
+
+
+@pytest.fixture(scope="session")
+def beside() -> str:
+    """An interpreter that has the published `afterimage` package and, beside it, this one."""
+    python = os.environ.get("AFTERIMAGE_BESIDE_PYTHON")
+    if not python:
+        pytest.skip("AFTERIMAGE_BESIDE_PYTHON names no interpreter with both packages")
+    return python
