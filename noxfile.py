@@ -59,13 +59,14 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 
 # What the two ends of the range in pyproject.toml mean; the tests run on both.
 DUCKDB_EDGES = {"1.5": "duckdb>=1.5,<1.6", "2.0": "duckdb>=2.0,<2.1"}
+NEWEST_DUCKDB = list(DUCKDB_EDGES)[-1]
 
 # What generates the conversations; our files are read by it, and its files by us.
 PUBLISHED = "afterimage==0.18.1"
 PUBLISHED_WITH_SERVER = PUBLISHED.replace("==", "[server]==")
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "libraries"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
 
@@ -109,10 +110,18 @@ def tests(session: nox.Session, duckdb: str) -> None:
     others = {
         "AFTERIMAGE_PUBLISHED_PYTHON": str(other_environment(session, "published", PUBLISHED))
     }
-    if duckdb == max(DUCKDB_EDGES):  # which is what that environment gets, too
+    if duckdb == NEWEST_DUCKDB:  # which is what that environment gets, too
         beside = other_environment(session, "beside", PUBLISHED_WITH_SERVER, str(ROOT))
         others["AFTERIMAGE_BESIDE_PYTHON"] = str(beside)
     run_pytest(session, env=others)
+
+
+@nox.session
+def libraries(session: nox.Session) -> None:
+    """Pytest of what other libraries take from us, with every one of them there."""
+    session.install("-e", ".[test,libraries]", DUCKDB_EDGES[NEWEST_DUCKDB])
+    files = ["tests/storage/test_other_libraries.py", "tests/test_docs_interop.py"]
+    session.run("pytest", *files, *session.posargs)
 
 
 @nox.session(default=False)
