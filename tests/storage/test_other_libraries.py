@@ -220,6 +220,16 @@ class TestDuckDBInPython:
             query = 'SELECT count(*) FROM talks JOIN names ON key = "metadata.domain"'
             assert own.sql(query).fetchall() == [(50,)]
 
+    def test_exported_files(self, store: Any, tmp_path: Path) -> None:
+        import duckdb
+
+        store.export_parquet(tmp_path / "out.parquet")
+        store.export_jsonl(tmp_path / "train.jsonl", format="sharegpt")
+        parquet = duckdb.read_parquet(str(tmp_path / "out.parquet"))
+        assert parquet.aggregate("sum(len(conversations))").fetchall() == [(200,)]
+        lines = duckdb.read_json(str(tmp_path / "train.jsonl"))
+        assert lines.aggregate("sum(len(conversations))").fetchall() == [(200,)]
+
     def test_the_file_attached_to_a_database_of_its_own(self, database: Path) -> None:
         import duckdb
 
@@ -262,6 +272,12 @@ class TestIbis:
             {"said": RECORDS[n].conversations[0].content, "n": n, "score": n / 8}
             for n in range(1, 100, 2)
         ]
+
+    def test_exported_parquet(self, tables: Any, tmp_path: Path) -> None:
+        JSONLStorage(tmp_path / "store.jsonl").save_conversations(list(RECORDS))
+        JSONLStorage(tmp_path / "store.jsonl").export_parquet(tmp_path / "out.parquet")
+        found = tables.read_parquet(tmp_path / "out.parquet")
+        assert found.conversations.length().sum().to_pyarrow().as_py() == 200
 
     def test_the_storage_goes_on_beside_it(self, tables: Any, database: Path) -> None:
         assert tables.table("conversations").count().to_pyarrow().as_py() == 100
