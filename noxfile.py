@@ -59,12 +59,14 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 
 # What the two ends of the range in pyproject.toml mean; the tests run on both.
 DUCKDB_EDGES = {"1.5": "duckdb>=1.5,<1.6", "2.0": "duckdb>=2.0,<2.1"}
+NEWEST_DUCKDB = list(DUCKDB_EDGES)[-1]
 
 # What generates the conversations; our files are read by it, and its files by us.
 PUBLISHED = "afterimage==0.18.1"
+PUBLISHED_WITH_SERVER = PUBLISHED.replace("==", "[server]==")
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "libraries"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
 
@@ -74,14 +76,14 @@ def run_pytest(session: nox.Session, **options: dict[str, str]) -> None:
     session.run("pytest", "-n", "2", "--dist", "loadscope", *session.posargs, **options)
 
 
-def published_python(session: nox.Session) -> Path:
-    """Return an interpreter that has the published generator package, and not this one."""
-    home = ROOT / ".venv" / "published"
+def other_environment(session: nox.Session, name: str, *packages: str) -> Path:
+    """Return an interpreter that has what is named; of a folder, as its sources are now."""
+    home = ROOT / ".venv" / name
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         venv.create(home, clear=True, with_pip=True)
-    install = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", PUBLISHED]
-    session.run(str(python), *install, external=True)
+    install = ["-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    session.run(str(python), *install, *packages, external=True)
     return python
 
 
@@ -105,7 +107,21 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, duckdb: str) -> None:
     """Pytest, doctests and the README included, on one edge of DuckDB."""
     session.install("-e", ".[test]", DUCKDB_EDGES[duckdb])
-    run_pytest(session, env={"AFTERIMAGE_PUBLISHED_PYTHON": str(published_python(session))})
+    others = {
+        "AFTERIMAGE_PUBLISHED_PYTHON": str(other_environment(session, "published", PUBLISHED))
+    }
+    if duckdb == NEWEST_DUCKDB:  # which is what that environment gets, too
+        beside = other_environment(session, "beside", PUBLISHED_WITH_SERVER, str(ROOT))
+        others["AFTERIMAGE_BESIDE_PYTHON"] = str(beside)
+    run_pytest(session, env=others)
+
+
+@nox.session
+def libraries(session: nox.Session) -> None:
+    """Pytest of what other libraries take from us, with every one of them there."""
+    session.install("-e", ".[test,libraries]", DUCKDB_EDGES[NEWEST_DUCKDB])
+    files = ["tests/storage/test_other_libraries.py", "tests/test_docs_interop.py"]
+    session.run("pytest", *files, *session.posargs)
 
 
 @nox.session(default=False)

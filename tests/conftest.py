@@ -53,3 +53,21 @@ def make_storage(factory: Factory, tmp_path: Path) -> Callable[..., Any]:
 @pytest.fixture
 def storage(make_storage: Callable[..., Any]) -> Any:
     return make_storage()
+
+
+@pytest.fixture(scope="session")
+def published() -> str:
+    """An interpreter that has the published `afterimage` package, and not this one."""
+    python = os.environ.get("AFTERIMAGE_PUBLISHED_PYTHON")
+    if not python:
+        pytest.skip("AFTERIMAGE_PUBLISHED_PYTHON names no interpreter with the published package")
+    return python
+
+
+@pytest.fixture(scope="session")
+def beside() -> str:
+    """An interpreter that has the published `afterimage` package and, beside it, this one."""
+    python = os.environ.get("AFTERIMAGE_BESIDE_PYTHON")
+    if not python:
+        pytest.skip("AFTERIMAGE_BESIDE_PYTHON names no interpreter with both packages")
+    return python

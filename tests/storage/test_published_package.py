@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from afterimage.storage import (
     JSONLStorage,
 )
 from tests.storage.plain_python import same
+from tests.storage.published import run
 from tests.storage.records import RatedConversation, conversation, evaluation
 
 RECORDS: list[Conversation] = [
@@ -88,29 +87,6 @@ class TestByItsWay:
             file.write(json.dumps(RECORDS[2].model_dump(), ensure_ascii=False) + "\n")
         storage.save_conversations([RECORDS[1]])
         assert storage.load_conversations() == [RECORDS[1], RECORDS[2], RECORDS[1]]
-
-
-@pytest.fixture(scope="module")
-def published() -> str:
-    python = os.environ.get("AFTERIMAGE_PUBLISHED_PYTHON")
-    if not python:
-        pytest.skip("AFTERIMAGE_PUBLISHED_PYTHON names no interpreter with the published package")
-    return python
-
-
-def run(python: str, code: str, *arguments: Path) -> str:
-    # Not our folder: the package's own storage.py is what is wanted here.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [python, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-1000:]
-    return done.stdout
 
 
 class TestByThePackageItself:

@@ -100,6 +100,15 @@ class TestAnswers:
         [row] = ask(query)
         assert (row["score"], int(row["k"]), row["persona"]) == (0.5, 1, "a pilot")
 
+    def test_exported_files(self, ask: Any, path: Path, tmp_path: Path) -> None:
+        storage = SQLStorage(f"duckdb:///{path}")
+        storage.save_conversations(conversations(*({"n": n} for n in range(10))))
+        storage.export_parquet(tmp_path / "out.parquet")
+        storage.export_jsonl(tmp_path / "train.jsonl", format="messages")
+        for file, column in (("out.parquet", "conversations"), ("train.jsonl", "messages")):
+            query = f"SELECT sum(len({column})) AS n FROM '{tmp_path / file}'"
+            assert [int(row["n"]) for row in ask(query)] == [20]
+
     def test_what_the_cli_adds_is_no_harm(self, ask: Any, path: Path) -> None:
         storage = SQLStorage(f"duckdb:///{path}")
         storage.save_conversations([conversation("a")])

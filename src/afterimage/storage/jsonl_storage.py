@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import chain
@@ -207,6 +207,15 @@ class JSONLStorage(RecordStorage):
 
         with self._located(table.kind):
             yield from scan_lines(table, self._sound_chunks(table.kind, corrupt), query)
+
+    def _texts(
+        self, query: Query, text: Callable[[Source], Any], corrupt: CorruptRecords
+    ) -> Iterator[pa.RecordBatch]:
+        from afterimage.storage.line_query import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
+
+        with self._located("conversations"):
+            chunks = self._sound_chunks("conversations", corrupt)
+            yield from select_lines("conversations", chunks, query, whole=False, text=text)
 
     def _lines(self, kind: str, query: Query, corrupt: CorruptRecords) -> Iterator[list[bytes]]:
         """Matching lines, in the order of the query."""

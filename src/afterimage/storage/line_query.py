@@ -6,7 +6,7 @@ the sort and the projection name; whole lines come back for the records that are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -40,6 +40,7 @@ def select_lines(
     *,
     whole: bool,
     columns: Sequence[FieldRef] = (),
+    text: Callable[[Source], sa.ColumnElement[Any]] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The lines that a query matches, in its order.
 
@@ -49,6 +50,7 @@ def select_lines(
         query: filters, order and slice.
         whole: whether to give the whole line, as the first column.
         columns: what else to give of each line, in order.
+        text: an expression to give after them.
 
     Raises:
         CorruptRecordError: a line is no UTF-8; names it.
@@ -56,7 +58,8 @@ def select_lines(
     """
 
     def chosen(relation: sa.FromClause, source: Source) -> list[sa.ColumnElement[Any]]:
-        return [relation.c.line] * whole + select_list(source, columns)
+        made = [] if text is None else [text(source)]
+        return [relation.c.line] * whole + select_list(source, columns) + made
 
     if query.order:
         with relation_of_lines(kind, chunks) as (connection, relation, source):

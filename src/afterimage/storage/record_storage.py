@@ -1,6 +1,6 @@
 """The calls that every storage of this package answers, over the few that each must implement.
 
-A storage implements `_save`, `_objects`, `_models`, `_batches`, `_count`, `_relation` and
+A storage implements `_save`, `_objects`, `_models`, `_batches`, `_texts`, `_count`, `_relation` and
 `_import`, each for one kind of records and one checked `Query`, and `_verify`; all public calls
 follow from those here, so that they mean the same everywhere.
 """
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # the JSONL storage alone is not to load it
 
     from afterimage.storage.predicates import Source
     from afterimage.storage.stats import Statistics
+    from afterimage.storage.training_formats import FormatName, Reasoning
 
 __all__ = ["Kind", "Progress", "RecordStorage"]
 
@@ -100,6 +101,12 @@ class RecordStorage(BaseStorage):
         self, table: RecordTable, query: Query, corrupt: CorruptRecords
     ) -> Iterator[pa.RecordBatch]:
         """The query's columns of matching records, with the declared schema."""
+
+    @abstractmethod
+    def _texts(
+        self, query: Query, text: Callable[[Source], Any], corrupt: CorruptRecords
+    ) -> Iterator[pa.RecordBatch]:
+        """What `text` makes of each matching conversation in SQL: one column of strings."""
 
     @abstractmethod
     def _count(self, kind: Kind, query: Query, corrupt: CorruptRecords) -> int:
@@ -461,9 +468,12 @@ class RecordStorage(BaseStorage):
         limit: int | None = None,
         offset: int | None = None,
         progress: Progress | None = None,
+        format: FormatName | None = None,  # noqa: A002  the word that trainers use
+        system_prompt: str | None = None,
+        reasoning: Reasoning | None = None,
         on_error: OnError = "raise",
     ) -> int:
-        """Write matching records to a JSONL file, a record a line, whole as they were saved.
+        r"""Write matching records to a JSONL file: whole as they were saved, or to train from.
 
         The file appears when it is complete; whatever was there before stays until then.
 
@@ -476,11 +486,44 @@ class RecordStorage(BaseStorage):
             offset: as everywhere.
             progress: called now and then with how many records were written since the last call.
             on_error: as everywhere.
+            format: None for records as they were saved, or a format of conversations that trainers
+                read: "messages" (OpenAI, Hugging Face), "sharegpt" or "alpaca". A conversation
+                that the format has no line for is left out, as `afterimage export` does.
+            system_prompt: what a system message before every conversation says; not in "alpaca".
+            reasoning: None leaves `reasoning_content` out; "field" keeps it as that field
+                ("messages" only); "think" puts it between <think> tags before the content.
 
         Returns:
-            How many records were written.
+            How many lines were written.
+
+        Raises:
+            InvalidQueryError: see the class; an option that the format has no place for.
+            CorruptRecordError: something stored is no valid record; names the place.
+
+        >>> import tempfile
+        >>> from afterimage.storage import Conversation, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+        >>> store.save_conversations([Conversation(conversations=talk)])
+        >>> path = Path(tempfile.mkdtemp(), "train.jsonl")
+        >>> store.export_jsonl(path, format="sharegpt")
+        1
+        >>> path.read_text()
+        '{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"Hello"}]}\n'
         """
+        progress = progress or _unseen
         corrupt = CorruptRecords(on_error)
+        if format is not None:
+            return self._export_training(
+                Path(path),
+                _checked(kind),
+                self._query(CONVERSATIONS, limit, offset, filters, order_by),
+                (format, system_prompt, reasoning),
+                corrupt,
+                progress,
+            )
+        if (system_prompt, reasoning) != (None, None):
+            raise InvalidQueryError("system_prompt and reasoning go with a format; give one")
         if _checked(kind) == "records":
             query = Query.of(
                 _AnyField(), limit=limit, offset=offset, filters=filters, order_by=order_by
@@ -493,8 +536,7 @@ class RecordStorage(BaseStorage):
             for objects in self._objects(kind, query, corrupt):
                 file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
                 written += len(objects)
-                if progress:
-                    progress(len(objects))
+                progress(len(objects))
         corrupt.warn()
         return written
 
@@ -578,6 +620,31 @@ class RecordStorage(BaseStorage):
         (False, 2, 1)
         """
         return self._verify()
+
+    def _export_training(
+        self,
+        path: Path,
+        kind: str,
+        query: Query,
+        options: tuple[Any, Any, Any],
+        corrupt: CorruptRecords,
+        progress: Progress,
+    ) -> int:
+        from afterimage.storage.training_formats import TrainingFormat  # noqa: PLC0415  heavy
+
+        if kind != "conversations":
+            raise InvalidQueryError(f"a format is for conversations, not for {kind}")
+        made = TrainingFormat.of(*options)
+        written = 0
+        self._refuse_own_file(path)
+        with written_lines(path) as file:
+            for batch in self._texts(query, made.line, corrupt):
+                lines = batch.column(0).drop_null().to_pylist()
+                file.write("".join(chain.from_iterable((line, "\n") for line in lines)).encode())
+                written += len(lines)
+                progress(len(batch))
+        corrupt.warn()
+        return written
 
     # -- what the above share -----------------------------------------------------------------
 

@@ -7,7 +7,7 @@ saved before it; the file is open during calls only.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import chain, islice
@@ -403,6 +403,14 @@ class SQLStorage(RecordStorage):
             return self._faults(kind, Query(), whole=True)
 
         return verify_database(self._database, self._layout, faults)
+
+    def _texts(
+        self, query: Query, text: Callable[[Source], Any], corrupt: CorruptRecords
+    ) -> Iterator[pa.RecordBatch]:
+        query = self._sound("conversations", query, corrupt)
+        source, stored = self._source("conversations")
+        schema = pa.schema([pa.field("text", pa.large_string())])
+        return self._windows(source, stored, [text(source)], schema, query)
 
     def _windows(
         self,
