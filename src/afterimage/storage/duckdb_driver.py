@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import duckdb
 import duckdb_engine
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.base import PGIdentifierPreparer
 from sqlalchemy.pool import NullPool
 
 from afterimage.storage.duckdb_files import (
@@ -61,7 +62,6 @@ class Database:
 
     Attributes:
         name: the path as given, or `:memory:`; stands in messages.
-        engine: for SQL by hand; opens the database for each connection and closes it after.
         is_new: whether it has just been created, with its tables.
     """
 
@@ -75,12 +75,17 @@ class Database:
         lock_timeout: float,
     ) -> None:
         self.name = name
-        self.engine = _engine(open_by_hand)
-        self._calls = _engine(open_for_calls)
+        self._open_by_hand = open_by_hand
+        self._calls = _engine(f"duckdb+{_DRIVER}://", open_for_calls)
         self._lock_timeout = lock_timeout
         # A memory without a name is nobody else's.
         named = name != ":memory:"
         self._turns = _turns.setdefault(os.path.realpath(name), _Turns()) if named else _Turns()
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """For SQL by hand: opens the database for each connection and closes it after."""
+        return _engine("duckdb://", self._open_by_hand)
 
     @contextmanager
     def reading(self, *, by_hand: bool = False) -> Iterator[sa.Connection]:
@@ -138,15 +143,10 @@ def open_database(
                 create(connection)
         database.is_new = True
         return database
-    path = Path(name).absolute()
-    is_new = create is not None and _create_if_missing(path, create)
-    database = Database(
-        str(path),
-        lambda: connect(path, lock_timeout),
-        lambda: connect(path, lock_timeout, alone=True),
-        lock_timeout,
-    )
-    database.is_new = is_new
+    file = _File(Path(name).absolute(), lock_timeout)
+    database = Database(str(file.path), file.open, file.open_by_hand, lock_timeout)
+    if create is not None and file.is_missing:
+        database.is_new = _create(file, database, create)
     return database
 
 
@@ -305,33 +305,85 @@ def _parse_url(url: str) -> str:
     return database
 
 
-def _create_if_missing(path: Path, create: Callable[[sa.Connection], None]) -> bool:
-    """Create the file with its tables, whole or not at all; whether it was created here."""
-    if not path.parent.is_dir():
-        raise MissingFileError(
-            f"{path}: the folder {path.parent} does not exist. Create it, or give another path."
-        )
-    if path.exists() and (path.is_dir() or path.stat().st_size > 0):
-        return False
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
-    log = fresh.with_name(f"{fresh.name}.wal")
-    try:
-        with translated(str(path)), _engine(lambda: attach_new(fresh)).begin() as connection:
-            create(connection)
-        if log.exists():  # the file alone is not all of it
-            raise DatabaseError(
-                f"{path} cannot be created: DuckDB has not let go of it. Try again."
+class _File:
+    """A database file, and how to open it."""
+
+    def __init__(self, path: Path, lock_timeout: float) -> None:
+        self.path = path
+        self._lock_timeout = lock_timeout
+        self._fresh: Path | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no database yet: no file, or an empty one as tempfile makes them."""
+        if not self.path.parent.is_dir():
+            raise MissingFileError(
+                f"{self.path}: the folder {self.path.parent} does not exist. Create it, or give "
+                "another path."
             )
-        return put_in_place(fresh, path)
+        return not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0)
+
+    def open(self) -> _Opened:
+        if self._fresh is not None:
+            return attach_new(self._fresh)
+        return connect(self.path, self._lock_timeout)
+
+    def open_by_hand(self) -> _Opened:
+        return connect(self.path, self._lock_timeout, alone=True)
+
+    @contextmanager
+    def under_other_name(self) -> Iterator[tuple[Path, Path]]:
+        """A new file is opened instead meanwhile: it and its log, which are gone after."""
+        fresh = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.new")
+        log = fresh.with_name(f"{fresh.name}.wal")
+        self._fresh = fresh
+        try:
+            yield fresh, log
+        finally:
+            self._fresh = None
+            for left in (fresh, log):
+                left.unlink(missing_ok=True)
+
+
+def _create(file: _File, database: Database, create: Callable[[sa.Connection], None]) -> bool:
+    """Create a database file with its tables, whole or not at all; whether it is the one now."""
+    try:
+        with file.under_other_name() as (fresh, log):
+            with database.writing() as connection:
+                create(connection)
+            if log.exists():  # the file alone is not all of it
+                raise DatabaseError(
+                    f"{file.path} cannot be created: DuckDB has not let go of it. Try again."
+                )
+            return put_in_place(fresh, file.path)
     except OSError as error:
-        raise DatabaseError(f"{path} cannot be created: {error.strerror}") from error
-    finally:
-        for left in (fresh, log):
-            left.unlink(missing_ok=True)
+        raise DatabaseError(f"{file.path} cannot be created: {error.strerror}") from error
 
 
-def _engine(opened: Callable[[], _Opened]) -> sa.Engine:
-    return sa.create_engine("duckdb://", creator=lambda: _Connection(*opened()), poolclass=NullPool)
+def _engine(url: str, opened: Callable[[], _Opened]) -> sa.Engine:
+    return sa.create_engine(url, creator=lambda: _Connection(*opened()), poolclass=NullPool)
+
+
+class _Preparer(duckdb_engine.DuckDBIdentifierPreparer):
+    """Quotes every name, so that DuckDB need not be asked for its keywords first."""
+
+    def __init__(self, dialect: sa.Dialect, **options: Any) -> None:
+        PGIdentifierPreparer.__init__(self, dialect, **options)
+
+    def _requires_quotes(self, value: str) -> bool:
+        del value
+        return True
+
+
+class _Dialect(duckdb_engine.Dialect):
+    """The dialect of this package's own statements."""
+
+    preparer = _Preparer
+    supports_statement_cache = True
+
+
+_DRIVER = "afterimage"
+sa.dialects.registry.register(f"duckdb.{_DRIVER}", __name__, _Dialect.__name__)
 
 
 class _Connection(duckdb_engine.ConnectionWrapper):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -193,17 +192,13 @@ def metadata_text(metadata: Any) -> bytes:
     return to_json(metadata, by_alias=False)
 
 
-def readable(text: bytes, shallow: int = _SHALLOW) -> bytes:
+def readable(text: bytes) -> bytes:
     """`text`, if what reads JSON here can read it.
-
-    Args:
-        text: JSON.
-        shallow: how many brackets it may have and still not be nested too deep.
 
     Raises:
         ValueError: it is nested too deep.
     """
-    if text.count(b"{") + text.count(b"[") > shallow:
+    if text.count(b"{") + text.count(b"[") > _SHALLOW:
         # Metadata is read on its own and inside its record: the outer one is the deeper.
         from_json(b'{"":' + text + b"}")
     return text
@@ -230,23 +225,30 @@ def _exact_line(model: Any) -> bytes | None:
         if view is None or not _fits(view):
             return None
         line = line_of(DOCUMENTS if type(model) is models.Document else CONVERSATIONS, view)
-        return readable(line, _SHALLOW + len(view.get("conversations", ())))
+        parts = [view, *view.get("personas", ())]
+        return line if all(_is_shallow(part["metadata"]) for part in parts) else readable(line)
     except (PydanticSerializationError, ValueError, TypeError, AttributeError, KeyError):
         return None
 
 
 def _fits(view: dict[str, Any]) -> bool:
-    """Whether what the serializer takes as it comes is what it must be: enums and objects."""
+    """Whether what the serializer takes as it comes is a member of its enum."""
+    roles = {*map(type, [entry["role"] for entry in view.get("conversations", ())])}
     grade = (view.get("evaluation") or _NO_EVALUATION)["overall_grade"]
-    roles = {*map(type, map(itemgetter("role"), view.get("conversations", ())))}
-    parts = [view, *view.get("personas", ())]
-    return (
-        roles <= {models.Role}
-        and type(grade) is models.GradeSchema
-        and all(isinstance(part["metadata"], dict) for part in parts)
-    )
+    return roles <= _ROLE and type(grade) is models.GradeSchema
 
 
+def _is_shallow(metadata: dict[str, Any]) -> bool:
+    """Whether no value is nested more than once; whatever is no dict has no values."""
+    for value in metadata.values():
+        kind = type(value)
+        if kind not in _PLAIN and not (kind is list and {*map(type, value)} <= _PLAIN):
+            return False
+    return True
+
+
+_ROLE = {models.Role}
+_PLAIN = {str, int, float, bool, type(None)}
 _NO_EVALUATION = {"overall_grade": models.GradeSchema.GOOD}
 
 

@@ -94,9 +94,6 @@ class SQLStorage(RecordStorage):
             large saves have 2,048 at least.
         lock_timeout: seconds to wait while another process has the file open.
 
-    Attributes:
-        engine: the SQLAlchemy engine, for SQL by hand and for `pandas.read_sql`.
-
     Raises:
         UnsupportedURLError: the URL is of another dialect.
         SchemaMismatchError: a table of that name is there, with other columns.
@@ -130,7 +127,6 @@ class SQLStorage(RecordStorage):
         self._database = open_database(
             url, lock_timeout, lambda connection: self._layout.create(connection, keys)
         )
-        self.engine = self._database.engine
         if self._database.is_new:
             return
         with self._database.reading() as connection:
@@ -138,6 +134,11 @@ class SQLStorage(RecordStorage):
         if not ready:
             with self._database.writing() as connection:
                 self._layout.create(connection, keys)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The SQLAlchemy engine, for SQL by hand and for `pandas.read_sql`."""
+        return self._database.engine
 
     def __repr__(self) -> str:
         return f"SQLStorage({self._database.name!r})"
