@@ -19,6 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,14 @@ from afterimage.storage.errors import (
 )
 from afterimage.storage.forks import is_inherited
 
-__all__ = ["Release", "attach_new", "connect", "connect_memory", "put_in_place"]
+__all__ = [
+    "Release",
+    "attach_new",
+    "connect",
+    "connect_memory",
+    "drop_cached_blocks",
+    "put_in_place",
+]
 
 Release = Callable[[], None]
 """Closes a connection and, where it was the last one, lets go of the file."""
@@ -50,6 +58,8 @@ _ROW_GROUP: Final = "ROW_GROUP_SIZE 2048"
 # What the oldest DuckDB that we support can open; a newer one writes a newer format by default.
 # Blocks of a quarter of DuckDB's usual size leave less of the last one of each column empty.
 _NEW_FILE: Final = "STORAGE_VERSION 'v1.5.0', BLOCK_SIZE 65536"
+
+_MEMORY_LIMIT: Final = "SELECT current_setting('memory_limit')"
 
 _LOCK_POLL_SECONDS: Final = (0.001, 0.02)
 
@@ -71,6 +81,12 @@ class _Instance:
         self._root: duckdb.DuckDBPyConnection | None = None
         self._attached: dict[str, _Attached] = {}
         self._numbers = itertools.count(1)
+        self.memory_limit = ""
+
+    @property
+    def users(self) -> int:
+        """How many connections to files there are."""
+        return sum(held.users for held in self._attached.values())
 
     def has(self, path: str) -> bool:
         return path in self._attached
@@ -82,6 +98,7 @@ class _Instance:
             for name, value in _SETTINGS.items():
                 self._root.execute(f"SET {name} = '{value}'")
             # Where a sort that needs more than memory goes; DuckDB makes it then, and removes it.
+            [[self.memory_limit]] = self._root.execute(_MEMORY_LIMIT).fetchall()
             spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
             self._root.execute(f"SET temp_directory = {_quoted(spill)}")
         return self._root.cursor()
@@ -196,6 +213,22 @@ def attach_new(path: Path) -> tuple[duckdb.DuckDBPyConnection, Release]:
     """Create a database file in a format that every supported DuckDB opens."""
     with _lock:
         return _attach(os.path.realpath(path), f"{_NEW_FILE}, {_ROW_GROUP}")
+
+
+def drop_cached_blocks(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make a connection's instance drop the blocks of files that it keeps in memory.
+
+    Its limit of memory is lowered for a moment, so nothing is done where somebody else may need
+    it, or has set another limit.
+    """
+    with _lock:
+        if _instance.users > 1:
+            return
+        [[limit]] = connection.execute(_MEMORY_LIMIT).fetchall()
+        if limit == _instance.memory_limit:
+            with suppress(duckdb.Error):  # where more is in use; then the limit stays as it was
+                connection.execute("SET memory_limit = '64MB'")
+            connection.execute("RESET memory_limit")
 
 
 def put_in_place(fresh: Path, path: Path) -> bool:

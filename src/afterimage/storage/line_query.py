@@ -30,6 +30,10 @@ from afterimage.storage.sources import LinesSource, RecordSource, conversation_l
 
 __all__ = ["count_lines", "relation_of_lines", "select_lines"]
 
+# Lines that a thread of DuckDB takes at a time: it holds what it has parsed of them once for each
+# value that is asked of a line.
+_SLICE_BYTES = 128 * 1024
+
 _LINES = pa.schema([pa.field("position", pa.int64()), pa.field("line", pa.large_string())])
 
 
@@ -113,7 +117,8 @@ def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
         numbers = pa.array(range(position, position + len(texts)), pa.int64())
         position += len(texts)
         batch = pa.RecordBatch.from_arrays([numbers, lines], schema=_LINES)
-        yield [batch.slice(at, 1024) for at in range(0, len(texts), 1024)]
+        rows = max(1, len(texts) * _SLICE_BYTES // max(1, lines.nbytes))
+        yield [batch.slice(at, rows) for at in range(0, len(texts), rows)]
 
 
 def _not_utf8(chunk: Chunk) -> CorruptRecordError:

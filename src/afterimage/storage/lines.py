@@ -18,9 +18,10 @@ from pydantic_core import from_json
 
 from afterimage.storage.errors import CorruptRecordError, MissingFileError, StorageError
 
-__all__ = ["Chunk", "Line", "is_compressed", "is_object", "parse", "read_chunks"]
+__all__ = ["CHUNK_BYTES", "Chunk", "Line", "is_compressed", "is_object", "parse", "read_chunks"]
 
-CHUNK_BYTES = 8 * 2**20
+CHUNK_BYTES = 4 * 2**20
+"""About how much of a file is read at a time."""
 # A packed file is read in pieces: what is unpacked before damage is met in a piece is lost with it.
 _PIECE_BYTES = 2**16
 

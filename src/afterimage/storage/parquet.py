@@ -19,7 +19,7 @@ from afterimage.storage.atomic_files import replaced
 from afterimage.storage.errors import InvalidQueryError, StorageError, shorten
 from afterimage.storage.fields import RecordTable
 from afterimage.storage.query import Query, positive
-from afterimage.storage.schema import projected_schema
+from afterimage.storage.schema import plain_schema, projected_schema
 
 __all__ = ["write_parquet"]
 
@@ -145,7 +145,7 @@ class _Writer:
 
     def __init__(self, path: Path, schema: pa.Schema, compression: str, group_bytes: int) -> None:
         # 64-bit offsets are for memory; in the file they would only ask readers for large types.
-        self._schema = pa.schema([pa.field(f.name, _plain(f.type)) for f in schema])
+        self._schema = plain_schema(schema)
         self._writer = pq.ParquetWriter(path, self._schema, compression=compression)
         self._group_bytes = group_bytes
         self._held: list[pa.RecordBatch] = []
@@ -161,31 +161,25 @@ class _Writer:
 
     def write(self, batch: pa.RecordBatch) -> int:
         """Take a batch; how many rows it has."""
-        rows = max(1, batch.num_rows * self._group_bytes // max(1, batch.nbytes))
-        for at in range(0, batch.num_rows, rows):
-            part = batch.slice(at, rows)
+        try:
+            plain = batch.cast(self._schema)  # at once, so that a group is not held twice
+        except pa.ArrowException as error:
+            raise StorageError(f"Parquet refuses the records: {shorten(error)}") from error
+        rows = max(1, plain.num_rows * self._group_bytes // max(1, plain.nbytes))
+        for at in range(0, plain.num_rows, rows):
+            part = plain.slice(at, rows)
             self._held.append(part)
             self._held_bytes += part.nbytes
             if self._held_bytes >= self._group_bytes:
                 self._flush()
-        return int(batch.num_rows)
+        return int(plain.num_rows)
 
     def _flush(self) -> None:
         if not self._held:
             return
         group = pa.Table.from_batches(self._held)
         try:
-            self._writer.write_table(group.cast(self._schema), row_group_size=max(1, len(group)))
+            self._writer.write_table(group, row_group_size=max(1, len(group)))
         except pa.ArrowException as error:
             raise StorageError(f"Parquet refuses the records: {shorten(error)}") from error
         self._held, self._held_bytes = [], 0
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_large_string(kind):
-        return pa.string()
-    if pa.types.is_large_list(kind):
-        return pa.list_(_plain(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(of.name, _plain(of.type)) for of in kind])
-    return kind

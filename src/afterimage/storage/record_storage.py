@@ -132,6 +132,12 @@ class RecordStorage(BaseStorage):
     def _own_files(self) -> list[Path]:
         """The files that hold this storage's records."""
 
+    def _plain_batches(
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+    ) -> Iterator[pa.RecordBatch]:
+        """The same batches, maybe with 32-bit offsets: for what makes them so anyway."""
+        return self._batches(table, query, corrupt)
+
     # Iterators that a caller may keep for long; a storage that would shut others out meanwhile
     # overrides these two.
 
@@ -594,7 +600,7 @@ class RecordStorage(BaseStorage):
             Path(path),
             table,
             query,
-            _followed(self._batches(table, query, corrupt), progress or _unseen),
+            _followed(self._plain_batches(table, query, corrupt), progress or _unseen),
             partition_by=partitions,
             compression=compression,
             row_group_bytes=row_group_bytes,

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import pyarrow as pa
@@ -38,7 +39,7 @@ from afterimage.storage.errors import (
 from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
 from afterimage.storage.line_batches import batch_of_lines
 from afterimage.storage.line_faults import importable, sound_chunks
-from afterimage.storage.lines import read_chunks
+from afterimage.storage.lines import CHUNK_BYTES, Chunk, read_chunks
 from afterimage.storage.models import Conversation
 from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
 from afterimage.storage.prefetch import prefetched
@@ -52,7 +53,7 @@ from afterimage.storage.records import (
     to_object,
 )
 from afterimage.storage.row_faults import UNREADABLE, faulty_records, faulty_rows, record_object
-from afterimage.storage.schema import arrow_type, projected_schema
+from afterimage.storage.schema import arrow_type, plain_schema, projected_schema
 from afterimage.storage.skipping import CorruptRecords
 from afterimage.storage.sources import RecordSource, TableSource
 from afterimage.storage.sql_verification import verify_database
@@ -67,6 +68,9 @@ _BATCH_ROWS = 2048
 # A scan reads ranges of the insertion sequence, as wide as makes about this many bytes of Arrow.
 _WINDOW_BYTES = 16 * 2**20
 _FIRST_WINDOW = 2048
+
+# After so many bytes of Arrow read, or of JSON imported, DuckDB is to let go of the file's blocks.
+_MUCH_READ = 128 * 2**20
 
 # Up to so many bytes, what a caller may keep for long is read at once.
 _SMALL_RESULT = 4 * 2**20
@@ -198,15 +202,19 @@ class SQLStorage(RecordStorage):
             )
 
     def _insert_others(
-        self, connection: sa.Connection, others: Sequence[tuple[str, bytes]], saved_at: dt.datetime
+        self, connection: sa.Connection, others: Iterable[tuple[str, bytes]], saved_at: dt.datetime
     ) -> None:
-        names, texts = zip(*others, strict=True)
-        columns = {
-            "model": pa.array(names, pa.large_string()),
-            "record": pa.array(texts, pa.large_string()),
-        }
-        batch = pa.RecordBatch.from_pydict(columns)
-        self._insert(connection, self._layout.records, [batch], saved_at)
+        def batches() -> Iterator[pa.RecordBatch]:
+            left = iter(others)
+            while some := list(islice(left, _BATCH_ROWS)):
+                names, texts = zip(*some, strict=True)
+                columns = {
+                    "model": pa.array(names, pa.large_string()),
+                    "record": pa.array(texts, pa.large_string()),
+                }
+                yield pa.RecordBatch.from_pydict(columns)
+
+        self._insert(connection, self._layout.records, batches(), saved_at)
 
     def _import(
         self, table: RecordTable, path: Path, corrupt: CorruptRecords, progress: Progress
@@ -216,18 +224,29 @@ class SQLStorage(RecordStorage):
             chunks = sound_chunks(chunks, importable(table), corrupt)
         saved = 0
         saved_at = _now()
-        with self._database.writing() as connection:
-            self._layout.refresh(connection)
-            for chunk in chunks:
-                with paused_collector():
-                    batch, others = batch_of_lines(table, chunk)
-                    if others:
-                        unnamed = [("", line) for line in others]
-                        self._insert_others(connection, unnamed, saved_at)
-                    if len(batch):
-                        self._insert(connection, self._stored(table), [batch], saved_at)
-                saved += len(batch) + len(others)
-                progress(len(batch) + len(others))
+        with SpooledTemporaryFile(max_size=_WINDOW_BYTES) as others:
+
+            def batches(some: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
+                nonlocal saved
+                for chunk in some:
+                    with paused_collector():
+                        batch, lines = batch_of_lines(table, chunk)
+                    others.writelines(line + b"\n" for line in lines)
+                    saved += len(batch) + len(lines)
+                    progress(len(batch) + len(lines))
+                    yield batch
+
+            with self._database.writing() as connection:
+                self._layout.refresh(connection)
+                # Few statements, as each of them writes out what it still holds of a row group.
+                while some := list(islice(chunks, 1)):
+                    many = chain(some, islice(chunks, _MUCH_READ // CHUNK_BYTES))
+                    self._insert(connection, self._stored(table), batches(many), saved_at)
+                    self._database.let_go_of_memory(connection)
+                if others.tell():
+                    others.seek(0)
+                    unnamed = (("", line[:-1]) for line in others)
+                    self._insert_others(connection, unnamed, saved_at)
         return saved
 
     def _own_files(self) -> list[Path]:
@@ -368,18 +387,25 @@ class SQLStorage(RecordStorage):
     ) -> Iterator[pa.RecordBatch]:
         yield from self._projected(table, self._sound(table.kind, query, corrupt))
 
+    def _plain_batches(
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+    ) -> Iterator[pa.RecordBatch]:
+        query = self._sound(table.kind, query, corrupt)
+        return prefetched(self._projected(table, query, plain=True))
+
     def _held_batches(
         self, table: RecordTable, query: Query, corrupt: CorruptRecords
     ) -> Iterator[pa.RecordBatch]:
         yield from self._held(table, self._sound(table.kind, query, corrupt))
 
     def _projected(
-        self, table: RecordTable, query: Query, *, by_hand: bool = False
+        self, table: RecordTable, query: Query, *, by_hand: bool = False, plain: bool = False
     ) -> Generator[pa.RecordBatch, None, None]:
         assert query.columns is not None
         source, stored = self._source(table.kind)
         columns = select_list(source, query.columns)
         schema = projected_schema(query.columns)
+        schema = plain_schema(schema) if plain else schema
         return self._windows(source, stored, columns, schema, query, by_hand=by_hand)
 
     def _held(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
@@ -439,6 +465,7 @@ class SQLStorage(RecordStorage):
                 for batch in stream_arrow(connection, statement):
                     yield _conform(batch, schema)
                 return
+            read = 0
             for low, high in (bounds := _Ranges(connection, source, query)):
                 statement = filtered(sa.select(source.sequence, *labelled), source, query)
                 found = execute_arrow(
@@ -446,6 +473,10 @@ class SQLStorage(RecordStorage):
                 )
                 bounds.read(found.nbytes)
                 yield from _without_sequence(_in_sequence(found), schema)
+                read += found.nbytes
+                if read > _MUCH_READ:
+                    self._database.let_go_of_memory(connection)
+                    read = 0
 
     def _source(self, kind: str) -> tuple[Source, sa.Table]:
         if kind == "records":
@@ -532,7 +563,7 @@ def _without_sequence(found: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordB
 
 
 def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch with the names and the 64-bit offsets of our schema."""
+    """The batch with the names and the offsets of `schema`."""
     arrays = [
         column if column.type == field.type else column.cast(field.type)
         for column, field in zip(batch.columns, schema, strict=True)
