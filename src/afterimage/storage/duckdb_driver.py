@@ -40,6 +40,7 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.forks import is_inherited
+from afterimage.storage.turns import Turn, lock_holder, state_of
 
 __all__ = [
     "Database",
@@ -137,10 +138,11 @@ def open_database(url: str, lock_timeout: float) -> Database:
         return memory_database(database or ":memory:", lock_timeout)
     path = Path(database).absolute()
     _create_if_missing(path)
-    locks = _locks.setdefault(str(path.resolve()), _Locks())
+    real = path.resolve()
+    locks = _locks.setdefault(str(real), _Locks(real))
 
     def connect() -> duckdb_engine.ConnectionWrapper:
-        return _Connection(_open_file(path, lock_timeout, locks), locks)
+        return _open_file(path, lock_timeout, locks)
 
     with translated(database):
         engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
@@ -164,7 +166,8 @@ def memory_database(name: str = ":memory:", lock_timeout: float = 30) -> Databas
     with translated(name):
         engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
     # What has no name is nobody else's.
-    locks = _Locks() if name == ":memory:" else _locks.setdefault(name, _Locks())
+    fresh = _Locks(Path(name))
+    locks = fresh if name == ":memory:" else _locks.setdefault(name, fresh)
     return Database(name, engine, locks, lock_timeout)
 
 
@@ -313,7 +316,7 @@ def _replace_if_empty(fresh: Path, path: Path) -> None:
             fresh.replace(path)
 
 
-def _open_file(path: Path, lock_timeout: float, locks: _Locks) -> duckdb.DuckDBPyConnection:
+def _open_file(path: Path, lock_timeout: float, locks: _Locks) -> _Connection:
     started = time.monotonic()
     pause, longest = _LOCK_POLL_SECONDS
     while True:
@@ -327,27 +330,42 @@ def _open_file(path: Path, lock_timeout: float, locks: _Locks) -> duckdb.DuckDBP
             )
         try:
             with locks.opening:
-                return duckdb.connect(str(path))
+                if (connection := _try_to_open(path, locks)) is not None:
+                    return connection
+            holder = lock_holder(locks.turn.lock_path)
         except duckdb.IOException as error:
             if not _IS_LOCKED.search(str(error)):
-                return _open_read_only(path, error)
-            waited = time.monotonic() - started
-            if waited >= lock_timeout:
-                raise LockTimeoutError.of(path, waited, _holder(str(error))) from None
+                raise DatabaseError(f"{path} cannot be opened: {shorten(error, 300)}") from None
+            holder = _holder(str(error))
         except duckdb.ConnectionException as error:
             raise DatabaseError(
                 f"{path} is open in this process with other settings (read_only?): close that "
                 f"connection, or open it as duckdb.connect(path). {shorten(error)}"
             ) from None
+        waited = time.monotonic() - started
+        if waited >= lock_timeout:
+            raise LockTimeoutError.of(path, waited, holder)
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(pause * 1.5, longest)
 
 
-def _open_read_only(path: Path, refusal: duckdb.IOException) -> duckdb.DuckDBPyConnection:
-    """Open a file that may be read but not written; raises `refusal` if that is not the matter."""
-    if os.access(path, os.W_OK) or not os.access(path, os.R_OK):
-        raise DatabaseError(f"{path} cannot be opened: {shorten(refusal, 300)}") from None
-    return duckdb.connect(str(path), read_only=True)
+def _try_to_open(path: Path, locks: _Locks) -> _Connection | None:
+    """A connection; None where the file is another process's, or was while we opened it."""
+    if not os.access(path, os.W_OK):  # nobody's turn: DuckDB shares a file that is only read
+        return _Connection(duckdb.connect(str(path), read_only=True), locks, None)
+    if not locks.turn.take():
+        return None
+    try:
+        before = state_of(path)
+        connection = duckdb.connect(str(path))
+        if state_of(path) == before:
+            return _Connection(connection, locks, locks.turn)
+        connection.close()
+    except BaseException:
+        locks.turn.give_back()
+        raise
+    locks.turn.give_back()
+    return None
 
 
 def _holder(message: str) -> str | None:
@@ -363,9 +381,12 @@ class _Locks:
         opening: to open and to close, as DuckDB hands out a database that another thread is still
             opening, and opens a file anew that another thread has not finished closing.
         held_for_fork: whether a fork that is going on has taken `opening`.
+        turn: what processes take turns on; of a file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.turn = Turn(path)
         self.writing = threading.RLock()
         self.opening = threading.Lock()
         self.held_for_fork = False
@@ -394,12 +415,13 @@ def _after_fork_in_child() -> None:
     """A thread that held a lock in the parent is not in the child, and would never release it.
 
     Nor are DuckDB's own threads in the child, and to end a database waits for them: a child that
-    gives up one of its parent's crashes. So it keeps them, beyond the end of the interpreter too.
+    gives up one of its parent's crashes. So it keeps them, beyond the end of the interpreter too;
+    and the turns, as to give up one of those would end the parent's.
     """
+    for kept in [*_live, *(locks.turn for locks in _locks.values())]:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
     for locks in _locks.values():
-        locks.__init__()  # type: ignore[misc]
-    for connection in list(_live):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        locks.__init__(locks.path)  # type: ignore[misc]
 
 
 if hasattr(os, "register_at_fork"):
@@ -413,13 +435,20 @@ if hasattr(os, "register_at_fork"):
 class _Connection(duckdb_engine.ConnectionWrapper):
     """A connection to a file that is closed under the same lock as others are opened under."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, locks: _Locks) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, locks: _Locks, turn: Turn | None
+    ) -> None:
         super().__init__(connection)
         _live.add(connection)
         self._locks = locks
+        self._turn = turn
         self._owner = os.getpid()
 
     def close(self) -> None:
-        if os.getpid() == self._owner:  # in a fork, to close it would write into the parent's file
-            with self._locks.opening:
-                super().close()
+        if os.getpid() != self._owner:  # in a fork, to close it would write into the parent's file
+            return
+        with self._locks.opening:
+            super().close()
+            if self._turn is not None:
+                self._turn.give_back()
+                self._turn = None

@@ -46,6 +46,7 @@ from afterimage.storage.records import (
     to_line,
     to_object,
 )
+from afterimage.storage.turns import lock_holder
 from afterimage.storage.unfinished import saving, set_aside, take_back, visible_size
 
 if TYPE_CHECKING:  # light to import: Arrow and DuckDB are loaded by the calls that need them
@@ -228,7 +229,7 @@ class JSONLStorage(RecordStorage):
         try:
             lock.acquire()
         except Timeout:
-            holder = _lock_holder(_lock_path(path))
+            holder = lock_holder(_lock_path(path))
             raise LockTimeoutError.of(path, self.lock_timeout, holder) from None
         except OSError as error:
             if not reading:
@@ -405,17 +406,3 @@ def _find(kind: str, chunks: Iterator[Chunk], refusal: Exception) -> Exception:
     if isinstance(refusal, StorageError):
         return refusal
     return StorageError(shorten(refusal))
-
-
-def _lock_holder(lock: Path) -> str | None:
-    """The process that holds a lock file, where the system tells (Linux does)."""
-    try:
-        inode = f":{lock.stat().st_ino}"
-        for entry in Path("/proc/locks").read_text().splitlines():
-            words = entry.split()
-            if words[1] == "FLOCK" and words[5].endswith(inode):
-                name = Path(f"/proc/{words[4]}/comm").read_text().strip()
-                return f"process {words[4]} ({name})"
-    except (OSError, IndexError):
-        return None
-    return None
