@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -40,6 +41,7 @@ Kind = Literal["conversations", "documents", "records"]
 
 _TABLES: Mapping[str, RecordTable] = {"conversations": CONVERSATIONS, "documents": DOCUMENTS}
 _Model = TypeVar("_Model", bound=BaseModel)
+_Found = TypeVar("_Found")
 
 # Records that one step of a load builds: enough to make its costs vanish, few enough for memory.
 _LOAD_BATCH = 4096
@@ -351,8 +353,8 @@ class RecordStorage(BaseStorage):
             query = self._query(_TABLES[kind], limit, offset, filters, order_by)
         written = 0
         self._refuse_own_file(Path(path))
-        with written_lines(Path(path)) as file:
-            for objects in self._objects(kind, query):
+        with written_lines(Path(path)) as file, _closed_after(self._objects(kind, query)) as found:
+            for objects in found:
                 file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
                 written += len(objects)
         return written
@@ -402,15 +404,16 @@ class RecordStorage(BaseStorage):
         names += [name for name in partitions if name not in names]
         self._refuse_own_file(Path(path))
         query = self._query(table, limit, offset, filters, order_by, names)
-        return write_parquet(
-            Path(path),
-            table,
-            query,
-            self._batches(table, query),
-            partition_by=partitions,
-            compression=compression,
-            row_group_bytes=row_group_bytes,
-        )
+        with _closed_after(self._batches(table, query)) as batches:
+            return write_parquet(
+                Path(path),
+                table,
+                query,
+                batches,
+                partition_by=partitions,
+                compression=compression,
+                row_group_bytes=row_group_bytes,
+            )
 
     # -- what the above share -----------------------------------------------------------------
 
@@ -472,6 +475,16 @@ class _AnyField(Mapping[str, FieldType]):
 
     def __len__(self) -> int:
         return 0
+
+
+@contextmanager
+def _closed_after(found: Iterator[_Found]) -> Iterator[Iterator[_Found]]:
+    """Let go of the storage's files even where an error, which is kept, keeps the iterator."""
+    try:
+        yield found
+    finally:
+        if isinstance(found, Generator):
+            found.close()
 
 
 def _checked(kind: str) -> str:
