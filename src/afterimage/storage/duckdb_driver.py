@@ -137,7 +137,10 @@ def open_database(url: str, lock_timeout: float) -> Database:
     if not database or database.startswith(":memory:"):
         return memory_database(database or ":memory:", lock_timeout)
     path = Path(database).absolute()
-    _create_if_missing(path)
+    try:
+        _create_if_missing(path)
+    except PermissionError as error:
+        raise DatabaseError(f"{path} cannot be reached: {error.strerror}") from error
     real = path.resolve()
     locks = _locks.setdefault(str(real), _Locks(real))
 

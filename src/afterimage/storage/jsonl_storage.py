@@ -198,15 +198,18 @@ class JSONLStorage(RecordStorage):
 
     def _chunks(self, path: Path) -> Iterator[Chunk]:
         """The file as it is between two saves; nothing where there is none yet."""
-        if not path.parent.is_dir():
-            raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
-        if not path.exists():
-            return
-        if is_compressed(path):
-            yield from read_chunks(path, self._codec)
-            return
-        with self._locked(path, reading=True):
-            size = visible_size(path)
+        try:
+            _require_folder(path)
+            if not path.exists():
+                return
+            size = None
+            if not is_compressed(path):
+                with self._locked(path, reading=True):
+                    size = visible_size(path)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
         yield from read_chunks(path, self._codec, size)
 
     # -- files --------------------------------------------------------------------------------
@@ -223,8 +226,7 @@ class JSONLStorage(RecordStorage):
     @contextmanager
     def _locked(self, path: Path, *, reading: bool = False) -> Iterator[None]:
         """Hold the lock of a file: a save while it appends, a read only to see where it ends."""
-        if not path.parent.is_dir():
-            raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
+        _require_folder(path)
         lock = FileLock(_lock_path(path), timeout=self.lock_timeout)
         try:
             lock.acquire()
@@ -253,6 +255,15 @@ def _path(path: str | Path | None, prefix: str) -> Path:
     return Path(folder).absolute() / name
 
 
+def _require_folder(path: Path) -> None:
+    try:
+        found = path.parent.is_dir()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be reached: {error.strerror}") from error
+    if not found:
+        raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
+
+
 def _lock_path(path: Path) -> Path:
     return path.with_suffix(path.suffix + ".lock")
 
@@ -278,8 +289,8 @@ def _append(path: Path, blocks: Iterable[bytes], length: int, codec: str) -> Non
     """Append blocks of lines, `length` bytes, durably and all of them; call it under the lock."""
     if is_compressed(path):
         raise StorageError(f"{path} is packed and can only be read. Save to a .jsonl file.")
-    created = not path.exists()
     try:
+        created = not path.exists()
         # Unbuffered: what a buffer still holds would be written again while taking a save back.
         with path.open("ab", buffering=0) as file:
             take_back(path)
