@@ -323,6 +323,7 @@ def _open_file(path: Path, lock_timeout: float, locks: _Locks) -> _Connection:
     started = time.monotonic()
     pause, longest = _LOCK_POLL_SECONDS
     while True:
+        refusal = None
         if not path.exists():
             raise MissingFileError(f"{path} is gone since it was opened. Make a new storage.")
         if is_inherited(path):
@@ -335,11 +336,10 @@ def _open_file(path: Path, lock_timeout: float, locks: _Locks) -> _Connection:
             with locks.opening:
                 if (connection := _try_to_open(path, locks)) is not None:
                     return connection
-            holder = lock_holder(locks.turn.lock_path)
         except duckdb.IOException as error:
             if not _IS_LOCKED.search(str(error)):
                 raise DatabaseError(f"{path} cannot be opened: {shorten(error, 300)}") from None
-            holder = _holder(str(error))
+            refusal = str(error)
         except duckdb.ConnectionException as error:
             raise DatabaseError(
                 f"{path} is open in this process with other settings (read_only?): close that "
@@ -347,6 +347,7 @@ def _open_file(path: Path, lock_timeout: float, locks: _Locks) -> _Connection:
             ) from None
         waited = time.monotonic() - started
         if waited >= lock_timeout:
+            holder = _holder(refusal) if refusal else lock_holder(locks.turn.lock_path)
             raise LockTimeoutError.of(path, waited, holder)
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(pause * 1.5, longest)
