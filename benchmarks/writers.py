@@ -22,8 +22,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-for _folder in (ROOT / "src", ROOT):
-    sys.path.insert(0, str(_folder))
+sys.path.insert(0, str(ROOT / "src"))
+sys.path.insert(0, str(ROOT))
 
 from afterimage.storage import EvaluatedConversationWithContext, JSONLStorage, SQLStorage
 from benchmarks.harness.machine import commit, machine
