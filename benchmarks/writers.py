@@ -21,12 +21,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
-sys.path.insert(0, str(ROOT))
+# Started by its path, so Python looks beside this file only.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afterimage.storage import EvaluatedConversationWithContext, JSONLStorage, SQLStorage
 from benchmarks.harness.machine import commit, machine
+from benchmarks.harness.registry import ROOT
 
 WRITERS = (1, 2, 4, 8)
 STORAGES = ("JSONLStorage", "SQLStorage")
