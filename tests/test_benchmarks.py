@@ -169,3 +169,14 @@ def test_starts_with_the_standard_library_alone(tmp_path: Path) -> None:
     done = subprocess.run(help_of, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--growth" in done.stdout
+
+
+def test_writers_side_by_side(tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "benchmarks" / "writers.py"), "--results", str(tmp_path)]
+    small = ["--seconds=0.2", "--rounds=1", "--records", "3", "--writers", "2"]
+    done = subprocess.run([*script, *small], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    [told] = [json.loads(path.read_text()) for path in tmp_path.glob("*-writers.json")]
+    assert [row["storage"] for row in told["results"]] == ["JSONLStorage", "SQLStorage"]
+    assert all(row["records_per_second"] > 0 for row in told["results"])
+    assert done.stdout.count("\n| ") == 3

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from afterimage.storage import Document, JSONLStorage, SQLStorage
+from afterimage.storage import JSONLStorage, SQLStorage
 from tests.storage.factories import Storage
 from tests.storage.records import conversation
 
@@ -107,12 +107,6 @@ def save_batches(pipe: Connection, kind: str, folder: Path, first: int, seed: in
         pipe.send(number)
 
 
-def save_documents(pipe: Connection, kind: str, folder: Path, many: int) -> None:
-    storage = opened(kind, folder)
-    storage.save_documents([Document(id=str(at), text="x" * 100) for at in range(many)])
-    pipe.send("saved")
-
-
 def add_metadata_fields(
     pipe: Connection, kind: str, folder: Path, keys: list[str], first: int
 ) -> None:
@@ -125,12 +119,18 @@ def add_metadata_fields(
         pipe.send(number)
 
 
-def call(pipe: Connection, kind: str, folder: Path, method: str, *arguments: Any) -> None:
-    """One call of a storage; tells when it begins and when it has returned."""
-    keywords = arguments[-1] if arguments and isinstance(arguments[-1], dict) else {}
+def call(
+    pipe: Connection,
+    kind: str,
+    folder: Path,
+    method: str,
+    path: Path,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """An import or export; tells when it begins and when it has returned."""
     storage = opened(kind, folder)
     pipe.send("ready")
-    getattr(storage, method)(*arguments[: -1 if keywords else None], **keywords)
+    getattr(storage, method)(path, **(options or {}))
     pipe.send("returned")
 
 

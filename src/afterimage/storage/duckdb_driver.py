@@ -29,6 +29,7 @@ from afterimage.storage.duckdb_files import (
     connect,
     connect_memory,
     drop_cached_blocks,
+    open_memory,
     put_in_place,
 )
 from afterimage.storage.errors import (
@@ -98,6 +99,8 @@ class Database:
         """
         engine = self.engine if by_hand else self._calls
         with translated(self.name), engine.connect() as connection:
+            if by_hand:  # as our own instance has it
+                connection.exec_driver_sql("SET arrow_large_buffer_size = true")
             yield connection
 
     @contextmanager
@@ -156,8 +159,11 @@ def open_database(
         return database
     file = _File(Path(name).absolute(), lock_timeout)
     database = Database(str(file.path), file.open, file.open_by_hand, lock_timeout)
-    if create is not None and file.is_missing:
-        database.is_new = _create(file, database, create)
+    try:
+        if create is not None and file.is_missing:
+            database.is_new = _create(file, database, create)
+    except PermissionError as error:
+        raise DatabaseError(f"{file.path} cannot be reached: {error.strerror}") from error
     return database
 
 
@@ -169,10 +175,10 @@ def scratch_database() -> Database:
 
 def _memory_database(name: str, lock_timeout: float) -> Database:
     """A database in memory that lives as long as the returned object."""
-    root = duckdb.connect(name)
+    root = open_memory(name)
     owner = os.getpid()
 
-    def open_memory() -> _Opened:
+    def opened() -> _Opened:
         if os.getpid() != owner:
             raise DatabaseError(
                 f"{name} is in the memory of process {owner}, and this is a fork of it. "
@@ -181,7 +187,7 @@ def _memory_database(name: str, lock_timeout: float) -> Database:
         cursor = root.cursor()
         return cursor, cursor.close
 
-    return Database(name, open_memory, open_memory, lock_timeout)
+    return Database(name, opened, opened, lock_timeout)
 
 
 def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
@@ -280,6 +286,11 @@ def translated(where: str) -> Iterator[None]:
     except (duckdb.Error, sa.exc.SQLAlchemyError, pa.ArrowException) as error:
         original = getattr(error, "orig", None) or error
         raise DatabaseError(f"{where}: {shorten(original, 300)}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # Arrow has OSError for what fails in a stream; the system's own have a number.
+        raise DatabaseError(f"{where}: {shorten(error, 300)}") from error
 
 
 @cache

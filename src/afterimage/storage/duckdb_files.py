@@ -9,6 +9,7 @@ times what attaching a file does. Where the process has the file open otherwise,
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import itertools
 import os
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.forks import is_inherited
+from afterimage.storage.turns import Turn, lock_holder, lock_path, state_of
 
 __all__ = [
     "Release",
@@ -41,6 +44,7 @@ __all__ = [
     "connect",
     "connect_memory",
     "drop_cached_blocks",
+    "open_memory",
     "put_in_place",
 ]
 
@@ -49,7 +53,12 @@ Release = Callable[[], None]
 
 # Text as Zstandard is written in half the time of what DuckDB would choose, and is as small. A save
 # of over a megabyte goes to the file in the commit itself, not first to the log and then again.
-_SETTINGS: Final = {"force_compression": "zstd", "wal_autocheckpoint": "1MB"}
+# Arrow data comes with 64-bit offsets: over 2 GiB of text in one step, others fail.
+_SETTINGS: Final = {
+    "force_compression": "zstd",
+    "wal_autocheckpoint": "1MB",
+    "arrow_large_buffer_size": "true",
+}
 
 # A conversation is a wide row, of kilobytes: with so few of them a row group, a save compresses on
 # all cores while it goes on, and a small one has little to write again.
@@ -72,6 +81,11 @@ _HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
 class _Attached:
     alias: str
     users: int = 0
+
+
+# The connections of this process that keep a database, and its turns at files.
+_live: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+_turns: dict[str, Turn] = {}
 
 
 class _Instance:
@@ -97,11 +111,14 @@ class _Instance:
             self._root = duckdb.connect(":memory:")
             for name, value in _SETTINGS.items():
                 self._root.execute(f"SET {name} = '{value}'")
-            # Where a sort that needs more than memory goes; DuckDB makes it then, and removes it.
             [[self.memory_limit]] = self._root.execute(_MEMORY_LIMIT).fetchall()
+            # Where a sort that needs more than memory goes; DuckDB makes it then, and removes it.
             spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
             self._root.execute(f"SET temp_directory = {_quoted(spill)}")
-        return self._root.cursor()
+            _live.add(self._root)
+        cursor = self._root.cursor()
+        _live.add(cursor)
+        return cursor
 
     def connect(self, path: str, options: str) -> duckdb.DuckDBPyConnection:
         """A connection to a file, which is attached for it unless it is already."""
@@ -137,13 +154,18 @@ _instance = _Instance()
 # DuckDB hands out a database that another thread is still opening, and opens a file anew that
 # another thread has not finished closing.
 _lock = threading.Lock()
-_parents: list[object] = []
 
 
 def _after_fork() -> None:
-    """In the child DuckDB's threads are gone, and what the parent's threads held stays held."""
+    """What DuckDB's threads and the parent's hold in the parent stays held here, for good.
+
+    To end an instance waits for its threads, which are not in the child: it would crash. To end a
+    turn would end the parent's. So the child keeps them, beyond the end of the interpreter too.
+    """
     global _instance, _lock
-    _parents.append(_instance)  # to close it would wait for its threads
+    for kept in [*_live, *_turns.values()]:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+    _turns.clear()
     _instance, _lock = _Instance(), threading.Lock()
 
 
@@ -183,9 +205,11 @@ def connect(
                 "what is saved here would be lost. Let iterators, scans and connections end "
                 "before the fork, or start processes by 'spawn'."
             )
+        refusal = None
         try:
             with _lock:
-                return _open(path, alone=alone)
+                if (opened := _open(path, alone=alone)) is not None:
+                    return opened
         except duckdb.ConnectionException as error:
             raise DatabaseError(
                 f"{path} is open in this process with other settings (read_only?): close that "
@@ -194,10 +218,12 @@ def connect(
         except duckdb.Error as error:
             refusal = str(error)
             if not (_IS_LOCKED.search(refusal) or _IS_OPEN_HERE.search(refusal)):
-                return _open_read_only(path, error)
+                raise DatabaseError(f"{path} cannot be opened: {shorten(error, 300)}") from None
         waited = time.monotonic() - started
         if waited >= lock_timeout:
-            raise LockTimeoutError.of(path, waited, _holder(refusal))
+            real = Path(os.path.realpath(path))
+            holder = _holder(refusal) if refusal else lock_holder(lock_path(real))
+            raise LockTimeoutError.of(path, waited, holder)
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(pause * 1.5, longest)
 
@@ -209,10 +235,20 @@ def connect_memory() -> tuple[duckdb.DuckDBPyConnection, Release]:
     return cursor, cursor.close
 
 
+def open_memory(name: str) -> duckdb.DuckDBPyConnection:
+    """A database in memory, of an instance of its own."""
+    with _lock:
+        root = duckdb.connect(name)
+    _live.add(root)
+    root.execute("SET arrow_large_buffer_size = true")
+    return root
+
+
 def attach_new(path: Path) -> tuple[duckdb.DuckDBPyConnection, Release]:
     """Create a database file in a format that every supported DuckDB opens."""
     with _lock:
-        return _attach(os.path.realpath(path), f"{_NEW_FILE}, {_ROW_GROUP}")
+        cursor, release = _attached(os.path.realpath(path), f"{_NEW_FILE}, {_ROW_GROUP}")
+    return cursor, _releasing(release)
 
 
 def drop_cached_blocks(connection: duckdb.DuckDBPyConnection) -> None:
@@ -244,43 +280,64 @@ def put_in_place(fresh: Path, path: Path) -> bool:
     return True
 
 
-def _open(path: Path, *, alone: bool) -> tuple[duckdb.DuckDBPyConnection, Release]:
+_Opened = tuple[duckdb.DuckDBPyConnection, Release]
+
+
+def _open(path: Path, *, alone: bool) -> _Opened | None:
+    """A connection; None where the file is another process's, or was while we opened it."""
     real = os.path.realpath(path)
+    if not os.access(path, os.W_OK):  # nobody's turn: DuckDB shares a file that is only read
+        return _opened(real, "READ_ONLY", alone=alone)
+    turn = _turns.setdefault(real, Turn(Path(real)))
+    is_first = not turn.is_taken
+    if not turn.take():
+        return None
+    try:
+        before = state_of(path)
+        connection, release = _opened(real, _ROW_GROUP, alone=alone)
+        if is_first and state_of(path) != before:
+            release()
+            turn.give_back()
+            return None
+    except BaseException:
+        turn.give_back()
+        raise
+
+    def release_all() -> None:
+        release()
+        turn.give_back()
+
+    return connection, _releasing(release_all)
+
+
+def _opened(real: str, options: str, *, alone: bool) -> _Opened:
+    """A connection by whatever instance has the file, or may; to be closed under `_lock`."""
     if _instance.has(real) or not alone:
         try:
-            return _attach(real, _ROW_GROUP)
+            return _attached(real, options)
         except duckdb.Error as error:
             if not _IS_OPEN_HERE.search(str(error)):
                 raise
-    connection = duckdb.connect(str(path))
-    return connection, _releasing(connection.close)
+    connection = duckdb.connect(real, read_only=options == "READ_ONLY")
+    _live.add(connection)
+    return connection, connection.close
 
 
-def _attach(real: str, options: str) -> tuple[duckdb.DuckDBPyConnection, Release]:
+def _attached(real: str, options: str) -> _Opened:
     instance = _instance
     cursor = instance.connect(real, options)
-    return cursor, _releasing(lambda: instance.release(real, cursor))
+    return cursor, lambda: instance.release(real, cursor)
 
 
 def _releasing(close: Release) -> Release:
     owner = os.getpid()
 
     def release() -> None:
-        if os.getpid() != owner:
-            _parents.append(close)  # to close it here would write into the parent's file
-            return
-        with _lock:
-            close()
+        if os.getpid() == owner:  # in a fork, to close it would write into the parent's file
+            with _lock:
+                close()
 
     return release
-
-
-def _open_read_only(path: Path, refusal: duckdb.Error) -> tuple[duckdb.DuckDBPyConnection, Release]:
-    """Open a file that may be read but not written; raises `refusal` if that is not the matter."""
-    if os.access(path, os.W_OK) or not os.access(path, os.R_OK):
-        raise DatabaseError(f"{path} cannot be opened: {shorten(refusal, 300)}") from None
-    with _lock:
-        return _attach(os.path.realpath(path), "READ_ONLY")
 
 
 def _replace_if_empty(fresh: Path, path: Path) -> bool:

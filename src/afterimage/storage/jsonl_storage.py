@@ -46,6 +46,7 @@ from afterimage.storage.query import Query
 from afterimage.storage.record_storage import Kind, Progress, RecordStorage
 from afterimage.storage.records import as_declared, model_of, to_line, to_object
 from afterimage.storage.skipping import CorruptRecords
+from afterimage.storage.turns import lock_holder, lock_path
 from afterimage.storage.unfinished import saving, set_aside, take_back, visible_size
 from afterimage.storage.verification import Findings, Verification, verify_lines
 
@@ -101,8 +102,8 @@ class JSONLStorage(RecordStorage):
                 f"{self.conversations_path} cannot hold both conversations and documents; "
                 "give two paths"
             )
-        self.conversations_lock_path = _lock_path(self.conversations_path)
-        self.documents_lock_path = _lock_path(self.documents_path)
+        self.conversations_lock_path = lock_path(self.conversations_path)
+        self.documents_lock_path = lock_path(self.documents_path)
 
     def __repr__(self) -> str:
         return f"JSONLStorage({str(self.conversations_path)!r}, {str(self.documents_path)!r})"
@@ -234,15 +235,18 @@ class JSONLStorage(RecordStorage):
     def _chunks(self, kind: str) -> Iterator[Chunk]:
         """The file as it is between two saves; nothing where there is none yet."""
         path = self._path_of(kind)
-        if not path.parent.is_dir():
-            raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
-        if not path.exists():
-            return
-        if is_compressed(path):
-            yield from read_chunks(path, self._codec)
-            return
-        with self._locked(path, reading=True):
-            size = visible_size(path)
+        try:
+            _require_folder(path)
+            if not path.exists():
+                return
+            size = None
+            if not is_compressed(path):
+                with self._locked(path, reading=True):
+                    size = visible_size(path)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
         yield from read_chunks(path, self._codec, size)
 
     @contextmanager
@@ -282,13 +286,12 @@ class JSONLStorage(RecordStorage):
     @contextmanager
     def _locked(self, path: Path, *, reading: bool = False) -> Iterator[None]:
         """Hold the lock of a file: a save while it appends, a read only to see where it ends."""
-        if not path.parent.is_dir():
-            raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
-        lock = FileLock(_lock_path(path), timeout=self.lock_timeout)
+        _require_folder(path)
+        lock = FileLock(lock_path(path), timeout=self.lock_timeout)
         try:
             lock.acquire()
         except Timeout:
-            holder = _lock_holder(_lock_path(path))
+            holder = lock_holder(lock_path(path))
             raise LockTimeoutError.of(path, self.lock_timeout, holder) from None
         except OSError as error:
             if not reading:
@@ -312,8 +315,13 @@ def _path(path: str | Path | None, prefix: str) -> Path:
     return Path(folder).absolute() / name
 
 
-def _lock_path(path: Path) -> Path:
-    return path.with_suffix(path.suffix + ".lock")
+def _require_folder(path: Path) -> None:
+    try:
+        found = path.parent.is_dir()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be reached: {error.strerror}") from error
+    if not found:
+        raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
 
 
 def _codec(encoding: str) -> str:
@@ -337,8 +345,8 @@ def _append(path: Path, blocks: Iterable[bytes], length: int, codec: str) -> Non
     """Append blocks of lines, `length` bytes, durably and all of them; call it under the lock."""
     if is_compressed(path):
         raise StorageError(f"{path} is packed and can only be read. Save to a .jsonl file.")
-    created = not path.exists()
     try:
+        created = not path.exists()
         # Unbuffered: what a buffer still holds would be written again while taking a save back.
         with path.open("ab", buffering=0) as file:
             take_back(path)
@@ -408,17 +416,3 @@ def _models_of(
         else:
             models += [model] if model is not None else []
     return models
-
-
-def _lock_holder(lock: Path) -> str | None:
-    """The process that holds a lock file, where the system tells (Linux does)."""
-    try:
-        inode = f":{lock.stat().st_ino}"
-        for entry in Path("/proc/locks").read_text().splitlines():
-            words = entry.split()
-            if words[1] == "FLOCK" and words[5].endswith(inode):
-                name = Path(f"/proc/{words[4]}/comm").read_text().strip()
-                return f"process {words[4]} ({name})"
-    except (OSError, IndexError):
-        return None
-    return None

@@ -219,3 +219,5 @@ def _opened(path: Path) -> Iterator[IO[bytes] | Any]:
         raise MissingFileError(f"{path}: no such file. Check the path.") from None
     except IsADirectoryError:
         raise MissingFileError(f"{path} is a folder. Give a file of JSON lines.") from None
+    except PermissionError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -51,6 +51,7 @@ Progress = Callable[[int], object]
 
 _TABLES: Mapping[str, RecordTable] = {"conversations": CONVERSATIONS, "documents": DOCUMENTS}
 _Model = TypeVar("_Model", bound=BaseModel)
+_Found = TypeVar("_Found")
 
 # Records that one step of a load builds: enough to make its costs vanish, few enough for memory.
 _LOAD_BATCH = 4096
@@ -538,11 +539,12 @@ class RecordStorage(BaseStorage):
             query = self._query(_TABLES[kind], limit, offset, filters, order_by)
         written = 0
         self._refuse_own_file(Path(path))
-        with written_lines(Path(path)) as file:
-            for objects in self._objects(kind, query, corrupt):
-                file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
-                written += len(objects)
-                progress(len(objects))
+        objects = self._objects(kind, query, corrupt)
+        with written_lines(Path(path)) as file, _closed_after(objects) as batches:
+            for some in batches:
+                file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in some)))
+                written += len(some)
+                progress(len(some))
         corrupt.warn()
         return written
 
@@ -596,15 +598,16 @@ class RecordStorage(BaseStorage):
         self._refuse_own_file(Path(path))
         query = self._query(table, limit, offset, filters, order_by, names)
         corrupt = CorruptRecords(on_error)
-        written = write_parquet(
-            Path(path),
-            table,
-            query,
-            _followed(self._plain_batches(table, query, corrupt), progress or _unseen),
-            partition_by=partitions,
-            compression=compression,
-            row_group_bytes=row_group_bytes,
-        )
+        with _closed_after(self._plain_batches(table, query, corrupt)) as batches:
+            written = write_parquet(
+                Path(path),
+                table,
+                query,
+                _followed(batches, progress or _unseen),
+                partition_by=partitions,
+                compression=compression,
+                row_group_bytes=row_group_bytes,
+            )
         corrupt.warn()
         return written
 
@@ -643,8 +646,9 @@ class RecordStorage(BaseStorage):
         made = TrainingFormat.of(*options)
         written = 0
         self._refuse_own_file(path)
-        with written_lines(path) as file:
-            for batch in self._texts(query, made.line, corrupt):
+        texts = self._texts(query, made.line, corrupt)
+        with written_lines(path) as file, _closed_after(texts) as batches:
+            for batch in batches:
                 lines = batch.column(0).drop_null().to_pylist()
                 file.write("".join(chain.from_iterable((line, "\n") for line in lines)).encode())
                 written += len(lines)
@@ -733,6 +737,16 @@ class _AnyField(Mapping[str, FieldType]):
 
     def __len__(self) -> int:
         return 0
+
+
+@contextmanager
+def _closed_after(found: Iterator[_Found]) -> Iterator[Iterator[_Found]]:
+    """Let go of the storage's files even where an error, which is kept, keeps the iterator."""
+    try:
+        yield found
+    finally:
+        if isinstance(found, Generator):
+            found.close()
 
 
 def _checked(kind: str) -> str:
