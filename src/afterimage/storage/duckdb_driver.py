@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import duckdb
 import duckdb_engine
@@ -145,7 +145,7 @@ def open_database(url: str, lock_timeout: float) -> Database:
     locks = _locks.setdefault(str(real), _Locks(real))
 
     def connect() -> duckdb_engine.ConnectionWrapper:
-        return _open_file(path, lock_timeout, locks)
+        return _with_large_offsets(_open_file(path, lock_timeout, locks))
 
     with translated(database):
         engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
@@ -164,7 +164,7 @@ def memory_database(name: str = ":memory:", lock_timeout: float = 30) -> Databas
                 f"{name} is in the memory of process {owner}, and this is a fork of it. "
                 "Make a new storage here, or use a file."
             )
-        return duckdb_engine.ConnectionWrapper(root.cursor())
+        return _with_large_offsets(duckdb_engine.ConnectionWrapper(root.cursor()))
 
     with translated(name):
         engine = sa.create_engine("duckdb://", creator=connect, poolclass=NullPool)
@@ -248,6 +248,11 @@ def translated(where: str) -> Iterator[None]:
     except (duckdb.Error, sa.exc.SQLAlchemyError, pa.ArrowException) as error:
         original = getattr(error, "orig", None) or error
         raise DatabaseError(f"{where}: {shorten(original, 300)}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # Arrow has OSError for what fails in a stream; the system's own have a number.
+        raise DatabaseError(f"{where}: {shorten(error, 300)}") from error
 
 
 @cache
@@ -372,6 +377,16 @@ def _try_to_open(path: Path, locks: _Locks) -> _Connection | None:
     return None
 
 
+def _with_large_offsets(connection: _Wrapper) -> _Wrapper:
+    """Have Arrow data come with 64-bit offsets: over 2 GiB of text in one step, others fail."""
+    try:
+        connection.execute("SET arrow_large_buffer_size = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _holder(message: str) -> str | None:
     found = _HOLDER.search(message)
     return f"process {found['pid']} ({found['program']})" if found else None
@@ -396,6 +411,7 @@ class _Locks:
         self.held_for_fork = False
 
 
+_Wrapper = TypeVar("_Wrapper", bound=duckdb_engine.ConnectionWrapper)
 _locks: dict[str, _Locks] = {}
 
 # The connections of this process that keep a database.
