@@ -150,6 +150,7 @@ def exports_on_a_full_disk(kind: str, disk: Path, full: Any) -> None:
         if name != "out":
             export(disk / name, limit=5, **options)
         before = fingerprints(disk)
+        assert (name in before) == (name != "out")
         with full(disk):
             refused(export, disk / name, **options)
             assert fingerprints(disk) == before, name

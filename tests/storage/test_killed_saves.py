@@ -133,6 +133,47 @@ class TestKilledAtRandomMoments:
         ]
 
 
+class TestPowerCuts:
+    """No test can cut the power; but all that is written must be synced before a call returns."""
+
+    @pytest.fixture
+    def synced(self, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], int]:
+        """How many bytes of each file, by device and number, the system was told to write."""
+        sizes = {}
+        fsync = os.fsync
+
+        def noted(handle: int) -> None:
+            fsync(handle)
+            found = os.fstat(handle)
+            sizes[found.st_dev, found.st_ino] = found.st_size
+
+        monkeypatch.setattr(os, "fsync", noted)
+        return sizes
+
+    def test_what_is_appended(self, tmp_path: Path, synced: dict[Any, int]) -> None:
+        storage = opened("jsonl", tmp_path)
+        for records in ([conversation()], [conversation()] * 50):
+            storage.save_conversations(records)
+            found = (tmp_path / "talks.jsonl").stat()
+            assert synced[found.st_dev, found.st_ino] == found.st_size
+            assert (tmp_path.stat().st_dev, tmp_path.stat().st_ino) in synced  # its name
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_is_exported(self, tmp_path: Path, kind: str, synced: dict[Any, int]) -> None:
+        storage = opened(kind, tmp_path)
+        storage.save_conversations([conversation(metadata={"n": 1})] * 50)
+        (tmp_path / "out").mkdir()
+        storage.export_jsonl(tmp_path / "out" / "a.jsonl")
+        storage.export_jsonl(tmp_path / "out" / "a.jsonl.gz")
+        storage.export_parquet(tmp_path / "out" / "a.parquet")
+        storage.export_parquet(tmp_path / "out" / "a", partition_by=["metadata.n"])
+        for path in [tmp_path / "out", *(tmp_path / "out").rglob("*")]:
+            found = path.stat()
+            assert (found.st_dev, found.st_ino) in synced, path
+            if path.is_file():
+                assert synced[found.st_dev, found.st_ino] == found.st_size, path
+
+
 class TestKilledAfterAChangeOfTheSchema:
     """The new columns are in the write-ahead log only: DuckDB must replay them before the rows."""
 
