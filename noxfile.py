@@ -118,10 +118,17 @@ def tests(session: nox.Session, duckdb: str) -> None:
 
 @nox.session
 def libraries(session: nox.Session) -> None:
-    """Pytest of what other libraries take from us, with every one of them there."""
-    session.install("-e", ".[test,libraries]", DUCKDB_EDGES[NEWEST_DUCKDB])
+    """Pytest of the notebooks, and of what other libraries take from us, with all of them there."""
+    session.install("-e", ".[test,libraries,notebooks]", DUCKDB_EDGES[NEWEST_DUCKDB])
     files = ["tests/storage/test_other_libraries.py", "tests/test_docs_interop.py"]
-    session.run("pytest", *files, *session.posargs)
+    session.run("pytest", *files, "tests/test_notebooks.py", *session.posargs)
+
+
+@nox.session(default=False)
+def notebooks(session: nox.Session) -> None:
+    """Run the notebooks and keep what comes out in them; CI runs them in `libraries`."""
+    session.install("-e", ".[notebooks]", DUCKDB_EDGES[NEWEST_DUCKDB])
+    session.run("python", "notebooks/run.py", *session.posargs)
 
 
 @nox.session(default=False)

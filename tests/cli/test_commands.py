@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
 from afterimage.storage import JSONLStorage, SkippedRecordsWarning, SQLStorage
+from afterimage.storage.training_formats import FormatName, Reasoning
 from tests.cli.conftest import DOCUMENTS, RECORDS, attempt, objects
 from tests.storage.plain_python import same
 
@@ -111,11 +112,47 @@ class TestExport:
         run("export", texts, "out.parquet", "--kind", "documents", "--offset", 1, "--limit", 1)
         assert pyarrow.parquet.read_table("out.parquet")["id"].to_pylist() == ["d1"]
 
+    @pytest.mark.parametrize("name", get_args(FormatName))
+    @pytest.mark.parametrize("reasoning", [None, *get_args(Reasoning)])
+    def test_training_formats_are_those_of_the_library(
+        self, run: Run, store: str, name: Any, reasoning: Any
+    ) -> None:
+        given = ["--format", name, *(["--reasoning", reasoning] if reasoning else [])]
+        if reasoning == "field" and name != "messages":
+            result = attempt("export", store, "out.jsonl", *given)
+            assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+            return
+        only = ["--filter", "metadata.domain=Trains", "--order-by", "metadata.n:desc"]
+        assert run("export", store, "out.jsonl", *given, *only).startswith("2 conversations")
+        SQLStorage("duckdb:///talks.duckdb").export_jsonl(
+            "expected.jsonl",
+            format=name,
+            reasoning=reasoning,
+            filters={"metadata.domain": "Trains"},
+            order_by=[("metadata.n", -1)],
+        )
+        assert Path("out.jsonl").read_bytes() == Path("expected.jsonl").read_bytes()
+        assert ("greet back" in Path("out.jsonl").read_text()) == bool(reasoning)
+
+    def test_a_system_prompt(self, run: Run, store: str) -> None:
+        # The fourth conversation has no answer, so there is no line for it.
+        told = run(
+            "export", store, "o.jsonl", "--format", "messages", "--system-prompt", "Be brief."
+        )
+        assert told == "3 conversations in o.jsonl\n"
+        for line in objects(Path("o.jsonl").read_text()):
+            assert line["messages"][0] == {"role": "system", "content": "Be brief."}
+
     @pytest.mark.parametrize(
         "arguments",
         [
             ["out"],
             ["out.csv"],
+            ["out.parquet", "--format", "messages"],
+            ["out", "--partition-by", "persona", "--format", "messages"],
+            ["out.jsonl", "--format", "chat"],
+            ["out.jsonl", "--system-prompt", ""],
+            ["out.jsonl", "--reasoning", "think"],
             ["out.jsonl", "--columns", "persona"],
             ["o.parquet", "--columns", ","],
         ],

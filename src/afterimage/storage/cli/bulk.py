@@ -76,6 +76,7 @@ def import_command(
 @options.order_and_slice(limit=None)
 @options.columns
 @options.partition_by
+@options.training_format
 @options.as_json
 def export_command(
     store: str,
@@ -83,6 +84,9 @@ def export_command(
     kind: Any,
     columns: list[str] | None,
     partition_by: list[str] | None,
+    line_format: Any,
+    system_prompt: str | None,
+    reasoning: Any,
     as_json: bool,  # noqa: FBT001  click gives it by name
     **query: Any,
 ) -> None:
@@ -90,18 +94,23 @@ def export_command(
 
     OUT ends in .parquet, in .jsonl, .jsonl.gz or .jsonl.zst, or is a new folder where
     --partition-by is given. It appears when it is complete; what was there stays until then.
-    Lines are records as they were saved; Parquet has columns.
+    Lines are records as they were saved or, with --format, what trainers read; Parquet has columns.
     """
     lines = out.name.lower().endswith((".jsonl", ".jsonl.gz", ".jsonl.zst"))
     if lines and (columns or partition_by):
         raise click.UsageError("JSON lines are whole records: give no --columns, --partition-by.")
+    training = {"format": line_format, "system_prompt": system_prompt, "reasoning": reasoning}
+    if not line_format and (system_prompt is not None or reasoning):
+        raise click.UsageError("--system-prompt and --reasoning go with a --format.")
+    if not lines and line_format:
+        raise click.UsageError("A --format is one of JSON lines: end OUT in .jsonl.")
     if not lines and not partition_by and out.suffix.lower() != ".parquet":
         raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
     source = open_existing(store, kind)
     arguments = {"kind": kind, **query}
     with following(f"export {out.name}", _record_count(source, kind, query)) as progress:
         if lines:
-            written = source.export_jsonl(out, **arguments, progress=progress)
+            written = source.export_jsonl(out, **arguments, **training, progress=progress)
         else:
             written = source.export_parquet(
                 out, **arguments, columns=columns, partition_by=partition_by, progress=progress

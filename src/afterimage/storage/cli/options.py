@@ -9,7 +9,16 @@ import click
 
 from afterimage.storage.cli.conditions import parse_columns, parse_filter, parse_order
 
-__all__ = ["STORE", "as_json", "columns", "filters", "kind", "order_and_slice", "partition_by"]
+__all__ = [
+    "STORE",
+    "as_json",
+    "columns",
+    "filters",
+    "kind",
+    "order_and_slice",
+    "partition_by",
+    "training_format",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Decorator = Callable[[_Command], _Command]
@@ -85,3 +94,26 @@ def order_and_slice(limit: int | None) -> _Decorator[Any]:
     )
     start = click.option("--offset", type=count, help="How many to leave out before them.")
     return lambda command: by(most(start(command)))
+
+
+def training_format(command: _Command) -> _Command:
+    """The options --format, --system-prompt and --reasoning."""
+    # The choices are written out, as where the library has them loads the engine.
+    name = click.option(
+        "--format",
+        "line_format",
+        type=click.Choice(["messages", "sharegpt", "alpaca"]),
+        help="Write lines that trainers read, one for each conversation that has one.",
+    )
+    prompt = click.option(
+        "--system-prompt",
+        metavar="TEXT",
+        help="What a system message at the start of each line says; not in alpaca.",
+    )
+    reasoning = click.option(
+        "--reasoning",
+        type=click.Choice(["field", "think"]),
+        help="Keep reasoning: as the field reasoning_content, in messages only, or between <think> "
+        "tags. Without it, reasoning is left out.",
+    )
+    return name(prompt(reasoning(command)))

@@ -1,0 +1,101 @@
+"""Write the schema into docs/schema.md, after its mark: `python docs/write_schema.py`.
+
+The fields are those of `fields.py`, the Arrow schema is that of a scan, and the DDL is what DuckDB
+tells of a new database. `tests/test_docs.py` fails where the page and these differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from afterimage.storage import SQLStorage
+from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
+
+PAGE = Path(__file__).with_name("schema.md")
+MARK = "<!-- What follows is written by docs/write_schema.py. -->\n"
+
+
+def written() -> str:
+    """The page as it should be: what is in it before the mark, and the schema as it is."""
+    said, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+    if not mark:
+        raise SystemExit(f"{PAGE} has no line {MARK.strip()}")
+    store = SQLStorage("duckdb:///:memory:", metadata_fields=["domain"])
+    scans = {
+        CONVERSATIONS.kind: store.scan_conversations().schema,
+        DOCUMENTS.kind: store.scan_documents().schema,
+    }
+    parts = [
+        *(_fields(table, scans[table.kind]) for table in (CONVERSATIONS, DOCUMENTS)),
+        "\n## In DuckDB\n",
+        *(f"\n```sql\n{statement}\n```\n" for statement in _ddl(store)),
+    ]
+    return said + mark + "".join(parts)
+
+
+def _fields(table: RecordTable, schema: pa.Schema) -> str:
+    """A table of the fields, and the Arrow schema of a scan of all of them."""
+    rows = []
+    for name in table.record.fields:
+        defaults = table.record.defaults
+        default = f"`{defaults[name]!r}`" if name in defaults else "required"
+        null = "yes" if name in table.record.nullable else "no"
+        rows.append(f"| `{name}` | {default} | {null} |")
+    return (
+        f"\n## {table.kind.capitalize()}\n\n| field | default | may be null |\n|---|---|---|\n"
+        + "\n".join(rows)
+        + f"\n\nIn Arrow:\n\n```text\n{_arrow(schema)}\n```\n"
+    )
+
+
+def _arrow(schema: pa.Schema) -> str:
+    return "\n".join(
+        f"{'  ' * depth}{name}: {kind}"
+        for field in schema
+        for depth, name, kind in _unfolded(field.name, field.type)
+    )
+
+
+def _unfolded(name: str, kind: pa.DataType, depth: int = 0) -> Iterator[tuple[int, str, str]]:
+    if pa.types.is_struct(kind):
+        yield depth, name, "struct"
+        for field in kind:
+            yield from _unfolded(field.name, field.type, depth + 1)
+    elif pa.types.is_large_list(kind):
+        yield depth, name, "large_list"
+        yield from _unfolded(kind.value_field.name, kind.value_type, depth + 1)
+    else:
+        yield depth, name, str(kind)
+
+
+def _ddl(store: SQLStorage) -> Iterator[str]:
+    queries = (
+        "SELECT sql FROM duckdb_tables() ORDER BY table_name <> 'conversations', table_name DESC",
+        "SELECT sql FROM duckdb_views() WHERE NOT internal",
+    )
+    with store.engine.connect() as connection:
+        for query in queries:
+            for (statement,) in connection.exec_driver_sql(query).all():
+                yield _on_lines(statement)
+
+
+def _on_lines(statement: str) -> str:
+    """The same statement with a line for each column of it."""
+    if statement.startswith("CREATE VIEW"):
+        return re.sub(r" (AS SELECT|FROM) ", r"\n\1 ", statement)
+    lines, depth = [""], 0
+    for part in re.split(r"([(),])", statement):
+        depth += {"(": 1, ")": -1}.get(part, 0)
+        lines[-1] += part
+        if depth == 1 and part in ("(", ","):
+            lines.append("")
+    columns = "\n".join(f"    {line.strip()}" for line in lines[1:])
+    return f"{lines[0]}\n{columns.removesuffix(');')}\n);"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(), encoding="utf-8")
