@@ -29,6 +29,9 @@ _COMPRESSIONS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none")
 # holds a row group in memory.
 _MOST_PARTITIONS = 1024
 
+# What 32-bit offsets reach.
+_MOST_PLAIN = 2**31 - 1
+
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -164,6 +167,9 @@ class _Writer:
         rows = max(1, batch.num_rows * self._group_bytes // max(1, batch.nbytes))
         for at in range(0, batch.num_rows, rows):
             part = batch.slice(at, rows)
+            if part.get_total_buffer_size() > _MOST_PLAIN:
+                # A slice keeps the offsets of the whole, which plain strings cannot hold.
+                part = part.take(pa.array(range(part.num_rows), pa.int64()))
             self._held.append(part)
             self._held_bytes += part.nbytes
             if self._held_bytes >= self._group_bytes:
