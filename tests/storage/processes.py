@@ -9,10 +9,11 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,9 +49,20 @@ def child(target: Callable[..., None], *arguments: Any) -> Iterator[tuple[Any, C
     try:
         yield process, ours
     finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # those that it has started, too
         process.kill()
         process.join()
         ours.close()
+
+
+def told_by(process: Any, pipe: Connection, seconds: float = 60) -> list[Any]:
+    """What a process has sent by its end, which must come in time."""
+    process.join(seconds)
+    if process.exitcode is None:
+        pytest.fail(f"it is still there after {seconds} s: it hangs, or this machine is very busy")
+    assert process.exitcode == 0
+    return received(pipe)
 
 
 def received(pipe: Connection) -> list[Any]:
@@ -135,6 +147,7 @@ def call(
 
 
 def _run(target: Callable[..., None], *arguments: Any) -> None:
+    os.setsid()  # a group of its own
     warnings.simplefilter("ignore")  # the parent sees to those that matter
     target(*arguments)
 

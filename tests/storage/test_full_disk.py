@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from afterimage.storage import StorageError
-from tests.storage.processes import KINDS, child, opened
+from tests.storage.processes import KINDS, child, opened, told_by
 from tests.storage.records import conversation
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and mounts are POSIX")
@@ -181,6 +181,4 @@ class TestNothingIsLost:
         disk = tmp_path / "disk"
         disk.mkdir()
         with child(with_files_that_do_not_grow, scenario, kind, disk) as (process, pipe):
-            process.join(120)
-            assert process.exitcode == 0
-            assert pipe.recv() == "all as it should be"
+            assert told_by(process, pipe, 120) == ["all as it should be"]

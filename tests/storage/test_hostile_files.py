@@ -20,7 +20,7 @@ import pytest
 from afterimage.storage import JSONLStorage, StorageError
 from tests.storage.data import make_version_1
 from tests.storage.plain_python import path_of
-from tests.storage.processes import KINDS, child, opened, received
+from tests.storage.processes import KINDS, child, opened, told_by
 from tests.storage.records import conversation, firsts
 
 NOBODY = 65534
@@ -120,8 +120,7 @@ class TestPermissions:
         folder.chmod(of_folder)
         try:
             with child(as_nobody, what, kind, folder) as (process, pipe):
-                process.join(60)
-                assert received(pipe) == ["as it should be"]
+                assert told_by(process, pipe) == ["as it should be"]
         finally:
             folder.chmod(0o755)
             for path in folder.iterdir():

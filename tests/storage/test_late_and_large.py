@@ -93,6 +93,20 @@ class TestEveryPath:
         assert same(storage.load_conversations(), records * 2)
         assert storage.count_conversations({"metadata.late": 2**70}) == 2
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_file_that_begins_with_a_byte_order_mark(self, tmp_path: Path, kind: str) -> None:
+        # As Windows programs write them; what else has one inside its text keeps it.
+        records = [conversation("a", {"n": 1}), conversation("\ufeffb", {"n": 2})]
+        lines = "".join(record.model_dump_json() + "\n" for record in records)
+        (tmp_path / "in.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+        storage = opened(kind, tmp_path)
+        assert storage.import_jsonl(tmp_path / "in.jsonl") == 2
+        assert storage.load_conversations() == records
+        own = JSONLStorage(tmp_path / "in.jsonl", tmp_path / "none.jsonl")
+        assert own.load_conversations() == records
+        own.save_conversations(records)
+        assert firsts(own.load_conversations(filters={"metadata.n": 1})) == ["a", "a"]
+
     def test_a_database_is_in_a_format_that_the_oldest_duckdb_reads(self, tmp_path: Path) -> None:
         # Whatever DuckDB command line the other tests find here: 1.5 reads up to version 68.
         opened("sql", tmp_path).save_conversations([conversation()])

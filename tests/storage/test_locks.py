@@ -27,7 +27,7 @@ from afterimage.storage import (
     SQLStorage,
     duckdb_files,
 )
-from tests.storage.processes import child, opened, received
+from tests.storage.processes import child, opened, told_by
 from tests.storage.records import conversation, conversations, firsts
 
 # More than an iterator reads ahead, so that it still has the file open.
@@ -225,8 +225,7 @@ class TestForks:
         storage = opened("sql", tmp_path)
         storage.save_conversations([conversation(LONG)] * MANY)
         with child(fork_while_reading, tmp_path) as (process, pipe):
-            process.join(60)
-            (code, answer), left = received(pipe)
+            (code, answer), left = told_by(process, pipe)
         assert (code, left) == (0, MANY - 1)
         assert "forked" in answer
         assert firsts(storage.load_conversations()) == [LONG] * MANY + ["of the parent"]
@@ -234,6 +233,5 @@ class TestForks:
     def test_a_child_may_give_up_what_its_parent_uses(self, tmp_path: Path) -> None:
         opened("jsonl", tmp_path).save_conversations([conversation("a")] * 3)
         with child(fork_with_databases, tmp_path) as (process, pipe):
-            process.join(60)
-            assert received(pipe) == [[0] * 5, 3000]
+            assert told_by(process, pipe) == [[0] * 5, 3000]
         assert opened("jsonl", tmp_path).count_conversations() == 8

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.storage.factories import Storage
-from tests.storage.processes import KINDS, LONG, broken_batches, child, opened, received
+from tests.storage.processes import KINDS, LONG, broken_batches, child, opened, told_by
 from tests.storage.records import conversation
 
 WRITERS, READERS = 8, 4
@@ -125,9 +125,7 @@ class TestProcesses:
             pytest.skip(f"this system has no {method}")
         batches *= LONG
         with child(crowd, method, kind, tmp_path, batches) as (process, pipe):
-            process.join(120 * LONG)
-            assert process.exitcode == 0
-            assert received(pipe) == [[0] * (WRITERS + READERS)]
+            assert told_by(process, pipe, 120 * LONG) == [[0] * (WRITERS + READERS)]
         assert_all_there(opened(kind, tmp_path), batches)
 
 

@@ -29,6 +29,9 @@ _COMPRESSIONS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none")
 # holds a row group in memory.
 _MOST_PARTITIONS = 1024
 
+# What 32-bit offsets reach.
+_MOST_PLAIN = 2**31 - 1
+
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -161,18 +164,21 @@ class _Writer:
 
     def write(self, batch: pa.RecordBatch) -> int:
         """Take a batch; how many rows it has."""
-        try:
-            plain = batch.cast(self._schema)  # at once, so that a group is not held twice
-        except pa.ArrowException as error:
-            raise StorageError(f"Parquet refuses the records: {shorten(error)}") from error
-        rows = max(1, plain.num_rows * self._group_bytes // max(1, plain.nbytes))
-        for at in range(0, plain.num_rows, rows):
-            part = plain.slice(at, rows)
+        rows = max(1, batch.num_rows * self._group_bytes // max(1, batch.nbytes))
+        for at in range(0, batch.num_rows, rows):
+            part = batch.slice(at, rows)
+            if part.get_total_buffer_size() > _MOST_PLAIN:
+                # A slice keeps the offsets of the whole, which plain strings cannot hold.
+                part = part.take(pa.array(range(part.num_rows), pa.int64()))
+            try:
+                part = part.cast(self._schema)  # at once, so that a group is not held twice
+            except pa.ArrowException as error:
+                raise StorageError(f"Parquet refuses the records: {shorten(error)}") from error
             self._held.append(part)
             self._held_bytes += part.nbytes
             if self._held_bytes >= self._group_bytes:
                 self._flush()
-        return int(plain.num_rows)
+        return int(batch.num_rows)
 
     def _flush(self) -> None:
         if not self._held:

@@ -133,12 +133,6 @@ class RecordStorage(BaseStorage):
     def _own_files(self) -> list[Path]:
         """The files that hold this storage's records."""
 
-    def _plain_batches(
-        self, table: RecordTable, query: Query, corrupt: CorruptRecords
-    ) -> Iterator[pa.RecordBatch]:
-        """The same batches, maybe with 32-bit offsets: for what makes them so anyway."""
-        return self._batches(table, query, corrupt)
-
     # Iterators that a caller may keep for long; a storage that would shut others out meanwhile
     # overrides these two.
 
@@ -598,7 +592,7 @@ class RecordStorage(BaseStorage):
         self._refuse_own_file(Path(path))
         query = self._query(table, limit, offset, filters, order_by, names)
         corrupt = CorruptRecords(on_error)
-        with _closed_after(self._plain_batches(table, query, corrupt)) as batches:
+        with _closed_after(self._batches(table, query, corrupt)) as batches:
             written = write_parquet(
                 Path(path),
                 table,

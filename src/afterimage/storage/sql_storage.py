@@ -53,7 +53,7 @@ from afterimage.storage.records import (
     to_object,
 )
 from afterimage.storage.row_faults import UNREADABLE, faulty_records, faulty_rows, record_object
-from afterimage.storage.schema import arrow_type, plain_schema, projected_schema
+from afterimage.storage.schema import arrow_type, projected_schema
 from afterimage.storage.skipping import CorruptRecords
 from afterimage.storage.sources import RecordSource, TableSource
 from afterimage.storage.sql_verification import verify_database
@@ -387,25 +387,18 @@ class SQLStorage(RecordStorage):
     ) -> Iterator[pa.RecordBatch]:
         yield from self._projected(table, self._sound(table.kind, query, corrupt))
 
-    def _plain_batches(
-        self, table: RecordTable, query: Query, corrupt: CorruptRecords
-    ) -> Iterator[pa.RecordBatch]:
-        query = self._sound(table.kind, query, corrupt)
-        return prefetched(self._projected(table, query, plain=True))
-
     def _held_batches(
         self, table: RecordTable, query: Query, corrupt: CorruptRecords
     ) -> Iterator[pa.RecordBatch]:
         yield from self._held(table, self._sound(table.kind, query, corrupt))
 
     def _projected(
-        self, table: RecordTable, query: Query, *, by_hand: bool = False, plain: bool = False
+        self, table: RecordTable, query: Query, *, by_hand: bool = False
     ) -> Generator[pa.RecordBatch, None, None]:
         assert query.columns is not None
         source, stored = self._source(table.kind)
         columns = select_list(source, query.columns)
         schema = projected_schema(query.columns)
-        schema = plain_schema(schema) if plain else schema
         return self._windows(source, stored, columns, schema, query, by_hand=by_hand)
 
     def _held(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
