@@ -175,6 +175,32 @@ class TestFilters:
             filled.load_conversations(filters=[("metadata.n", "in", "x" * 100_000)])
         assert_short(caught.value, "metadata.n")
 
+    @pytest.mark.parametrize("factory", EVALUATORS, ids=attrgetter("name"))
+    def test_an_integer_that_python_does_not_write(
+        self, filled: Any, subtests: pytest.Subtests
+    ) -> None:
+        endless: Any = 10**4300  # its repr() is a ValueError of Python's
+        calls: dict[str, Callable[[], Any]] = {
+            "value": lambda: filled.load_conversations(filters={"metadata.n": endless}),
+            "values": lambda: filled.count_conversations([("metadata.n", "in", [endless])]),
+            "field": lambda: filled.load_conversations(filters=[(endless, "==", 1)]),
+            "operator": lambda: filled.load_conversations(filters=[("persona", endless, 1)]),
+            "filters": lambda: filled.load_conversations(filters=endless),
+            "direction": lambda: filled.load_conversations(order_by=[("persona", endless)]),
+            "order": lambda: filled.load_conversations(order_by=endless),
+            "columns": lambda: filled.scan_conversations(endless),
+            "limit": lambda: filled.load_conversations(limit=-endless),
+            "on_error": lambda: filled.load_conversations(on_error=endless),
+            "kind": lambda: filled.import_jsonl("nothing.jsonl", kind=endless),
+            "model": lambda: filled.load_records(endless),
+        }
+        for name, call in calls.items():
+            with subtests.test(name):
+                with pytest.raises(InvalidQueryError) as caught:
+                    call()
+                assert_short(caught.value)
+        assert filled.load_conversations(limit=endless) == filled.load_conversations()
+
     def test_an_unknown_operator_is_named_with_the_known_ones(self, filled: Any) -> None:
         with pytest.raises(InvalidQueryError) as caught:
             filled.load_conversations(filters=[("metadata.n", "<>", 1)])
@@ -234,6 +260,18 @@ class TestFiles:
                 assert caught.value.path == path
                 assert caught.value.line == 3
                 assert caught.value.offset == 2 * len(good)
+
+    def test_an_import_names_the_first_of_several_bad_lines(
+        self, filled: Any, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "some lines.jsonl"
+        good = conversation("é").model_dump_json().encode()
+        no_record, no_json = b'{"conversations":[],"metadata":3}', b"nonsense"
+        for bad in ([no_record, no_json], [no_json, no_record]):
+            path.write_bytes(b"\n".join([good, bad[0], good, bad[1], good]))
+            with pytest.raises(CorruptRecordError) as caught:
+                filled.import_jsonl(path)
+            assert (caught.value.line, caught.value.offset) == (2, len(good) + 1)
 
     def test_an_import_of_bad_documents_stores_nothing(self, filled: Any, tmp_path: Path) -> None:
         path = tmp_path / "documents.jsonl"

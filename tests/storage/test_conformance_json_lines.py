@@ -13,7 +13,9 @@ import pytest
 from afterimage.storage import (
     Document,
     EvaluatedConversationWithContext,
+    JSONLStorage,
     StorageError,
+    verify_jsonl,
 )
 from tests.storage.plain_python import same, select
 from tests.storage.records import (
@@ -139,6 +141,18 @@ class TestJsonLines:
         path.write_text(line + "\n" + line + "\n", "utf-8")
         assert storage.import_jsonl(path) == 2
         assert [record.persona for record in storage.load_conversations()] == [text, text]
+
+    def test_an_integer_too_large_for_a_score_is_infinite_for_an_import_as_for_a_load(
+        self, storage: Any, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "large.jsonl"
+        path.write_bytes(b'{"conversations":[],"final_score":' + b"9" * 400 + b"}\n")
+        expected = JSONLStorage(path, tmp_path / "no documents.jsonl").load_conversations()
+        assert expected[0].final_score == float("inf")
+        assert verify_jsonl(path).ok
+        assert storage.import_jsonl(path) == 1
+        assert storage.load_conversations() == expected
+        assert storage.count_conversations([("final_score", ">", 1e300)]) == 1
 
     def test_windows_line_ends(self, storage: Any, tmp_path: Path) -> None:
         path = tmp_path / "windows.jsonl"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,7 +18,16 @@ from afterimage.storage import (
     StorageError,
 )
 from tests.storage.plain_python import same
-from tests.storage.records import Line, Play, conversation, conversations, evaluation, firsts
+from tests.storage.records import (
+    Line,
+    Play,
+    TracedConversation,
+    TracedEntry,
+    conversation,
+    conversations,
+    evaluation,
+    firsts,
+)
 
 
 class TestWhatIsSavedComesBack:
@@ -123,6 +133,7 @@ BAD_METADATA = {
     "bytes that are no UTF-8": {"k": b"\xff"},
     "an object of no JSON type": {"k": object()},
     "nested too deep": {"k": nested(1000)},
+    "integer that no reader takes": {"k": [10**4300]},
 }
 
 
@@ -157,6 +168,27 @@ class TestABatchIsStoredWholeOrNotAtAll:
         record = conversation(metadata={"k": nested(180)})
         storage.save_conversations([record])
         assert same(storage.load_conversations(), [record])
+
+    def test_what_a_message_holds_more_is_loaded_however_deep_or_refused(
+        self, storage: Any, subtests: pytest.Subtests
+    ) -> None:
+        saved = []
+        for depth in range(185, 200):
+            entry = TracedEntry(role="user", content="x", tokens=1, tool={"k": nested(depth)})
+            with subtests.test(depth=depth):
+                with suppress(InvalidRecordError):
+                    storage.save_conversations([TracedConversation(conversations=[entry])])
+                    saved.append(depth)
+                found = storage.load_records(TracedConversation)
+                assert len(found) == len(saved)
+                assert storage.verify().ok
+        assert 185 in saved
+        assert 199 not in saved
+
+    def test_integers_as_long_as_allowed(self, storage: Any) -> None:
+        record = conversation(metadata={"k": -(10**4299)})
+        storage.save_conversations([record])
+        assert storage.load_conversations() == [record]
 
     def test_a_conversation_of_another_shape_is_refused(self, storage: Any) -> None:
         # Its list looks like messages, but no load could validate it: better refused than lost.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import inspect
 import json
@@ -239,7 +240,11 @@ class TestMalformedLines:
             assert "2" in text
         assert path.read_bytes() == data
 
-    @pytest.mark.parametrize("bad", [b"{", b"nonsense", b"[]"], ids=repr)
+    @pytest.mark.parametrize(
+        "bad",
+        [b"{", b"nonsense", b"[]", b'{"conversations":[],"n":' + b"1" * 5000 + b"}"],
+        ids=lambda bad: bad[:30].decode(),
+    )
     def test_scans_and_exports_see_them_too(
         self, storage: JSONLStorage, path: Path, tmp_path: Path, bad: bytes
     ) -> None:
@@ -251,6 +256,35 @@ class TestMalformedLines:
         with pytest.raises(CorruptRecordError):
             storage.export_parquet(tmp_path / "out.parquet")
         assert not list(tmp_path.glob("out*"))
+
+    @pytest.mark.parametrize("shift", [0, 1])
+    def test_text_that_the_engine_quotes_in_part(
+        self, storage: JSONLStorage, path: Path, shift: int
+    ) -> None:
+        # Its message has some of the line, and where that is cut may be inside a character.
+        bad = '{"conversations": [], "persona": "' + "x" * shift + "é" * 300 + '" 3}\n'
+        path.write_bytes(line("a") + bad.encode())
+        for read in (
+            lambda: storage.count_conversations({"persona": "x"}),
+            lambda: storage.load_conversations(order_by=[("persona", 1)]),
+            lambda: storage.scan_conversations(["persona"]).read_all(),
+            storage.stats,
+        ):
+            with pytest.raises(StorageError):
+                read()
+
+    def test_a_refused_line_leaves_no_connection_to_the_garbage_collector(
+        self, storage: JSONLStorage, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path.write_bytes(line("a") + b'{"conversations":[],"metadata":3}\n')
+        for read in (
+            lambda: storage.scan_conversations().read_all(),
+            lambda: storage.load_conversations(filters=[("persona", "==", None)]),
+        ):
+            with pytest.raises(CorruptRecordError):
+                read()
+            gc.collect()
+        assert caplog.records == []
 
     def test_documents(self, storage: JSONLStorage) -> None:
         storage.save_documents([Document(id="a")])

@@ -112,8 +112,26 @@ class TestKilledAtRandomMoments:
 
     @pytest.mark.parametrize(
         "mark",
-        [b"", b"1", b"0 99999\nanother text", b"100000 10\n", b"%(size)d 500\n{"],
-        ids=["empty", "cut off", "another text", "beyond the end", "of nothing written"],
+        [
+            b"",
+            b"1",
+            b"0 99999\nanother text",
+            b"100000 10\n",
+            b"%(size)d 500\n{",
+            b"0 99999\n",
+            b"-5 99999\n{",
+            b"2 99999\nconversations",
+        ],
+        ids=[
+            "empty",
+            "cut off",
+            "another text",
+            "beyond the end",
+            "of nothing written",
+            "without the beginning",
+            "before the file",
+            "inside a line",
+        ],
     )
     def test_a_mark_that_the_file_does_not_bear_out_means_nothing(
         self, tmp_path: Path, mark: bytes

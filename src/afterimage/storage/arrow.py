@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from afterimage.storage.errors import InvalidRecordError
+from afterimage.storage.errors import InvalidRecordError, shorten
 from afterimage.storage.fields import FieldType, Json, List, RecordTable, Struct, Text
 from afterimage.storage.records import (
     as_declared,
@@ -258,7 +258,17 @@ def _long_way(
 
 
 def _extra(node: Mapping[str, Any]) -> bytes | None:
-    return to_json(node) if node else None
+    """An overlay as JSON; what it holds is nested a little deeper there than in the record.
+
+    Raises:
+        InvalidRecordError: too deep to be read again.
+    """
+    if not node:
+        return None
+    try:
+        return readable(to_json(node))
+    except ValueError as error:
+        raise InvalidRecordError(shorten(error)) from None
 
 
 def _objects(kind: FieldType, array: pa.Array, *, members: bool) -> list[Any]:

@@ -283,7 +283,8 @@ def translated(where: str) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except (duckdb.Error, sa.exc.SQLAlchemyError, pa.ArrowException) as error:
+    # A message that quotes a line may be cut inside a character, which the driver cannot decode.
+    except (duckdb.Error, sa.exc.SQLAlchemyError, pa.ArrowException, UnicodeDecodeError) as error:
         original = getattr(error, "orig", None) or error
         raise DatabaseError(f"{where}: {shorten(original, 300)}") from error
     except OSError as error:

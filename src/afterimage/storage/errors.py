@@ -23,6 +23,7 @@ __all__ = [
     "UnknownFieldError",
     "UnsupportedURLError",
     "shorten",
+    "shown",
 ]
 
 
@@ -30,6 +31,14 @@ def shorten(text: object, limit: int = 160) -> str:
     """`text` on one line of at most `limit` characters, for use inside an error message."""
     line = " ".join(str(text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def shown(value: object, limit: int) -> str:
+    """`repr(value)` for use inside an error message; its type where it has none."""
+    try:
+        return shorten(repr(value), limit)
+    except Exception:  # noqa: BLE001  whatever it is: of an integer of 4,301 digits, ValueError
+        return f"<{type(value).__name__}>"
 
 
 class StorageError(Exception):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
 from afterimage.storage.atomic_files import sync_folder
 from afterimage.storage.collector import paused_collector
@@ -40,7 +39,7 @@ from afterimage.storage.line_faults import (
     sound_chunks,
     until_damage,
 )
-from afterimage.storage.lines import Chunk, is_compressed, is_object, read_chunks
+from afterimage.storage.lines import Chunk, is_compressed, is_object, objects_of, read_chunks
 from afterimage.storage.models import Document
 from afterimage.storage.query import Query
 from afterimage.storage.record_storage import Kind, Progress, RecordStorage
@@ -171,23 +170,27 @@ class JSONLStorage(RecordStorage):
     def _objects(
         self, kind: Kind, query: Query, corrupt: CorruptRecords
     ) -> Iterator[list[dict[str, Any]]]:
-        for lines in self._lines(kind, query, corrupt):
-            yield [from_json(line) for line in lines]
+        with closing(self._lines(kind, query, corrupt)) as batches:
+            for lines in batches:
+                with self._located(kind):
+                    found = objects_of(lines)
+                yield found
 
     def _models(
         self, table: RecordTable, query: Query, batch_size: int, corrupt: CorruptRecords
     ) -> Iterator[list[Any]]:
         if query.where or query.order or query.offset:
             validate = model_of(table).__pydantic_validator__.validate_json
-            for lines in self._lines(table.kind, query, corrupt):
-                for at in range(0, len(lines), batch_size):
-                    some = lines[at : at + batch_size]
-                    try:
-                        with paused_collector():
-                            found = [validate(line) for line in some]
-                    except ValidationError as error:
-                        raise self._find(table.kind, error) from None
-                    yield found
+            with closing(self._lines(table.kind, query, corrupt)) as batches:
+                for lines in batches:
+                    for at in range(0, len(lines), batch_size):
+                        some = lines[at : at + batch_size]
+                        try:
+                            with paused_collector():
+                                found = [validate(line) for line in some]
+                        except ValidationError as error:
+                            raise self._find(table.kind, error) from None
+                        yield found
             return
         left = query.limit
         for chunk in until_damage(self._chunks(table.kind), corrupt):
@@ -218,7 +221,9 @@ class JSONLStorage(RecordStorage):
             chunks = self._sound_chunks("conversations", corrupt)
             yield from select_lines("conversations", chunks, query, whole=False, text=text)
 
-    def _lines(self, kind: str, query: Query, corrupt: CorruptRecords) -> Iterator[list[bytes]]:
+    def _lines(
+        self, kind: str, query: Query, corrupt: CorruptRecords
+    ) -> Generator[list[bytes], None, None]:
         """Matching lines, in the order of the query."""
         from afterimage.storage.line_query import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 

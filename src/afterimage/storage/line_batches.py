@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from afterimage.storage.arrow import rows_of_objects, to_batch
-from afterimage.storage.errors import InvalidRecordError
+from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.fields import CONVERSATIONS, RecordTable
 from afterimage.storage.lines import Chunk, Line, parse
 from afterimage.storage.records import is_conversation
@@ -20,13 +20,17 @@ def batch_of_lines(table: RecordTable, chunk: Chunk) -> tuple[pa.RecordBatch, li
     """The records of a chunk as a batch, and the lines that are records of other models.
 
     Raises:
-        CorruptRecordError: a line is no JSON object, or no valid record; names it.
+        CorruptRecordError: a line is no JSON object, or no valid record; names the first.
     """
     lines: list[Line] = []
     objects: list[dict[str, Any]] = []
     others: list[bytes] = []
     for line in chunk.records():
-        found = parse(chunk, line)
+        try:
+            found = parse(chunk, line)
+        except CorruptRecordError:
+            _raise_for_the_line(table, chunk, lines, objects)  # if one before it is no record
+            raise
         if table is CONVERSATIONS and not is_conversation(found):
             others.append(line.text)
         else:

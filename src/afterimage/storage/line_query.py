@@ -6,7 +6,7 @@ the sort and the projection name; whole lines come back for the records that are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -45,8 +45,8 @@ def select_lines(
     whole: bool,
     columns: Sequence[FieldRef] = (),
     text: Callable[[Source], sa.ColumnElement[Any]] | None = None,
-) -> Iterator[pa.RecordBatch]:
-    """The lines that a query matches, in its order.
+) -> Generator[pa.RecordBatch, None, None]:
+    """The lines that a query matches, in its order; close it where you may stop or fail before.
 
     Args:
         kind: "conversations", "documents" or "records".

@@ -8,14 +8,14 @@ engine, which then parses nothing else of a line.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import pyarrow as pa
-from pydantic_core import from_json
 
 from afterimage.storage.arrow import rows_of_objects, to_batch
 from afterimage.storage.fields import Json, List, RecordTable, Struct
 from afterimage.storage.line_query import select_lines
-from afterimage.storage.lines import Chunk
+from afterimage.storage.lines import Chunk, objects_of
 from afterimage.storage.query import FieldRef, Query
 from afterimage.storage.schema import projected_schema
 
@@ -30,20 +30,22 @@ def scan_lines(
     schema = projected_schema(query.columns)
     narrow = [field for field in query.columns if not _is_wide(field)]
     whole = len(narrow) < len(query.columns)
-    found = select_lines(table.kind, chunks, query, whole=whole, columns=narrow)
-    for batch in found:
-        arrays = dict(zip((field.path for field in narrow), batch.columns[whole:], strict=True))
-        if whole:
-            objects = [from_json(text) for text in batch.column(0).to_pylist()]
-            built = to_batch(table, rows_of_objects(table, objects))
-            arrays |= {
-                field.path: _inner(built.column(field.column), field)
-                for field in query.columns
-                if _is_wide(field)
-            }
-        yield pa.RecordBatch.from_arrays(
-            [arrays[field.name].cast(field.type) for field in schema], schema=schema
-        )
+    # Closed here where a line is refused: the error would keep the engine's connection open.
+    with closing(select_lines(table.kind, chunks, query, whole=whole, columns=narrow)) as found:
+        for batch in found:
+            values = batch.columns[whole:]
+            arrays = dict(zip((field.path for field in narrow), values, strict=True))
+            if whole:
+                objects = objects_of(batch.column(0).to_pylist())
+                built = to_batch(table, rows_of_objects(table, objects))
+                arrays |= {
+                    field.path: _inner(built.column(field.column), field)
+                    for field in query.columns
+                    if _is_wide(field)
+                }
+            yield pa.RecordBatch.from_arrays(
+                [arrays[field.name].cast(field.type) for field in schema], schema=schema
+            )
 
 
 def _is_wide(field: FieldRef) -> bool:

@@ -9,16 +9,31 @@ from __future__ import annotations
 import codecs
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from pydantic_core import from_json
 
-from afterimage.storage.errors import CorruptRecordError, MissingFileError, StorageError
+from afterimage.storage.errors import (
+    CorruptRecordError,
+    InvalidRecordError,
+    MissingFileError,
+    StorageError,
+    shorten,
+)
 
-__all__ = ["CHUNK_BYTES", "Chunk", "Line", "is_compressed", "is_object", "parse", "read_chunks"]
+__all__ = [
+    "CHUNK_BYTES",
+    "Chunk",
+    "Line",
+    "is_compressed",
+    "is_object",
+    "objects_of",
+    "parse",
+    "read_chunks",
+]
 
 CHUNK_BYTES = 4 * 2**20
 """About how much of a file is read at a time."""
@@ -118,6 +133,22 @@ def parse(chunk: Chunk, line: Line) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise chunk.corrupt(line, f"a JSON object is wanted, found {type(record).__name__}")
     return record
+
+
+def objects_of(texts: Iterable[str | bytes]) -> list[dict[str, Any]]:
+    """Lines as JSON objects, where the engine has found them to be some.
+
+    Raises:
+        InvalidRecordError: one is none for us: the engine takes numbers of any size, and keeps
+            only the text of what it does not look into.
+    """
+    try:
+        found = [from_json(text) for text in texts]
+    except ValueError as error:
+        raise InvalidRecordError(shorten(error)) from None
+    if not all(isinstance(record, dict) for record in found):
+        raise InvalidRecordError("a line is no JSON object")
+    return found
 
 
 def is_object(line: bytes, encoding: str = "utf-8") -> bool:

@@ -6,7 +6,7 @@ is written twice. Text ↔ steps is exact both ways: `parse(render(steps)) == st
 
 from __future__ import annotations
 
-from afterimage.storage.errors import InvalidQueryError, shorten
+from afterimage.storage.errors import InvalidQueryError, shorten, shown
 
 __all__ = ["parse", "render"]
 
@@ -21,7 +21,7 @@ def parse(path: object) -> tuple[str, ...]:
     ('metadata', 'k.l', 'm')
     """
     if not isinstance(path, str):
-        raise InvalidQueryError(f"a field is named by a string, not {shorten(repr(path), 60)}")
+        raise InvalidQueryError(f"a field is named by a string, not {shown(path, 60)}")
     steps: list[str] = []
     at = 0
     while True:

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
-from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
 from afterimage.storage import paths
-from afterimage.storage.errors import InvalidQueryError, UnknownFieldError, shorten
+from afterimage.storage.errors import InvalidQueryError, UnknownFieldError, shorten, shown
 from afterimage.storage.fields import FieldType, Json, Struct, Timestamp, dotted_paths
+from afterimage.storage.records import MAX_DIGITS
 
 __all__ = [
     "Columns",
@@ -180,9 +181,7 @@ def _is_triple(item: object) -> bool:
 
 def _triple(fields: Mapping[str, FieldType], item: Any) -> Condition:
     if not (_is_triple(item) and len(item) == 3):
-        raise InvalidQueryError(
-            f"a filter is (field, operator, value), not {shorten(repr(item), 80)}"
-        )
+        raise InvalidQueryError(f"a filter is (field, operator, value), not {shown(item, 80)}")
     return _condition(fields, *item)
 
 
@@ -191,14 +190,14 @@ def _condition(fields: Mapping[str, FieldType], path: str, op: object, value: An
     canonical = _OPERATORS.get(op) if isinstance(op, str) else None
     if canonical is None:
         raise InvalidQueryError(
-            f"unknown operator {shorten(repr(op), 40)} for {shorten(path, 80)!r}; "
+            f"unknown operator {shown(op, 40)} for {shorten(path, 80)!r}; "
             f"known: {' '.join(_OPERATORS)}"
         )
     if canonical in ("in", "not in"):
         if not isinstance(value, list | tuple | set | frozenset):
             raise InvalidQueryError(
                 f"{canonical!r} on {shorten(path, 80)!r} takes a list of values, "
-                f"not {shorten(repr(value), 60)}"
+                f"not {shown(value, 60)}"
             )
         return Condition(field, canonical, tuple(_value(field, item) for item in value))
     return Condition(field, canonical, _value(field, value))
@@ -210,10 +209,12 @@ def _value(field: FieldRef, value: Any) -> Any:
         return _utc(value)
     try:
         plain = to_jsonable_python(value, fallback=_scalar)
-        to_json(plain)
+        text = to_json(plain)
+        if len(text) > MAX_DIGITS:  # an integer may be too long for Python to write it
+            from_json(text)
     except (PydanticSerializationError, ValueError, TypeError) as error:
         raise InvalidQueryError(
-            f"{shorten(ascii(value), 60)} cannot be compared with {shorten(field.path, 80)!r}: "
+            f"{shown(value, 60)} cannot be compared with {shorten(field.path, 80)!r}: "
             f"{shorten(error)}"
         ) from None
     return plain
@@ -241,14 +242,12 @@ def _utc(value: Any) -> Any:
 
 def _sort_key(fields: Mapping[str, FieldType], item: Any) -> SortKey:
     if not (isinstance(item, list | tuple) and len(item) == 2):
-        raise InvalidQueryError(
-            f"order_by takes (field, direction) pairs, not {shorten(repr(item), 80)}"
-        )
+        raise InvalidQueryError(f"order_by takes (field, direction) pairs, not {shown(item, 80)}")
     path, direction = item
     key = direction.lower() if isinstance(direction, str) else direction
     if isinstance(key, bool) or not isinstance(key, int | str) or key not in _DESCENDING:
         raise InvalidQueryError(
-            f"unknown direction {shorten(repr(direction), 40)} for {shorten(path, 80)!r}; "
+            f"unknown direction {shown(direction, 40)} for {shorten(path, 80)!r}; "
             "use 1, -1, 'asc' or 'desc'"
         )
     return SortKey(resolve(fields, path), _DESCENDING[key])
@@ -274,7 +273,7 @@ def listed(value: Any, what: str) -> Iterable[Any]:
     if value is None:
         return ()
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise InvalidQueryError(f"{what} takes a list, not {shorten(repr(value), 80)}")
+        raise InvalidQueryError(f"{what} takes a list, not {shown(value, 80)}")
     return value
 
 
@@ -285,7 +284,7 @@ def _count(value: Any, what: str) -> int:
         number = -1
     if number < 0 or isinstance(value, bool):
         raise InvalidQueryError(
-            f"{what} must be a whole number of records, 0 or more, not {shorten(repr(value), 40)}"
+            f"{what} must be a whole number of records, 0 or more, not {shown(value, 40)}"
         )
     return min(number, 2**63 - 1)
 
@@ -297,9 +296,7 @@ def positive(value: Any, what: str) -> int:
         InvalidQueryError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidQueryError(
-            f"{what} must be a whole number, 1 or more, not {shorten(repr(value), 40)}"
-        )
+        raise InvalidQueryError(f"{what} must be a whole number, 1 or more, not {shown(value, 40)}")
     return value
 
 

@@ -20,7 +20,7 @@ from pydantic_core import to_json
 
 from afterimage.storage.atomic_files import written_lines
 from afterimage.storage.base import BaseStorage
-from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, shorten
+from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, shown
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, FieldType, Json, RecordTable
 from afterimage.storage.models import (
     Conversation,
@@ -360,7 +360,7 @@ class RecordStorage(BaseStorage):
         []
         """
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise InvalidQueryError(f"a model is a pydantic class, not {shorten(repr(model), 60)}")
+            raise InvalidQueryError(f"a model is a pydantic class, not {shown(model, 60)}")
         own: dict[str, FieldType] = {name: Json() for name in model.model_fields}
         kind: Kind = "records"
         if issubclass(model, Conversation):
@@ -746,7 +746,7 @@ def _closed_after(found: Iterator[_Found]) -> Iterator[Iterator[_Found]]:
 def _checked(kind: str) -> str:
     if kind not in get_args(Kind):
         raise InvalidQueryError(
-            f"unknown kind {shorten(repr(kind), 40)}; use {', '.join(map(repr, get_args(Kind)))}"
+            f"unknown kind {shown(kind, 40)}; use {', '.join(map(repr, get_args(Kind)))}"
         )
     return kind
 

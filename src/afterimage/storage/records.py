@@ -16,11 +16,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from afterimage.storage import models
-from afterimage.storage.errors import InvalidRecordError, shorten
+from afterimage.storage.errors import InvalidRecordError, shorten, shown
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, List, RecordTable, Struct
 from afterimage.storage.serializer import line_of
 
 __all__ = [
+    "MAX_DIGITS",
     "as_declared",
     "check",
     "exact_view",
@@ -47,6 +48,9 @@ _MODELS: dict[str, type[BaseModel]] = {
 
 # JSON text with fewer brackets than this cannot be nested too deep for a reader.
 _SHALLOW = 100
+
+# What reads JSON here, and Python itself, takes no integer with more digits than this.
+MAX_DIGITS = 4300
 
 
 def model_of(table: RecordTable) -> type[BaseModel]:
@@ -154,7 +158,7 @@ def to_object(model: Any) -> dict[str, Any]:
     """
     if not isinstance(model, BaseModel):
         raise InvalidRecordError(
-            f"a record is a pydantic model, not {type(model).__name__}: {shorten(repr(model), 60)}"
+            f"a record is a pydantic model, not {type(model).__name__}: {shown(model, 60)}"
         )
     try:
         dumped = _dumped(model, "json")
@@ -196,9 +200,9 @@ def readable(text: bytes) -> bytes:
     """`text`, if what reads JSON here can read it.
 
     Raises:
-        ValueError: it is nested too deep.
+        ValueError: it is nested too deep, or has an integer of more than 4,300 digits.
     """
-    if text.count(b"{") + text.count(b"[") > _SHALLOW:
+    if len(text) > MAX_DIGITS or text.count(b"{") + text.count(b"[") > _SHALLOW:
         # Metadata is read on its own and inside its record: the outer one is the deeper.
         from_json(b'{"":' + text + b"}")
     return text
@@ -239,16 +243,20 @@ def _fits(view: dict[str, Any]) -> bool:
 
 
 def _is_shallow(metadata: dict[str, Any]) -> bool:
-    """Whether no value is nested more than once; whatever is no dict has no values."""
+    """Whether it is soon seen that any reader can read it: no value is nested more than once."""
     for value in metadata.values():
         kind = type(value)
-        if kind not in _PLAIN and not (kind is list and {*map(type, value)} <= _PLAIN):
+        if kind is int:
+            if value.bit_length() > _FEW_BITS:
+                return False
+        elif kind not in _PLAIN and not (kind is list and {*map(type, value)} <= _PLAIN):
             return False
     return True
 
 
 _ROLE = {models.Role}
-_PLAIN = {str, int, float, bool, type(None)}
+_PLAIN = {str, float, bool, type(None)}
+_FEW_BITS = 1000
 _NO_EVALUATION = {"overall_grade": models.GradeSchema.GOOD}
 
 
@@ -277,8 +285,12 @@ def as_declared(table: RecordTable, record: dict[str, Any]) -> dict[str, Any]:
     """
     if table is DOCUMENTS and is_conversation(record):
         raise InvalidRecordError("not a document: it is a conversation")
+    model = model_of(table)
     try:
-        valid = model_of(table).model_validate(record)
+        try:
+            valid = model.model_validate(record)
+        except ValidationError:  # as JSON, an integer too large for a float is infinite
+            valid = model.model_validate_json(to_json(record))
     except ValidationError as error:
         raise InvalidRecordError(f"not a valid record of {table.kind}: {reason(error)}") from None
     view = exact_view(valid)

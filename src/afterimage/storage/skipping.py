@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
-from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shorten
+from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shown
 
 __all__ = [
     "FEW",
@@ -156,9 +156,7 @@ class CorruptRecords:
 
     def __init__(self, on_error: OnError) -> None:
         if on_error not in get_args(OnError):
-            raise InvalidQueryError(
-                f"on_error is 'raise' or 'skip', not {shorten(repr(on_error), 40)}"
-            )
+            raise InvalidQueryError(f"on_error is 'raise' or 'skip', not {shown(on_error, 40)}")
         self.skipped = on_error == "skip"
         self._places: Tally[Place] = Tally()
 

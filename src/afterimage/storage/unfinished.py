@@ -95,8 +95,10 @@ def _unfinished(path: Path) -> int | None:
         return None
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        if not start < size < start + length:
+        if not (head and 0 <= start < size < start + length):
             return None
-        file.seek(start)
-        found = file.read(len(head))
-    return start if head.startswith(found) else None
+        before = max(start - 1, 0)  # a save begins a line
+        file.seek(before)
+        found = file.read(start - before + len(head))
+    begins_a_line = start == 0 or b"\n" in (found[:1], head[:1])
+    return start if begins_a_line and head.startswith(found[start - before :]) else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from afterimage.storage.collector import paused_collector
-from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shorten
+from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shown
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
 from afterimage.storage.line_faults import importable, until_damage
 from afterimage.storage.lines import Chunk, is_object, read_chunks
@@ -142,7 +142,7 @@ def verify_jsonl(
     """
     if kind not in ("conversations", "documents", "records"):
         raise InvalidQueryError(
-            f"unknown kind {shorten(repr(kind), 40)}; use 'conversations', 'documents', 'records'"
+            f"unknown kind {shown(kind, 40)}; use 'conversations', 'documents', 'records'"
         )
     findings = Findings(str(path))
     verify_lines(
