@@ -13,13 +13,16 @@ from benchmarks.harness.registry import System
 from benchmarks.harness.runner import Measurement, Results, Runner
 from benchmarks.harness.summary import first, of
 
-__all__ = ["BULK", "FACTORS", "LARGE", "MEMORY_LIMIT", "Size", "grow", "slowdown"]
+__all__ = ["BULK", "FACTORS", "FOR_ALL", "LARGE", "MEMORY_LIMIT", "Size", "grow", "slowdown"]
 
 FACTORS = (0.1, 0.3, 1, 3, 10)
-"""Sizes of the data at which every system is measured, as multiples of it."""
+"""Sizes of the data that are measured, as multiples of it."""
+
+FOR_ALL = 3
+"""The largest of them at which every system is; beyond that, only our own storages."""
 
 LARGE = 50
-"""The size at which only our own storages are."""
+"""The largest size."""
 
 BULK = (
     "import_jsonl",
@@ -61,7 +64,8 @@ def grow(
         data = runner.prepare(request | {"factor": factor, "folder": str(folder)})
         results: Results = {}
         if factor < large:
-            results = runner.rounds([(system, _TASKS) for system in comparable], data, rounds)
+            measured = comparable if factor <= FOR_ALL else ours
+            results = runner.rounds([(system, _TASKS) for system in measured], data, rounds)
         if factor >= 1:
             for system in ours:
                 here = results.setdefault(system.name, {})
