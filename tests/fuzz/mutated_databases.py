@@ -1,7 +1,9 @@
 """One damaged DuckDB file: whatever is left of it, every call answers or raises a `StorageError`.
 
-DuckDB keeps a checksum of each block, so a call that answers must answer with what was saved. After
-each file a sound one is read, too: what one file does to the engine must not reach another.
+DuckDB keeps a checksum of each block, so a load that answers must answer with what was saved. Two
+blocks that changed places pass the checksum, and DuckDB itself may crash on them (seed 1, `duckdb`,
+number 272), which nothing outside of it can foresee. After each file a sound one is read, too: what
+one file does to the engine must not reach another.
 """
 
 from __future__ import annotations
