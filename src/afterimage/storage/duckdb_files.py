@@ -120,6 +120,16 @@ class _Instance:
         _live.add(cursor)
         return cursor
 
+    def fresh_cursor(self) -> duckdb.DuckDBPyConnection:
+        """The same, of a new instance where what happened to a file has ended this one."""
+        cursor = self.cursor()
+        try:
+            cursor.execute("SELECT 1").fetchall()
+        except duckdb.FatalException:
+            self._root = None
+            cursor = self.cursor()
+        return cursor
+
     def connect(self, path: str, options: str) -> duckdb.DuckDBPyConnection:
         """A connection to a file, which is attached for it unless it is already."""
         cursor = self.cursor()
@@ -128,9 +138,8 @@ class _Instance:
             held = _Attached(f"file_{next(self._numbers)}")
             try:
                 cursor.execute(f"ATTACH {_quoted(path)} AS {held.alias} ({options})")
-            except duckdb.FatalException:  # what happened to an earlier file ended the instance
-                self._root = None
-                cursor = self.cursor()
+            except duckdb.FatalException:
+                cursor = self.fresh_cursor()
                 cursor.execute(f"ATTACH {_quoted(path)} AS {held.alias} ({options})")
             self._attached[path] = held
         held.users += 1
@@ -231,7 +240,7 @@ def connect(
 def connect_memory() -> tuple[duckdb.DuckDBPyConnection, Release]:
     """A connection to no file, for queries over what is handed to it."""
     with _lock:
-        cursor = _instance.cursor()
+        cursor = _instance.fresh_cursor()
     return cursor, cursor.close
 
 

@@ -306,7 +306,9 @@ class SQLStorage(RecordStorage):
     ) -> Iterator[list[Any]]:
         """The models of batches with the declared fields of a query's records."""
         validate = list_adapter(table).validate_python
-        for batch in prefetched(batches):
+        if query.limit is None or query.limit > _SMALL_PAGE:  # for less, a thread costs more
+            batches = prefetched(batches)
+        for batch in batches:
             for at in range(0, batch.num_rows, batch_size):
                 try:
                     with paused_collector():
