@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
@@ -12,7 +12,7 @@ __all__ = ["prefetched"]
 _Item = TypeVar("_Item")
 
 
-def prefetched(items: Iterator[_Item]) -> Iterator[_Item]:
+def prefetched(items: Iterator[_Item]) -> Generator[_Item, None, None]:
     """The same items; the next is being made while the last is used.
 
     It pays where making one waits for something that frees the interpreter, as DuckDB does. At most

@@ -62,6 +62,8 @@ from afterimage.storage.verification import Verification
 
 __all__ = ["SQLStorage"]
 
+Batches = Generator[pa.RecordBatch, None, None]
+
 # As many rows as DuckDB works on at a time.
 _BATCH_ROWS = 2048
 
@@ -302,21 +304,22 @@ class SQLStorage(RecordStorage):
         return self._validated(table, query, batches, batch_size)
 
     def _validated(
-        self, table: RecordTable, query: Query, batches: Iterator[pa.RecordBatch], batch_size: int
+        self, table: RecordTable, query: Query, batches: Batches, batch_size: int
     ) -> Iterator[list[Any]]:
         """The models of batches with the declared fields of a query's records."""
         validate = list_adapter(table).validate_python
-        if query.limit is None or query.limit > _SMALL_PAGE:  # for less, a thread costs more
-            batches = prefetched(batches)
-        for batch in batches:
-            for at in range(0, batch.num_rows, batch_size):
-                try:
-                    with paused_collector():
-                        some = batch.slice(at, batch_size)
-                        found = validate(without_extra(table, some, members=True))
-                except ValueError as error:
-                    raise self._corrupt(table.kind, query, error) from None
-                yield found
+        many = query.limit is None or query.limit > _SMALL_PAGE  # for less, a thread costs more
+        # Closed here, and not when an error lets go of it, by when the connection may be gone.
+        with closing(prefetched(batches) if many else batches) as found:
+            for batch in found:
+                for at in range(0, batch.num_rows, batch_size):
+                    try:
+                        with paused_collector():
+                            some = batch.slice(at, batch_size)
+                            models = validate(without_extra(table, some, members=True))
+                    except ValueError as error:
+                        raise self._corrupt(table.kind, query, error) from None
+                    yield models
 
     def _sound(
         self, kind: str, query: Query, corrupt: CorruptRecords, *, whole: bool = False
@@ -394,16 +397,14 @@ class SQLStorage(RecordStorage):
     ) -> Iterator[pa.RecordBatch]:
         yield from self._held(table, self._sound(table.kind, query, corrupt))
 
-    def _projected(
-        self, table: RecordTable, query: Query, *, by_hand: bool = False
-    ) -> Generator[pa.RecordBatch, None, None]:
+    def _projected(self, table: RecordTable, query: Query, *, by_hand: bool = False) -> Batches:
         assert query.columns is not None
         source, stored = self._source(table.kind)
         columns = select_list(source, query.columns)
         schema = projected_schema(query.columns)
         return self._windows(source, stored, columns, schema, query, by_hand=by_hand)
 
-    def _held(self, table: RecordTable, query: Query) -> Iterator[pa.RecordBatch]:
+    def _held(self, table: RecordTable, query: Query) -> Batches:
         """What is small is read at once, and the file let go of before the first batch is given.
 
         For more, the file is opened as a notebook opens it, which so may join in meanwhile.
@@ -443,7 +444,7 @@ class SQLStorage(RecordStorage):
         query: Query,
         *,
         by_hand: bool = False,
-    ) -> Generator[pa.RecordBatch, None, None]:
+    ) -> Batches:
         """Columns of matching records as `schema` has them, in the order of the query.
 
         Sorted, they come as DuckDB sorts them. In insertion order they are read by ranges of the
