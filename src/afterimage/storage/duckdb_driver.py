@@ -28,7 +28,6 @@ from afterimage.storage.duckdb_files import (
     attach_new,
     connect,
     connect_memory,
-    drop_cached_blocks,
     open_memory,
     put_in_place,
 )
@@ -108,16 +107,6 @@ class Database:
         """A connection whose changes are all committed at the end, or none of them."""
         with self._turn(), translated(self.name), self._calls.begin() as connection:
             yield connection
-
-    def let_go_of_memory(self, connection: sa.Connection) -> None:
-        """Have DuckDB drop what it has read or written of the file, which it keeps else.
-
-        Call it between statements.
-        """
-        if not self.name.startswith(":memory:"):
-            driver = connection.connection.driver_connection
-            assert driver is not None
-            drop_cached_blocks(driver)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

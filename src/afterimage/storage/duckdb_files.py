@@ -21,7 +21,6 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,7 +42,6 @@ __all__ = [
     "attach_new",
     "connect",
     "connect_memory",
-    "drop_cached_blocks",
     "open_memory",
     "put_in_place",
 ]
@@ -67,8 +65,6 @@ _ROW_GROUP: Final = "ROW_GROUP_SIZE 2048"
 # What the oldest DuckDB that we support can open; a newer one writes a newer format by default.
 # Blocks of a quarter of DuckDB's usual size leave less of the last one of each column empty.
 _NEW_FILE: Final = "STORAGE_VERSION 'v1.5.0', BLOCK_SIZE 65536"
-
-_MEMORY_LIMIT: Final = "SELECT current_setting('memory_limit')"
 
 _LOCK_POLL_SECONDS: Final = (0.001, 0.02)
 
@@ -95,12 +91,6 @@ class _Instance:
         self._root: duckdb.DuckDBPyConnection | None = None
         self._attached: dict[str, _Attached] = {}
         self._numbers = itertools.count(1)
-        self.memory_limit = ""
-
-    @property
-    def users(self) -> int:
-        """How many connections to files there are."""
-        return sum(held.users for held in self._attached.values())
 
     def has(self, path: str) -> bool:
         return path in self._attached
@@ -111,7 +101,6 @@ class _Instance:
             self._root = duckdb.connect(":memory:")
             for name, value in _SETTINGS.items():
                 self._root.execute(f"SET {name} = '{value}'")
-            [[self.memory_limit]] = self._root.execute(_MEMORY_LIMIT).fetchall()
             # Where a sort that needs more than memory goes; DuckDB makes it then, and removes it.
             spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
             self._root.execute(f"SET temp_directory = {_quoted(spill)}")
@@ -258,22 +247,6 @@ def attach_new(path: Path) -> tuple[duckdb.DuckDBPyConnection, Release]:
     with _lock:
         cursor, release = _attached(os.path.realpath(path), f"{_NEW_FILE}, {_ROW_GROUP}")
     return cursor, _releasing(release)
-
-
-def drop_cached_blocks(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make a connection's instance drop the blocks of files that it keeps in memory.
-
-    Its limit of memory is lowered for a moment, so nothing is done where somebody else may need
-    it, or has set another limit.
-    """
-    with _lock:
-        if _instance.users > 1:
-            return
-        [[limit]] = connection.execute(_MEMORY_LIMIT).fetchall()
-        if limit == _instance.memory_limit:
-            with suppress(duckdb.Error):  # where more is in use; then the limit stays as it was
-                connection.execute("SET memory_limit = '64MB'")
-            connection.execute("RESET memory_limit")
 
 
 def put_in_place(fresh: Path, path: Path) -> bool:

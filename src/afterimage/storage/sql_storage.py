@@ -39,7 +39,7 @@ from afterimage.storage.errors import (
 from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
 from afterimage.storage.line_batches import batch_of_lines
 from afterimage.storage.line_faults import importable, sound_chunks
-from afterimage.storage.lines import CHUNK_BYTES, Chunk, read_chunks
+from afterimage.storage.lines import read_chunks
 from afterimage.storage.models import Conversation
 from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
 from afterimage.storage.prefetch import prefetched
@@ -70,9 +70,6 @@ _BATCH_ROWS = 2048
 # A scan reads ranges of the insertion sequence, as wide as makes about this many bytes of Arrow.
 _WINDOW_BYTES = 16 * 2**20
 _FIRST_WINDOW = 2048
-
-# After so many bytes of Arrow read, or of JSON imported, DuckDB is to let go of the file's blocks.
-_MUCH_READ = 128 * 2**20
 
 # Up to so many bytes, what a caller may keep for long is read at once.
 _SMALL_RESULT = 4 * 2**20
@@ -228,9 +225,9 @@ class SQLStorage(RecordStorage):
         saved_at = _now()
         with SpooledTemporaryFile(max_size=_WINDOW_BYTES) as others:
 
-            def batches(some: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
+            def batches() -> Iterator[pa.RecordBatch]:
                 nonlocal saved
-                for chunk in some:
+                for chunk in chunks:
                     with paused_collector():
                         batch, lines = batch_of_lines(table, chunk)
                     others.writelines(line + b"\n" for line in lines)
@@ -240,11 +237,8 @@ class SQLStorage(RecordStorage):
 
             with self._database.writing() as connection:
                 self._layout.refresh(connection)
-                # Few statements, as each of them writes out what it still holds of a row group.
-                while some := list(islice(chunks, 1)):
-                    many = chain(some, islice(chunks, _MUCH_READ // CHUNK_BYTES))
-                    self._insert(connection, self._stored(table), batches(many), saved_at)
-                    self._database.let_go_of_memory(connection)
+                # One statement, as each writes out what it still holds of a row group.
+                self._insert(connection, self._stored(table), batches(), saved_at)
                 if others.tell():
                     others.seek(0)
                     unnamed = (("", line[:-1]) for line in others)
@@ -461,7 +455,6 @@ class SQLStorage(RecordStorage):
                 for batch in stream_arrow(connection, statement):
                     yield _conform(batch, schema)
                 return
-            read = 0
             for low, high in (bounds := _Ranges(connection, source, query)):
                 statement = filtered(sa.select(source.sequence, *labelled), source, query)
                 found = execute_arrow(
@@ -469,10 +462,6 @@ class SQLStorage(RecordStorage):
                 )
                 bounds.read(found.nbytes)
                 yield from _without_sequence(_in_sequence(found), schema)
-                read += found.nbytes
-                if read > _MUCH_READ:
-                    self._database.let_go_of_memory(connection)
-                    read = 0
 
     def _source(self, kind: str) -> tuple[Source, sa.Table]:
         if kind == "records":
