@@ -20,7 +20,6 @@ from afterimage.storage.errors import InvalidRecordError, shorten
 from afterimage.storage.fields import FieldType, Json, List, RecordTable, Struct, Text
 from afterimage.storage.records import (
     as_declared,
-    exact_view,
     member_of,
     metadata_text,
     overlay,
@@ -29,6 +28,7 @@ from afterimage.storage.records import (
     to_object,
 )
 from afterimage.storage.schema import arrow_schema, arrow_type
+from afterimage.storage.views import exact_view, exact_views
 
 __all__ = ["Rows", "rows_of", "rows_of_objects", "to_batch", "to_objects", "without_extra"]
 
@@ -62,8 +62,8 @@ def rows_of(table: RecordTable, records: Sequence[Any], start: int = 0) -> Rows:
     """
     rows = Rows([], [])
     absent: dict[type[BaseModel], bytes | None] = {}
-    for at, record in enumerate(records, start):
-        view = exact_view(record) if isinstance(record, BaseModel) else None
+    views = _views(records)
+    for at, (record, view) in enumerate(zip(records, views, strict=True), start):
         if view is None:
             declared, extra = _long_way(table, record, at)
         else:
@@ -245,6 +245,15 @@ def _covers(struct: Struct, record: Any) -> bool:
             elif not all(isinstance(item, dict) and item.keys() == names for item in value):
                 return False
     return True
+
+
+def _views(records: Sequence[Any]) -> Sequence[dict[str, Any] | None]:
+    try:
+        if (views := exact_views(records)) is not None:
+            return views
+    except (AttributeError, TypeError):  # a model that was made without being validated
+        pass
+    return [exact_view(record) if isinstance(record, BaseModel) else None for record in records]
 
 
 def _long_way(

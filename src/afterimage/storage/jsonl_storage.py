@@ -43,7 +43,7 @@ from afterimage.storage.lines import Chunk, is_compressed, is_object, objects_of
 from afterimage.storage.models import Document
 from afterimage.storage.query import Query
 from afterimage.storage.record_storage import Kind, Progress, RecordStorage
-from afterimage.storage.records import as_declared, model_of, to_line, to_object
+from afterimage.storage.records import as_declared, exact_lines, model_of, to_line, to_object
 from afterimage.storage.skipping import CorruptRecords
 from afterimage.storage.turns import lock_holder, lock_path
 from afterimage.storage.unfinished import saving, set_aside, take_back, visible_size
@@ -56,6 +56,9 @@ if TYPE_CHECKING:  # light to import: Arrow and DuckDB are loaded by the calls t
     from afterimage.storage.predicates import Source
 
 __all__ = ["JSONLStorage"]
+
+# Records written as JSON in one step: few enough that their text stays in the processor's cache.
+_SAVE_BATCH = 256
 
 
 class JSONLStorage(RecordStorage):
@@ -110,20 +113,32 @@ class JSONLStorage(RecordStorage):
     # -- writing ------------------------------------------------------------------------------
 
     def _save(self, table: RecordTable, records: Sequence[BaseModel]) -> None:
-        lines = []
         with paused_collector():
-            for at, record in enumerate(records):
-                try:
-                    if table is DOCUMENTS and type(record) is not Document:
-                        as_declared(DOCUMENTS, to_object(record))
-                    lines.append(to_line(record, self._codec))
-                except InvalidRecordError as error:
-                    raise InvalidRecordError(f"record {at} of the batch: {error}") from None
-        if lines:
+            blocks = [
+                self._lines_to_save(table, records[start : start + _SAVE_BATCH], start)
+                for start in range(0, len(records), _SAVE_BATCH)
+            ]
+        if blocks:
             path = self._path(table)
             with self._locked(path):
-                block = b"\n".join(lines) + b"\n"
-                _append(path, [block], len(block), self._codec)
+                _append(path, blocks, sum(map(len, blocks)), self._codec)
+
+    def _lines_to_save(self, table: RecordTable, records: Sequence[BaseModel], start: int) -> bytes:
+        """The lines of records; `start` is the place of the first among all that are saved."""
+        if table is CONVERSATIONS and self._codec == "utf-8":
+            block = exact_lines(records)
+            if block is not None:
+                return block
+        lines = []
+        for at, record in enumerate(records, start):
+            try:
+                if table is DOCUMENTS and type(record) is not Document:
+                    as_declared(DOCUMENTS, to_object(record))
+                lines.append(to_line(record, self._codec))
+            except InvalidRecordError as error:
+                raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+        lines.append(b"")
+        return b"\n".join(lines)
 
     def _import(
         self, table: RecordTable, path: Path, corrupt: CorruptRecords, progress: Progress

@@ -8,7 +8,7 @@ which a nested object lacked comes back with its default.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -18,13 +18,14 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from afterimage.storage import models
 from afterimage.storage.errors import InvalidRecordError, shorten, shown
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, List, RecordTable, Struct
-from afterimage.storage.serializer import line_of
+from afterimage.storage.serializer import line_of, lines_of
+from afterimage.storage.views import exact_view, exact_views, has_members, is_shallow
 
 __all__ = [
     "MAX_DIGITS",
     "as_declared",
     "check",
-    "exact_view",
+    "exact_lines",
     "is_conversation",
     "list_adapter",
     "matching",
@@ -86,68 +87,6 @@ def is_conversation(record: Mapping[str, Any]) -> bool:
     return not entries or (
         isinstance(entries[0], dict) and entries[0].keys() >= {"role", "content"}
     )
-
-
-def exact_view(model: BaseModel) -> dict[str, Any] | None:
-    """The fields of a model without copying; None unless all its objects are of our classes.
-
-    An object of a subclass may have fields of its own, or write its fields in its own way, so it
-    must be dumped by `to_object`.
-    """
-    if not _is_exact(model):
-        return None
-    view = model.__dict__.copy()
-    if type(model) is models.Document:
-        view["personas"] = [persona.__dict__ for persona in view.get("personas", ())]
-        return view
-    view["conversations"] = [entry.__dict__ for entry in view.get("conversations", ())]
-    if view.get("evaluation") is not None:
-        view["evaluation"] = {
-            name: part if name == "overall_grade" else part.__dict__
-            for name, part in view["evaluation"].__dict__.items()
-        }
-    return view
-
-
-def _is_exact(model: BaseModel) -> bool:
-    """Whether a record and all objects in it are of our classes, and not of subclasses."""
-    fields = model.__dict__
-    if type(model) in _CONVERSATIONS:
-        evaluation = fields.get("evaluation")
-        return {*map(type, fields.get("conversations", ()))} <= _ENTRY and (
-            evaluation is None or _is_exact_evaluation(evaluation)
-        )
-    return type(model) is models.Document and {*map(type, fields.get("personas", ()))} <= _PERSONA
-
-
-def _is_exact_evaluation(evaluation: Any) -> bool:
-    parts = evaluation.__dict__ if type(evaluation) is models.EvaluationSchema else {"": None}
-    return all(
-        type(part) is models.EvaluationEntrySchema
-        for name, part in parts.items()
-        if name != "overall_grade"
-    )
-
-
-_ENTRY = {models.ConversationEntry}
-_PERSONA = {models.PersonaEntry}
-
-
-def _has_only_declared(model: type[BaseModel], struct: Struct) -> bool:
-    # A newer `afterimage` may add fields to its classes: those are then kept as extras.
-    return model.model_fields.keys() <= struct.fields.keys()
-
-
-_CONVERSATIONS = tuple(
-    model
-    for model in (
-        models.EvaluatedConversationWithContext,
-        models.ConversationWithContext,
-        models.Conversation,
-    )
-    if _has_only_declared(model, CONVERSATIONS.record)
-    and models.ConversationEntry.model_fields.keys() == {"role", "content", "reasoning_content"}
-)
 
 
 def to_object(model: Any) -> dict[str, Any]:
@@ -226,38 +165,23 @@ def _exact_line(model: Any) -> bytes | None:
     """The quick way for objects of our own classes; None where it would not be exact."""
     try:
         view = exact_view(model) if isinstance(model, BaseModel) else None
-        if view is None or not _fits(view):
+        if view is None or not has_members([view]):
             return None
         line = line_of(DOCUMENTS if type(model) is models.Document else CONVERSATIONS, view)
-        parts = [view, *view.get("personas", ())]
-        return line if all(_is_shallow(part["metadata"]) for part in parts) else readable(line)
+        return line if is_shallow([view]) else readable(line)
     except (PydanticSerializationError, ValueError, TypeError, AttributeError, KeyError):
         return None
 
 
-def _fits(view: dict[str, Any]) -> bool:
-    """Whether what the serializer takes as it comes is a member of its enum."""
-    roles = {*map(type, [entry["role"] for entry in view.get("conversations", ())])}
-    grade = (view.get("evaluation") or _NO_EVALUATION)["overall_grade"]
-    return roles <= _ROLE and type(grade) is models.GradeSchema
-
-
-def _is_shallow(metadata: dict[str, Any]) -> bool:
-    """Whether it is soon seen that any reader can read it: no value is nested more than once."""
-    for value in metadata.values():
-        kind = type(value)
-        if kind is int:
-            if value.bit_length() > _FEW_BITS:
-                return False
-        elif kind not in _PLAIN and not (kind is list and {*map(type, value)} <= _PLAIN):
-            return False
-    return True
-
-
-_ROLE = {models.Role}
-_PLAIN = {str, float, bool, type(None)}
-_FEW_BITS = 1000
-_NO_EVALUATION = {"overall_grade": models.GradeSchema.GOOD}
+def exact_lines(models_: Sequence[Any]) -> bytes | None:
+    """Conversations as lines of JSON in one step; None where `to_line` must look at each."""
+    try:
+        views = exact_views(models_)
+        if views is None or not (has_members(views) and is_shallow(views)):
+            return None
+        return lines_of(CONVERSATIONS, views)
+    except (PydanticSerializationError, ValueError, TypeError, AttributeError, KeyError):
+        return None
 
 
 def check(record: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
