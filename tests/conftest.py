@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from afterimage.storage import Document
 from tests.storage.factories import FACTORIES, Factory
+from tests.storage.records import conversations
 
 # Opening a database in an example takes longer than hypothesis expects of one, and a deadline
 # would make the suite fail on a busy machine for no fault of the code.
@@ -55,19 +57,30 @@ def storage(make_storage: Callable[..., Any]) -> Any:
     return make_storage()
 
 
+@pytest.fixture
+def filled(storage: Any) -> Any:
+    """A storage with 30 conversations and 10 documents."""
+    storage.save_conversations(
+        conversations(*({"n": n, "domain": "ABC"[n % 3]} for n in range(30)))
+    )
+    storage.save_documents([Document(id=str(n), metadata={"n": n}) for n in range(10)])
+    return storage
+
+
 @pytest.fixture(scope="session")
 def published() -> str:
     """An interpreter that has the published `afterimage` package, and not this one."""
-    python = os.environ.get("AFTERIMAGE_PUBLISHED_PYTHON")
-    if not python:
-        pytest.skip("AFTERIMAGE_PUBLISHED_PYTHON names no interpreter with the published package")
-    return python
+    return _interpreter("AFTERIMAGE_PUBLISHED_PYTHON", "the published package")
 
 
 @pytest.fixture(scope="session")
 def beside() -> str:
     """An interpreter that has the published `afterimage` package and, beside it, this one."""
-    python = os.environ.get("AFTERIMAGE_BESIDE_PYTHON")
+    return _interpreter("AFTERIMAGE_BESIDE_PYTHON", "both packages")
+
+
+def _interpreter(variable: str, packages: str) -> str:
+    python = os.environ.get(variable)
     if not python:
-        pytest.skip("AFTERIMAGE_BESIDE_PYTHON names no interpreter with both packages")
+        pytest.skip(f"{variable} names no interpreter with {packages}")
     return python

@@ -66,8 +66,8 @@ class TestQueryLanguage:
 
 class TestSchema:
     def test_the_page_is_what_a_new_database_has(self) -> None:
-        written = runpy.run_path(str(DOCS / "write_schema.py"))["written"]
-        assert page("schema.md") == written(), "run: python docs/write_schema.py"
+        written = runpy.run_path(str(DOCS / "write_pages.py"))["written"]
+        assert page("schema.md") == written("schema.md"), "run: python docs/write_pages.py"
 
 
 def recipes() -> list[Any]:

@@ -19,6 +19,7 @@ from afterimage.storage import (
     UnknownFieldError,
 )
 from tests.storage.factories import EVALUATORS
+from tests.storage.messages import assert_short
 from tests.storage.records import conversation, conversations, firsts
 
 READS = [
@@ -55,14 +56,6 @@ def read(storage: Any, name: str, **arguments: Any) -> None:
     """Call it and take all it gives, so that a lazy one has to check its arguments as well."""
     for _ in getattr(storage, name)(**arguments):
         pass
-
-
-def assert_short(error: BaseException, *names: str) -> None:
-    text = str(error)
-    assert len(text.splitlines()) < 10
-    assert len(text) < 2000
-    for name in names:
-        assert name in text
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,6 @@ from tests.storage.records import (
     RatedConversation,
     TracedConversation,
     conversation,
-    conversations,
     evaluation,
     firsts,
 )
@@ -35,15 +34,6 @@ def lines_of(path: Path) -> list[Any]:
     data = path.read_bytes()
     assert data.endswith(b"\n") or not data
     return [json.loads(line) for line in data.split(b"\n")[:-1]]
-
-
-@pytest.fixture
-def filled(storage: Any) -> Any:
-    storage.save_conversations(
-        conversations(*({"n": n, "domain": "ABC"[n % 3]} for n in range(30)))
-    )
-    storage.save_documents([Document(id=str(n), metadata={"n": n}) for n in range(10)])
-    return storage
 
 
 class TestJsonLines:

@@ -11,22 +11,13 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from afterimage.storage import Document, StorageError
+from afterimage.storage import StorageError
 from tests.storage.plain_python import same, select
 from tests.storage.records import (
     ALL_SORTS,
     conversation,
     conversations,
 )
-
-
-@pytest.fixture
-def filled(storage: Any) -> Any:
-    storage.save_conversations(
-        conversations(*({"n": n, "domain": "ABC"[n % 3]} for n in range(30)))
-    )
-    storage.save_documents([Document(id=str(n), metadata={"n": n}) for n in range(10)])
-    return storage
 
 
 class TestParquet:

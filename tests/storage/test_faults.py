@@ -127,6 +127,17 @@ class TestOwnFiles:
         assert lines.count_conversations() == 4
         assert database.count_conversations() == 2
 
+    def test_no_import_appends_a_file_to_itself(self, tmp_path: Path) -> None:
+        store = JSONLStorage(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+        with pytest.raises(MissingFileError):
+            store.import_jsonl(tmp_path / "a.jsonl")
+        store.save_conversations(records(2))
+        (tmp_path / "link.jsonl").symlink_to(tmp_path / "a.jsonl")
+        for name in ("a.jsonl", "link.jsonl"):
+            with pytest.raises(InvalidQueryError, match="own file"):
+                store.import_jsonl(tmp_path / name)
+        assert store.count_conversations() == 2
+
     def test_conversations_and_documents_have_a_file_each(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidQueryError, match="two paths"):
             JSONLStorage(tmp_path / "a.jsonl", tmp_path / "a.jsonl")

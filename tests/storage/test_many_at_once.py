@@ -11,7 +11,7 @@ import multiprocessing
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,17 @@ def read(storage: Storage, over: Callable[[], bool]) -> int:
     return reads
 
 
+def run_together(writers: Sequence[Any], readers: Sequence[Any], over: Any) -> None:
+    """Run processes or threads to their end; it is over for the readers when the writers are."""
+    for each in [*readers, *writers]:
+        each.start()
+    for writer in writers:
+        writer.join()
+    over.set()
+    for reader in readers:
+        reader.join()
+
+
 def assert_all_there(storage: Storage, batches: int) -> None:
     metadata = [record.metadata for record in storage.load_conversations()]
     assert broken_batches(metadata) == []
@@ -103,13 +114,7 @@ def crowd(pipe: Connection, method: str, kind: str, folder: Path, batches: int) 
         context.Process(target=reading_process, args=[kind, folder, over, failures])
         for _ in range(READERS)
     ]
-    for process in [*readers, *writers]:
-        process.start()
-    for process in writers:
-        process.join()
-    over.set()
-    for process in readers:
-        process.join()
+    run_together(writers, readers, over)
     pipe.send([process.exitcode for process in [*readers, *writers]])
     while not failures.empty():
         pipe.send(failures.get())
@@ -150,13 +155,7 @@ class TestOneProcess:
 
         readers = [threading.Thread(target=run, args=[read, over.is_set]) for _ in range(READERS)]
         writers = [threading.Thread(target=run, args=[write, w, batches]) for w in range(WRITERS)]
-        for thread in [*readers, *writers]:
-            thread.start()
-        for thread in writers:
-            thread.join()
-        over.set()
-        for thread in readers:
-            thread.join()
+        run_together(writers, readers, over)
         assert failures == []
         assert_all_there(storage, batches)
 

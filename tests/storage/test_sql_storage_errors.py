@@ -18,6 +18,7 @@ from afterimage.storage import (
     StorageError,
     UnsupportedURLError,
 )
+from tests.storage.messages import assert_short
 from tests.storage.records import conversation
 
 
@@ -26,14 +27,6 @@ def use(url: str, **arguments: Any) -> None:
     storage = SQLStorage(url, **arguments)
     storage.save_conversations([conversation()])
     storage.save_documents([Document()])
-
-
-def assert_short(error: BaseException, *names: str) -> None:
-    text = str(error)
-    assert len(text.splitlines()) < 10
-    assert len(text) < 2000
-    for name in names:
-        assert name in text
 
 
 class TestUrls:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from afterimage.storage.atomic_files import sync_folder
+from afterimage.storage.backend import Progress, refuse_own_file
 from afterimage.storage.collector import paused_collector
 from afterimage.storage.errors import (
     CorruptRecordError,
@@ -32,6 +33,7 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
+from afterimage.storage.kinds import RECORD_TABLES, Kind
 from afterimage.storage.line_faults import (
     importable,
     loadable,
@@ -42,7 +44,7 @@ from afterimage.storage.line_faults import (
 from afterimage.storage.lines import Chunk, is_compressed, is_object, objects_of, read_chunks
 from afterimage.storage.models import Document
 from afterimage.storage.query import Query
-from afterimage.storage.record_storage import Kind, Progress, RecordStorage
+from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.records import as_declared, exact_lines, model_of, to_line, to_object
 from afterimage.storage.skipping import CorruptRecords
 from afterimage.storage.turns import lock_holder, lock_path
@@ -145,8 +147,8 @@ class JSONLStorage(RecordStorage):
     ) -> int:
         """Two passes, so that memory stays bounded: all lines are read before the first is kept."""
         target = self._path(table)
-        if target.exists() and path.exists() and target.samefile(path):
-            raise InvalidQueryError(f"{path} is this storage's own file. Import another one.")
+        if target.exists():
+            refuse_own_file(path, [target])
         check = importable(table)
         found = size = 0
         for chunk in sound_chunks(read_chunks(path), check, corrupt):
@@ -301,7 +303,7 @@ class JSONLStorage(RecordStorage):
         return self.conversations_path if table is CONVERSATIONS else self.documents_path
 
     def _path_of(self, kind: str) -> Path:
-        return self._path(_table(kind))
+        return self._path(RECORD_TABLES[kind])
 
     @contextmanager
     def _locked(self, path: Path, *, reading: bool = False) -> Iterator[None]:
@@ -355,10 +357,6 @@ def _codec(encoding: str) -> str:
     except (LookupError, TypeError):
         raise InvalidQueryError(f"unknown encoding {encoding!r}; use 'utf-8'") from None
     return "utf-8" if found in ("ascii", "utf-8-sig") else found
-
-
-def _table(kind: str) -> RecordTable:
-    return DOCUMENTS if kind == "documents" else CONVERSATIONS
 
 
 def _append(path: Path, blocks: Iterable[bytes], length: int, codec: str) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from afterimage.storage.collector import paused_collector
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
+from afterimage.storage.kinds import RECORD_TABLES
 from afterimage.storage.lines import Chunk, Line, parse
 from afterimage.storage.records import as_declared, is_conversation, model_of, readable, reason
 from afterimage.storage.skipping import CorruptRecords
@@ -40,7 +41,7 @@ def loadable(kind: str) -> Callable[[Chunk, Line], object]:
     """A function that raises for a line that no load of this kind gives."""
     if kind == "records":
         return parse
-    table = DOCUMENTS if kind == "documents" else CONVERSATIONS
+    table = RECORD_TABLES[kind]
     return lambda chunk, line: loaded(table, chunk, line)
 
 

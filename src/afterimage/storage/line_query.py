@@ -22,7 +22,7 @@ from afterimage.storage.duckdb_driver import (
     streamed,
 )
 from afterimage.storage.errors import CorruptRecordError
-from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
+from afterimage.storage.kinds import RECORD_TABLES
 from afterimage.storage.lines import Chunk
 from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
 from afterimage.storage.query import FieldRef, Query
@@ -135,6 +135,5 @@ def _relation(kind: str, lines: sa.FromClause) -> tuple[sa.FromClause, Source]:
     if kind == "records":
         others = other_lines(lines)
         return others, RecordSource(others.c.line, others.c.position)
-    table: RecordTable = CONVERSATIONS if kind == "conversations" else DOCUMENTS
     relation = conversation_lines(lines) if kind == "conversations" else lines
-    return relation, LinesSource(table, relation)
+    return relation, LinesSource(RECORD_TABLES[kind], relation)

@@ -19,7 +19,7 @@ from afterimage.storage.atomic_files import replaced
 from afterimage.storage.errors import InvalidQueryError, StorageError, shorten
 from afterimage.storage.fields import RecordTable
 from afterimage.storage.query import Query, positive
-from afterimage.storage.schema import plain_schema, projected_schema
+from afterimage.storage.schema import projected_schema
 
 __all__ = ["write_parquet"]
 
@@ -148,7 +148,7 @@ class _Writer:
 
     def __init__(self, path: Path, schema: pa.Schema, compression: str, group_bytes: int) -> None:
         # 64-bit offsets are for memory; in the file they would only ask readers for large types.
-        self._schema = plain_schema(schema)
+        self._schema = _plain_schema(schema)
         self._writer = pq.ParquetWriter(path, self._schema, compression=compression)
         self._group_bytes = group_bytes
         self._held: list[pa.RecordBatch] = []
@@ -189,3 +189,22 @@ class _Writer:
         except pa.ArrowException as error:
             raise StorageError(f"Parquet refuses the records: {shorten(error)}") from error
         self._held, self._held_bytes = [], 0
+
+
+def _plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The same schema with 32-bit offsets, as files and the engine have them.
+
+    >>> _plain_schema(pa.schema({"tags": pa.large_list(pa.large_string())})).field("tags").type
+    ListType(list<item: string>)
+    """
+    return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind):
+        return pa.string()
+    if pa.types.is_large_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(of.name, _plain(of.type)) for of in kind])
+    return kind

@@ -26,7 +26,6 @@ __all__ = [
     "arrow_schema",
     "arrow_type",
     "json_structure",
-    "plain_schema",
     "projected_schema",
     "sql_type",
 ]
@@ -62,25 +61,6 @@ def arrow_schema(fields: Mapping[str, FieldType]) -> pa.Schema:
 def projected_schema(columns: Iterable[FieldRef]) -> pa.Schema:
     """The Arrow schema of a projection: what lies inside JSON comes as text."""
     return pa.schema([pa.field(field.path, arrow_type(field.type)) for field in columns])
-
-
-def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The same schema with 32-bit offsets, as files and the engine have them.
-
-    >>> plain_schema(arrow_schema({"tags": List(Text())})).field("tags").type
-    ListType(list<item: string>)
-    """
-    return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_large_string(kind):
-        return pa.string()
-    if pa.types.is_large_list(kind):
-        return pa.list_(_plain(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(of.name, _plain(of.type)) for of in kind])
-    return kind
 
 
 def sql_type(kind: FieldType) -> str:

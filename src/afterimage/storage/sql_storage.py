@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -37,6 +38,7 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
+from afterimage.storage.kinds import RECORD_TABLES
 from afterimage.storage.line_batches import batch_of_lines
 from afterimage.storage.line_faults import importable, sound_chunks
 from afterimage.storage.lines import read_chunks
@@ -49,10 +51,9 @@ from afterimage.storage.records import (
     check,
     is_conversation,
     list_adapter,
-    reason,
     to_object,
 )
-from afterimage.storage.row_faults import UNREADABLE, faulty_records, faulty_rows, record_object
+from afterimage.storage.row_faults import UNREADABLE, RowFaults, record_object
 from afterimage.storage.schema import arrow_type, projected_schema
 from afterimage.storage.skipping import CorruptRecords
 from afterimage.storage.sources import RecordSource, TableSource
@@ -254,7 +255,7 @@ class SQLStorage(RecordStorage):
         return {**table.record.fields, **table.system}
 
     def _stored(self, table: RecordTable) -> StoredTable:
-        return self._layout.conversations if table is CONVERSATIONS else self._layout.documents
+        return self._layout.of(table.kind)
 
     def _count(self, kind: Kind, query: Query, corrupt: CorruptRecords) -> int:
         query = self._sound(kind, query, corrupt)
@@ -278,9 +279,9 @@ class SQLStorage(RecordStorage):
                 if kind == "records":
                     found = [record_object(text) for text in batch.column(0).to_pylist()]
                 else:
-                    found = to_objects(self._record_table(kind), batch)
+                    found = to_objects(RECORD_TABLES[kind], batch)
             except UNREADABLE as error:
-                raise self._corrupt(kind, query, error, whole=True) from None
+                raise self._faults(kind, whole=True).first(query, error) from None
             yield found
 
     def _models(
@@ -312,58 +313,18 @@ class SQLStorage(RecordStorage):
                             some = batch.slice(at, batch_size)
                             models = validate(without_extra(table, some, members=True))
                     except ValueError as error:
-                        raise self._corrupt(table.kind, query, error) from None
+                        raise self._faults(table.kind, whole=False).first(query, error) from None
                     yield models
 
     def _sound(
         self, kind: str, query: Query, corrupt: CorruptRecords, *, whole: bool = False
     ) -> Query:
-        """The query without the rows that hold no valid record, if they are to be skipped.
+        """The query without the rows that hold no valid record, if they are to be skipped."""
+        return self._faults(kind, whole=whole).left_out(query, corrupt)
 
-        They are found first, so that the slice of the query is one of valid records. In insertion
-        order no row is read that comes after the slice.
-        """
-        if not corrupt.skipped:
-            return query
-        wanted = None if query.order or query.limit is None else query.offset + query.limit
-        without: list[int] = []
-        valid = 0
-        with closing(self._rows(kind, Query(where=query.where))) as batches:
-            for numbers, batch in batches:
-                if wanted is not None and valid >= wanted:
-                    break
-                for error in self._faults_in(kind, numbers, batch, whole=whole):
-                    corrupt.met(error)
-                    without.append(error.line)
-                    valid -= 1
-                valid += len(numbers)
-        return replace(query, without=tuple(without))
-
-    def _corrupt(
-        self, kind: str, query: Query, error: Exception, *, whole: bool = False
-    ) -> CorruptRecordError:
-        """The error for the first row that was changed by hand into no valid record."""
-        faults = self._faults(kind, query, whole=whole)
-        unknown = CorruptRecordError(self._database.name, 0, None, reason(error), kind)
-        return next(faults, unknown)
-
-    def _faults(self, kind: str, query: Query, *, whole: bool) -> Iterator[CorruptRecordError]:
-        """An error for each matching row that holds no valid record, in the order of the query."""
-        for numbers, batch in self._rows(kind, query):
-            yield from self._faults_in(kind, numbers, batch, whole=whole)
-
-    def _faults_in(
-        self, kind: str, numbers: list[int], batch: pa.RecordBatch, *, whole: bool
-    ) -> Iterator[CorruptRecordError]:
-        if kind == "records":
-            name = self._layout.records.name
-            faults = faulty_records(batch.column(0).to_pylist())
-        else:
-            table = self._record_table(kind)
-            name = self._stored(table).name
-            faults = faulty_rows(table, batch, whole=whole)
-        for at, fault in faults:
-            yield CorruptRecordError(self._database.name, numbers[at], None, fault, name)
+    def _faults(self, kind: str, *, whole: bool) -> RowFaults:
+        stored, rows = self._layout.of(kind), partial(self._rows, kind)
+        return RowFaults(self._database.name, stored, rows, whole=whole)
 
     def _rows(
         self, kind: str, query: Query
@@ -374,7 +335,7 @@ class SQLStorage(RecordStorage):
         if kind == "records":
             columns, fields = [stored.c.record], [_RECORD]
         else:
-            known = self._record_table(kind).stored
+            known = RECORD_TABLES[kind].stored
             refs = [resolve(known, name) for name in known]
             columns, fields = select_list(source, refs), list(projected_schema(refs))
         schema = pa.schema([pa.field("sequence", pa.int64()), *fields])
@@ -417,7 +378,7 @@ class SQLStorage(RecordStorage):
 
     def _verify(self) -> Verification:
         def faults(kind: str) -> Iterator[CorruptRecordError]:
-            return self._faults(kind, Query(), whole=True)
+            return self._faults(kind, whole=True).matching(Query())
 
         return verify_database(self._database, self._layout, faults)
 
@@ -464,18 +425,11 @@ class SQLStorage(RecordStorage):
                 yield from _without_sequence(_in_sequence(found), schema)
 
     def _source(self, kind: str) -> tuple[Source, sa.Table]:
-        if kind == "records":
-            table = self._layout.records.table
-            return RecordSource(table.c.record, table.c.id), table
-        record_table = self._record_table(kind)
-        stored = self._stored(record_table)
+        stored = self._layout.of(kind)
         table = stored.table
-        return TableSource(record_table, table, stored.metadata_columns), table
-
-    def _record_table(self, kind: str) -> RecordTable:
-        stored = self._layout.conversations if kind == "conversations" else self._layout.documents
-        assert stored.record_table is not None
-        return stored.record_table
+        if stored.record_table is None:
+            return RecordSource(table.c.record, table.c.id), table
+        return TableSource(stored.record_table, table, stored.metadata_columns), table
 
 
 def _page(

@@ -32,7 +32,6 @@ def verify_database(
     findings = Findings(database.name)
     path = Path(database.name)
     for stored in layout.all:
-        kind = stored.record_table.kind if stored.record_table else "records"
         with _damage_found(findings, path, stored):
             with database.reading() as connection:
                 layout.refresh(connection)
@@ -40,10 +39,10 @@ def verify_database(
                 counted = sa.select(sa.func.count()).select_from(stored.table)
                 count = fetch_all(connection, counted)[0][0]
             bad = 0
-            for error in faults(kind):
+            for error in faults(stored.kind):
                 findings.corrupt.add(Place.of(error))
                 bad += 1
-            findings.counts[kind] = count - bad
+            findings.counts[stored.kind] = count - bad
     return findings.report()
 
 

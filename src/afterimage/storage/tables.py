@@ -98,6 +98,11 @@ class StoredTable:
         return self._made
 
     @property
+    def kind(self) -> str:
+        """Of the records in it."""
+        return self.record_table.kind if self.record_table else "records"
+
+    @property
     def sequence(self) -> str:
         """Column of the insertion sequence."""
         return self.record_table.sequence if self.record_table else "id"
@@ -156,6 +161,10 @@ class Layout:
     def all(self) -> tuple[StoredTable, ...]:
         """Every table, the conversations' first."""
         return (self.conversations, self.documents, self.records)
+
+    def of(self, kind: str) -> StoredTable:
+        """The table of a kind of records."""
+        return next(table for table in self.all if table.kind == kind)
 
     @property
     def _relations(self) -> tuple[str, ...]:
@@ -283,7 +292,7 @@ def _columns(record_table: RecordTable) -> dict[str, FieldType]:
 def _catalog_row(table: StoredTable) -> dict[str, Any]:
     return {
         "table_name": table.name,
-        "kind": table.record_table.kind if table.record_table else "records",
+        "kind": table.kind,
         "version": SCHEMA_VERSION,
         "metadata_columns": json.dumps(table.metadata_columns),
     }

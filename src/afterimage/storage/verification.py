@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from afterimage.storage.collector import paused_collector
-from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shown
-from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
+from afterimage.storage.errors import CorruptRecordError
+from afterimage.storage.fields import DOCUMENTS, RecordTable
+from afterimage.storage.kinds import RECORD_TABLES, Kind, check_kind
 from afterimage.storage.line_faults import importable, until_damage
 from afterimage.storage.lines import Chunk, is_object, read_chunks
 from afterimage.storage.records import is_conversation
@@ -116,9 +117,7 @@ class Findings:
         )
 
 
-def verify_jsonl(
-    path: str | Path, kind: Literal["conversations", "documents", "records"] = "conversations"
-) -> Verification:
+def verify_jsonl(path: str | Path, kind: Kind = "conversations") -> Verification:
     r"""Read a whole JSONL file, in bounded memory, and report what is wrong with it.
 
     A line is sound if `import_jsonl` would take it. Nothing is changed.
@@ -140,14 +139,9 @@ def verify_jsonl(
     >>> print(report.torn_tails)
       talks.jsonl, line 3 (byte 43): 10 bytes
     """
-    if kind not in ("conversations", "documents", "records"):
-        raise InvalidQueryError(
-            f"unknown kind {shown(kind, 40)}; use 'conversations', 'documents', 'records'"
-        )
+    check_kind(kind)
     findings = Findings(str(path))
-    verify_lines(
-        DOCUMENTS if kind == "documents" else CONVERSATIONS, read_chunks(Path(path)), findings
-    )
+    verify_lines(RECORD_TABLES[kind], read_chunks(Path(path)), findings)
     return findings.report()
 
 

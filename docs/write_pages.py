@@ -1,7 +1,8 @@
-"""Write the schema into docs/schema.md, after its mark: `python docs/write_schema.py`.
+"""Write what the pages tell of the code, after the mark in each: `python docs/write_pages.py`.
 
-The fields are those of `fields.py`, the Arrow schema is that of a scan, and the DDL is what DuckDB
-tells of a new database. `tests/test_docs.py` fails where the page and these differ.
+That is the help of every command in docs/cli.md; in docs/schema.md the fields as `fields.py` has
+them, the Arrow schema of a scan, and the DDL that DuckDB tells of a new database. Tests fail where
+a page and these differ.
 """
 
 from __future__ import annotations
@@ -10,20 +11,37 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pyarrow as pa
 
 from afterimage.storage import SQLStorage
+from afterimage.storage.cli.app import app
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
 
-PAGE = Path(__file__).with_name("schema.md")
-MARK = "<!-- What follows is written by docs/write_schema.py. -->\n"
+DOCS = Path(__file__).parent
+MARK = "<!-- What follows is written by docs/write_pages.py. -->\n"
 
 
-def written() -> str:
-    """The page as it should be: what is in it before the mark, and the schema as it is."""
-    said, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+def written(name: str) -> str:
+    """The page as it should be: what is in it before the mark, and what is made of the code."""
+    said, mark, _ = (DOCS / name).read_text(encoding="utf-8").partition(MARK)
     if not mark:
-        raise SystemExit(f"{PAGE} has no line {MARK.strip()}")
+        raise SystemExit(f"{DOCS / name} has no line {MARK.strip()}")
+    return said + mark + PAGES[name]()
+
+
+def commands() -> str:
+    """The help of every command."""
+    top = app.make_context("afterimage-storage", [], resilient_parsing=True, terminal_width=88)
+    parts = [_block("afterimage-storage", app.get_help(top))]
+    for name, command in app.commands.items():
+        context = click.Context(command, parent=top, info_name=name, terminal_width=88)
+        parts.append(_block(name, command.get_help(context)))
+    return "".join(parts)
+
+
+def schema() -> str:
+    """The fields, the Arrow schema and the tables in DuckDB."""
     store = SQLStorage("duckdb:///:memory:", metadata_fields=["domain"])
     scans = {
         CONVERSATIONS.kind: store.scan_conversations().schema,
@@ -34,7 +52,14 @@ def written() -> str:
         "\n## In DuckDB\n",
         *(f"\n```sql\n{statement}\n```\n" for statement in _ddl(store)),
     ]
-    return said + mark + "".join(parts)
+    return "".join(parts)
+
+
+PAGES = {"cli.md": commands, "schema.md": schema}
+
+
+def _block(name: str, text: str) -> str:
+    return f"\n## {name}\n\n```text\n{text}\n```\n"
 
 
 def _fields(table: RecordTable, schema: pa.Schema) -> str:
@@ -98,4 +123,5 @@ def _on_lines(statement: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(), encoding="utf-8")
+    for page in PAGES:
+        (DOCS / page).write_text(written(page), encoding="utf-8")
