@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import duckdb_engine
@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql.base import PGIdentifierPreparer
 from sqlalchemy.pool import NullPool
 
 from afterimage.storage.duckdb_files import (
+    Opened,
     Release,
     attach_new,
     connect,
@@ -52,10 +53,14 @@ __all__ = [
     "translated",
 ]
 
-_Opened = tuple[duckdb.DuckDBPyConnection, Release]
-
 # `md:`, `s3:`, `ducklake:`; one letter is a drive of Windows.
 _HAS_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I)
+
+
+class MakeTables(Protocol):
+    """Makes the tables of a database, which `is_new` says is known to be empty."""
+
+    def __call__(self, connection: sa.Connection, *, is_new: bool) -> None: ...
 
 
 class Database:
@@ -71,8 +76,8 @@ class Database:
     def __init__(
         self,
         name: str,
-        open_for_calls: Callable[[], _Opened],
-        open_by_hand: Callable[[], _Opened],
+        open_for_calls: Callable[[], Opened],
+        open_by_hand: Callable[[], Opened],
         lock_timeout: float,
     ) -> None:
         self.name = name
@@ -121,9 +126,7 @@ class Database:
             lock.release()
 
 
-def open_database(
-    url: str, lock_timeout: float, create: Callable[[sa.Connection], None] | None = None
-) -> Database:
+def open_database(url: str, lock_timeout: float, create: MakeTables | None = None) -> Database:
     """The database that `url` names.
 
     Args:
@@ -143,8 +146,8 @@ def open_database(
         database = _memory_database(name or ":memory:", lock_timeout)
         if create is not None:
             with database.writing() as connection:
-                create(connection)
-        database.is_new = True
+                create(connection, is_new=database.name == ":memory:")
+            database.is_new = True
         return database
     file = _File(Path(name).absolute(), lock_timeout)
     database = Database(str(file.path), file.open, file.open_by_hand, lock_timeout)
@@ -167,7 +170,7 @@ def _memory_database(name: str, lock_timeout: float) -> Database:
     root = open_memory(name)
     owner = os.getpid()
 
-    def opened() -> _Opened:
+    def opened() -> Opened:
         if os.getpid() != owner:
             raise DatabaseError(
                 f"{name} is in the memory of process {owner}, and this is a fork of it. "
@@ -335,12 +338,12 @@ class _File:
             )
         return not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0)
 
-    def open(self) -> _Opened:
+    def open(self) -> Opened:
         if self._fresh is not None:
             return attach_new(self._fresh)
         return connect(self.path, self._lock_timeout)
 
-    def open_by_hand(self) -> _Opened:
+    def open_by_hand(self) -> Opened:
         return connect(self.path, self._lock_timeout, alone=True)
 
     @contextmanager
@@ -357,12 +360,12 @@ class _File:
                 left.unlink(missing_ok=True)
 
 
-def _create(file: _File, database: Database, create: Callable[[sa.Connection], None]) -> bool:
+def _create(file: _File, database: Database, create: MakeTables) -> bool:
     """Create a database file with its tables, whole or not at all; whether it is the one now."""
     try:
         with file.under_other_name() as (fresh, log):
             with database.writing() as connection:
-                create(connection)
+                create(connection, is_new=True)
             if log.exists():  # the file alone is not all of it
                 raise DatabaseError(
                     f"{file.path} cannot be created: DuckDB has not let go of it. Try again."
@@ -372,7 +375,7 @@ def _create(file: _File, database: Database, create: Callable[[sa.Connection], N
         raise DatabaseError(f"{file.path} cannot be created: {error.strerror}") from error
 
 
-def _engine(url: str, opened: Callable[[], _Opened]) -> sa.Engine:
+def _engine(url: str, opened: Callable[[], Opened]) -> sa.Engine:
     return sa.create_engine(url, creator=lambda: _Connection(*opened()), poolclass=NullPool)
 
 

@@ -2,8 +2,8 @@
 
 A process that has a file open shuts out every other, so a file is open during calls only, and the
 DuckDB CLI, a notebook and a generator take turns, each waiting no longer than its `lock_timeout`.
-All files are attached to one DuckDB instance of this process: to start one costs a call twenty
-times what attaching a file does. Where the process has the file open otherwise, as a notebook's own
+All files are attached to one DuckDB instance of this process, as to start one for each call would
+cost far more than the call. Where the process has the file open otherwise, as a notebook's own
 `duckdb.connect(path)`, that instance is shared instead.
 """
 
@@ -38,6 +38,7 @@ from afterimage.storage.forks import is_inherited
 from afterimage.storage.turns import Turn, lock_holder, lock_path, state_of
 
 __all__ = [
+    "Opened",
     "Release",
     "attach_new",
     "connect",
@@ -48,6 +49,9 @@ __all__ = [
 
 Release = Callable[[], None]
 """Closes a connection and, where it was the last one, lets go of the file."""
+
+Opened = tuple[duckdb.DuckDBPyConnection, Release]
+"""A connection, and what has to be called at its end."""
 
 # Text as Zstandard is written in half the time of what DuckDB would choose, and is as small. A save
 # of over a megabyte goes to the file in the commit itself, not first to the log and then again.
@@ -76,6 +80,7 @@ _HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
 @dataclass
 class _Attached:
     alias: str
+    root: duckdb.DuckDBPyConnection
     users: int = 0
 
 
@@ -96,7 +101,16 @@ class _Instance:
         return path in self._attached
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection to no file."""
+        """A connection to no file, of a new instance where a file's damage has ended this one."""
+        cursor = _cursor_of(self._running())
+        try:
+            cursor.execute("SELECT 1").fetchall()
+        except duckdb.FatalException:
+            self._root = None
+            cursor = _cursor_of(self._running())
+        return cursor
+
+    def _running(self) -> duckdb.DuckDBPyConnection:
         if self._root is None:
             self._root = duckdb.connect(":memory:")
             for name, value in _SETTINGS.items():
@@ -105,35 +119,27 @@ class _Instance:
             spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
             self._root.execute(f"SET temp_directory = {_quoted(spill)}")
             _live.add(self._root)
-        cursor = self._root.cursor()
-        _live.add(cursor)
-        return cursor
-
-    def fresh_cursor(self) -> duckdb.DuckDBPyConnection:
-        """The same, of a new instance where what happened to a file has ended this one."""
-        cursor = self.cursor()
-        try:
-            cursor.execute("SELECT 1").fetchall()
-        except duckdb.FatalException:
-            self._root = None
-            cursor = self.cursor()
-        return cursor
+        return self._root
 
     def connect(self, path: str, options: str) -> duckdb.DuckDBPyConnection:
         """A connection to a file, which is attached for it unless it is already."""
-        cursor = self.cursor()
         held = self._attached.get(path)
         if held is None:
-            held = _Attached(f"file_{next(self._numbers)}")
             try:
-                cursor.execute(f"ATTACH {_quoted(path)} AS {held.alias} ({options})")
+                held = self._attach(path, options)
             except duckdb.FatalException:
-                cursor = self.fresh_cursor()
-                cursor.execute(f"ATTACH {_quoted(path)} AS {held.alias} ({options})")
+                self._root = None
+                held = self._attach(path, options)
             self._attached[path] = held
-        held.users += 1
+        cursor = _cursor_of(held.root)
         cursor.execute(f"USE {held.alias}")
+        held.users += 1
         return cursor
+
+    def _attach(self, path: str, options: str) -> _Attached:
+        held = _Attached(f"file_{next(self._numbers)}", self._running())
+        held.root.execute(f"ATTACH {_quoted(path)} AS {held.alias} ({options})")
+        return held
 
     def release(self, path: str, cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.close()
@@ -143,9 +149,16 @@ class _Instance:
             return
         del self._attached[path]
         try:
-            self.cursor().execute(f"DETACH {held.alias}")
+            held.root.execute(f"DETACH {held.alias}")
         except duckdb.Error:  # with its last connection an instance closes all its files
-            self._root = None
+            if self._root is held.root:
+                self._root = None
+
+
+def _cursor_of(root: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    cursor = root.cursor()
+    _live.add(cursor)
+    return cursor
 
 
 _instance = _Instance()
@@ -167,18 +180,26 @@ def _after_fork() -> None:
     _instance, _lock = _Instance(), threading.Lock()
 
 
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    _forking.has_lock = _lock.acquire(timeout=10)
+
+
+def _after_fork_in_parent() -> None:
+    if _forking.has_lock:
+        _lock.release()
+
+
 if hasattr(os, "register_at_fork"):
     # No thread is to be in DuckDB's own table of open files then: its lock would stay held, too.
     os.register_at_fork(
-        before=lambda: _lock.acquire(timeout=10),
-        after_in_parent=lambda: _lock.release() if _lock.locked() else None,
-        after_in_child=_after_fork,
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork
     )
 
 
-def connect(
-    path: Path, lock_timeout: float, *, alone: bool = False
-) -> tuple[duckdb.DuckDBPyConnection, Release]:
+def connect(path: Path, lock_timeout: float, *, alone: bool = False) -> Opened:
     """Open a database file; wait while another process holds it.
 
     Args:
@@ -226,10 +247,10 @@ def connect(
         pause = min(pause * 1.5, longest)
 
 
-def connect_memory() -> tuple[duckdb.DuckDBPyConnection, Release]:
+def connect_memory() -> Opened:
     """A connection to no file, for queries over what is handed to it."""
     with _lock:
-        cursor = _instance.fresh_cursor()
+        cursor = _instance.cursor()
     return cursor, cursor.close
 
 
@@ -242,7 +263,7 @@ def open_memory(name: str) -> duckdb.DuckDBPyConnection:
     return root
 
 
-def attach_new(path: Path) -> tuple[duckdb.DuckDBPyConnection, Release]:
+def attach_new(path: Path) -> Opened:
     """Create a database file in a format that every supported DuckDB opens."""
     with _lock:
         cursor, release = _attached(os.path.realpath(path), f"{_NEW_FILE}, {_ROW_GROUP}")
@@ -262,10 +283,7 @@ def put_in_place(fresh: Path, path: Path) -> bool:
     return True
 
 
-_Opened = tuple[duckdb.DuckDBPyConnection, Release]
-
-
-def _open(path: Path, *, alone: bool) -> _Opened | None:
+def _open(path: Path, *, alone: bool) -> Opened | None:
     """A connection; None where the file is another process's, or was while we opened it."""
     real = os.path.realpath(path)
     if not os.access(path, os.W_OK):  # nobody's turn: DuckDB shares a file that is only read
@@ -292,7 +310,7 @@ def _open(path: Path, *, alone: bool) -> _Opened | None:
     return connection, _releasing(release_all)
 
 
-def _opened(real: str, options: str, *, alone: bool) -> _Opened:
+def _opened(real: str, options: str, *, alone: bool) -> Opened:
     """A connection by whatever instance has the file, or may; to be closed under `_lock`."""
     if _instance.has(real) or not alone:
         try:
@@ -305,7 +323,7 @@ def _opened(real: str, options: str, *, alone: bool) -> _Opened:
     return connection, connection.close
 
 
-def _attached(real: str, options: str) -> _Opened:
+def _attached(real: str, options: str) -> Opened:
     instance = _instance
     cursor = instance.connect(real, options)
     return cursor, lambda: instance.release(real, cursor)

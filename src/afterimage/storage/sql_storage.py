@@ -129,7 +129,7 @@ class SQLStorage(RecordStorage):
         self.lock_timeout = lock_timeout
         self._layout = Layout(conversations_table_name, documents_table_name)
         self._database = open_database(
-            url, lock_timeout, lambda connection: self._layout.create(connection, keys)
+            url, lock_timeout, partial(self._layout.create, metadata_fields=keys)
         )
         if self._database.is_new:
             return

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 
 from afterimage.storage.duckdb_driver import execute_arrow, existing, fetch_all
 from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, shorten
@@ -47,6 +48,10 @@ _CATALOG: Final = sa.Table(
     sa.Column("metadata_columns", sa.String, nullable=False),
 )
 
+# Metadata keys that are asked for have few values or short ones. Zstandard, which all other text
+# has, would keep four bytes a row for their lengths alone.
+_FEW_VALUES: Final = "dict_fsst"
+
 _RECORDS: Final[Mapping[str, FieldType]] = {
     "id": Integer(),
     "timestamp": Timestamp(),
@@ -62,6 +67,13 @@ _MESSAGES: Final[Mapping[str, FieldType]] = {
     "content": Text(),
     "reasoning_content": Text(),
 }
+
+
+@compiles(sa.schema.CreateColumn, "duckdb")
+def _create_column(create: Any, compiler: Any, **options: Any) -> str:
+    text: str = compiler.visit_create_column(create, **options)
+    compression = create.element.info.get("compression")
+    return f"{text} USING COMPRESSION {compression}" if compression else text
 
 
 @dataclass
@@ -93,7 +105,7 @@ class StoredTable:
                     sa.Column(name, SqlType(sql_type(kind)), nullable=name != self.sequence)
                     for name, kind in self.fields.items()
                 ),
-                *(sa.Column(name, sa.String) for name in own),
+                *(sa.Column(name, sa.String, info={"compression": _FEW_VALUES}) for name in own),
             )
         return self._made
 
@@ -180,18 +192,25 @@ class Layout:
         self._check_columns(connection, present)
         return all(key in self.conversations.metadata_columns for key in metadata_fields)
 
-    def create(self, connection: sa.Connection, metadata_fields: Iterable[str]) -> None:
+    def create(
+        self, connection: sa.Connection, metadata_fields: Iterable[str], *, is_new: bool = False
+    ) -> None:
         """Create what is missing, upgrade what is old, give each of `metadata_fields` its columns.
+
+        Args:
+            connection: to the database, for writing.
+            metadata_fields: metadata keys of conversations.
+            is_new: whether the database is known to be empty.
 
         Raises:
             SchemaMismatchError: a table of that name is there, with other columns.
         """
-        present = existing(connection, self._relations)
+        present = set() if is_new else existing(connection, self._relations)
         _upgrade(connection, self._outdated(connection, present))
         self._check_columns(connection, present)
         if _CATALOG.name not in present:
             connection.execute(sa.schema.CreateTable(_CATALOG))
-        known = {row.table_name for row in fetch_all(connection, sa.select(_CATALOG))}
+        known = _catalog_names(connection) if not is_new else set()
         if self.conversations.name not in present:
             taken = list(self.conversations.fields)
             for key in metadata_fields:
@@ -200,12 +219,13 @@ class Layout:
         for table in self.all:
             if table.name not in present:
                 connection.execute(sa.schema.CreateTable(table.table, if_not_exists=True))
-            if table.name not in known:
-                connection.execute(_CATALOG.insert().values(_catalog_row(table)))
+        if unknown := [_catalog_row(table) for table in self.all if table.name not in known]:
+            connection.execute(_CATALOG.insert().values(unknown))
         if messages_view(self.conversations.name) not in present:
             connection.execute(sa.text(_messages_ddl(connection, self.conversations)))
-        self.refresh(connection)
-        self._add_metadata_fields(connection, metadata_fields)
+        if not is_new:
+            self.refresh(connection)
+            self._add_metadata_fields(connection, metadata_fields)
 
     def refresh(self, connection: sa.Connection) -> None:
         """Read again which metadata keys have columns: another process may have added some."""
@@ -258,6 +278,7 @@ class Layout:
             taken += names
             for name in names:
                 statement = f"ALTER TABLE {quote(stored.name)} ADD COLUMN {quote(name)} VARCHAR"
+                statement += f" USING COMPRESSION {_FEW_VALUES}"
                 connection.execute(sa.text(_escaped(statement)))
         table = stored.table
         values = stored.metadata_values(table.c["metadata"], missing)
@@ -287,6 +308,10 @@ def _arrow_schema_of(connection: sa.Connection, relation: str) -> pa.Schema:
 
 def _columns(record_table: RecordTable) -> dict[str, FieldType]:
     return {**record_table.system, **record_table.stored}
+
+
+def _catalog_names(connection: sa.Connection) -> set[str]:
+    return {row.table_name for row in fetch_all(connection, sa.select(_CATALOG))}
 
 
 def _catalog_row(table: StoredTable) -> dict[str, Any]:
