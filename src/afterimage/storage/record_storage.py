@@ -28,6 +28,7 @@ from afterimage.storage.models import (
     Document,
     EvaluatedConversationWithContext,
 )
+from afterimage.storage.progress import Progress, only_share, parts, unseen
 from afterimage.storage.query import Columns, Filters, OrderBy, Query, listed, positive
 from afterimage.storage.records import matching
 from afterimage.storage.skipping import CorruptRecords, OnError
@@ -41,13 +42,10 @@ if TYPE_CHECKING:  # the JSONL storage alone is not to load it
     from afterimage.storage.stats import Statistics
     from afterimage.storage.training_formats import FormatName, Reasoning
 
-__all__ = ["Kind", "Progress", "RecordStorage"]
+__all__ = ["Kind", "RecordStorage"]
 
 Kind = Literal["conversations", "documents", "records"]
 """Which records: conversations, documents, or those of other models among the conversations."""
-
-Progress = Callable[[int], object]
-"""Is told of records as they are worked on; the `update` of a progress bar, for one."""
 
 _TABLES: Mapping[str, RecordTable] = {"conversations": CONVERSATIONS, "documents": DOCUMENTS}
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -115,9 +113,12 @@ class RecordStorage(BaseStorage):
 
     @abstractmethod
     def _relation(
-        self, kind: Kind
+        self, kind: Kind, progress: Progress
     ) -> AbstractContextManager[tuple[sa.Connection, sa.FromClause, Source]]:
-        """The records for one SQL statement that reads them once, and where the fields are."""
+        """The records for one SQL statement that reads them once, and where the fields are.
+
+        `progress` is told of what can be read only once, such as a stream of lines.
+        """
 
     @abstractmethod
     def _import(
@@ -126,7 +127,7 @@ class RecordStorage(BaseStorage):
         """Save the records of a JSONL file, all that are not skipped or none; how many."""
 
     @abstractmethod
-    def _verify(self) -> Verification:
+    def _verify(self, progress: Progress | None) -> Verification:
         """What `verify` gives."""
 
     @abstractmethod
@@ -145,6 +146,10 @@ class RecordStorage(BaseStorage):
         self, table: RecordTable, query: Query, corrupt: CorruptRecords
     ) -> Iterator[pa.RecordBatch]:
         return self._batches(table, query, corrupt)
+
+    def _weights(self, kinds: Sequence[str]) -> list[float]:
+        """How much work it is to read the records of each kind, or to count others, in any unit."""
+        return [float(kind == "conversations") for kind in kinds]
 
     def _refuse_own_file(self, path: Path) -> None:
         for own in self._own_files():
@@ -382,7 +387,9 @@ class RecordStorage(BaseStorage):
 
     # -- all at once --------------------------------------------------------------------------
 
-    def stats(self, filters: Filters = None, *, top_keys: int = 20) -> Statistics:
+    def stats(
+        self, filters: Filters = None, *, top_keys: int = 20, progress: Progress | None = None
+    ) -> Statistics:
         """What is in here: counts, lengths, scores, metadata keys, duplicates; see `Statistics`.
 
         The engine works it out in one pass over the conversations. It keeps no contents, but some
@@ -392,6 +399,9 @@ class RecordStorage(BaseStorage):
             filters: which conversations it is about. Documents and records of other models are
                 always counted whole.
             top_keys: how many metadata keys to tell of.
+            progress: called now and then with how many conversations, or lines of a JSONL file,
+                were read since the last call. A database is then read in parts, which takes a
+                little longer.
 
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
@@ -410,11 +420,13 @@ class RecordStorage(BaseStorage):
 
         query = self._query(CONVERSATIONS, None, None, filters, None)
         positive(top_keys, "top_keys")
-        with self._relation("documents") as (connection, relation, _):
+        kinds: tuple[Kind, ...] = ("documents", "records", "conversations")
+        first, second, last = parts(progress or unseen, self._weights(kinds))
+        with self._relation("documents", only_share(first)) as (connection, relation, _):
             documents = counted(connection, relation)
-        with self._relation("records") as (connection, relation, _):
+        with self._relation("records", only_share(second)) as (connection, relation, _):
             records = counted(connection, relation)
-        with self._relation("conversations") as (connection, relation, source):
+        with self._relation("conversations", last) as (connection, relation, source):
             return conversation_statistics(
                 connection,
                 relation,
@@ -423,6 +435,7 @@ class RecordStorage(BaseStorage):
                 documents=documents,
                 records=records,
                 top_keys=top_keys,
+                progress=last if progress else None,
             )
 
     # -- files --------------------------------------------------------------------------------
@@ -455,7 +468,7 @@ class RecordStorage(BaseStorage):
         if kind == "records":
             kind = "conversations"
         corrupt = CorruptRecords(on_error)
-        saved = self._import(_TABLES[_checked(kind)], Path(path), corrupt, progress or _unseen)
+        saved = self._import(_TABLES[_checked(kind)], Path(path), corrupt, progress or unseen)
         corrupt.warn()
         return saved
 
@@ -512,7 +525,7 @@ class RecordStorage(BaseStorage):
         >>> path.read_text()
         '{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"Hello"}]}\n'
         """
-        progress = progress or _unseen
+        progress = progress or unseen
         corrupt = CorruptRecords(on_error)
         if format is not None:
             return self._export_training(
@@ -597,7 +610,7 @@ class RecordStorage(BaseStorage):
                 Path(path),
                 table,
                 query,
-                _followed(batches, progress or _unseen),
+                _followed(batches, progress or unseen),
                 partition_by=partitions,
                 compression=compression,
                 row_group_bytes=row_group_bytes,
@@ -607,10 +620,14 @@ class RecordStorage(BaseStorage):
 
     # -- what is stored -----------------------------------------------------------------------
 
-    def verify(self) -> Verification:
+    def verify(self, *, progress: Progress | None = None) -> Verification:
         """Read again all that is stored, in bounded memory, and report what is wrong with it.
 
         Nothing is changed. Printed, the report is a page; `report.ok` says that nothing is wrong.
+
+        Args:
+            progress: called now and then with how many records, or lines of a JSONL file, were read
+                since the last call.
 
         Raises:
             LockTimeoutError: another process held the file for all of `lock_timeout`.
@@ -622,7 +639,7 @@ class RecordStorage(BaseStorage):
         >>> report.ok, report.documents, report.duplicate_ids.count
         (False, 2, 1)
         """
-        return self._verify()
+        return self._verify(progress)
 
     def _export_training(
         self,
@@ -708,10 +725,6 @@ class RecordStorage(BaseStorage):
             projected_schema(query.columns),
             corrupt.watched(self._held_batches(table, query, corrupt)),
         )
-
-
-def _unseen(_: int) -> None:
-    """Follow nothing."""
 
 
 def _followed(batches: Iterator[pa.RecordBatch], progress: Progress) -> Iterator[pa.RecordBatch]:

@@ -16,6 +16,7 @@ from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, sho
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
 from afterimage.storage.line_faults import importable, until_damage
 from afterimage.storage.lines import Chunk, is_object, read_chunks
+from afterimage.storage.progress import Progress, tell, unseen
 from afterimage.storage.records import is_conversation
 from afterimage.storage.skipping import CorruptRecords, Found, Place, Tally
 
@@ -117,7 +118,10 @@ class Findings:
 
 
 def verify_jsonl(
-    path: str | Path, kind: Literal["conversations", "documents", "records"] = "conversations"
+    path: str | Path,
+    kind: Literal["conversations", "documents", "records"] = "conversations",
+    *,
+    progress: Progress | None = None,
 ) -> Verification:
     r"""Read a whole JSONL file, in bounded memory, and report what is wrong with it.
 
@@ -126,6 +130,7 @@ def verify_jsonl(
     Args:
         path: a `.jsonl` file, or one packed as `.jsonl.gz` or `.jsonl.zst`.
         kind: what its lines are; "conversations", or "records", takes records of any model.
+        progress: called now and then with how many lines were read since the last call.
 
     Raises:
         MissingFileError: there is no such file.
@@ -145,16 +150,17 @@ def verify_jsonl(
             f"unknown kind {shown(kind, 40)}; use 'conversations', 'documents', 'records'"
         )
     findings = Findings(str(path))
-    verify_lines(
-        DOCUMENTS if kind == "documents" else CONVERSATIONS, read_chunks(Path(path)), findings
-    )
+    table = DOCUMENTS if kind == "documents" else CONVERSATIONS
+    verify_lines(table, read_chunks(Path(path)), findings, progress or unseen)
     return findings.report()
 
 
-def verify_lines(table: RecordTable, chunks: Iterable[Chunk], findings: Findings) -> None:
+def verify_lines(
+    table: RecordTable, chunks: Iterable[Chunk], findings: Findings, progress: Progress
+) -> None:
     """Add what is found in a file of one kind of records."""
     damage = CorruptRecords("skip")
-    sound = _sound_lines(table, until_damage(chunks, damage), findings)
+    sound = _sound_lines(table, until_damage(chunks, damage), findings, progress)
     if table is DOCUMENTS:
         from afterimage.storage.duplicates import repeated_ids  # noqa: PLC0415  heavy: DuckDB
 
@@ -166,7 +172,7 @@ def verify_lines(table: RecordTable, chunks: Iterable[Chunk], findings: Findings
 
 
 def _sound_lines(
-    table: RecordTable, chunks: Iterable[Chunk], findings: Findings
+    table: RecordTable, chunks: Iterable[Chunk], findings: Findings, progress: Progress
 ) -> Iterator[list[tuple[str, Path, int, int]]]:
     """Count the lines of each chunk; gives the ids in it, each with the place of its line."""
     check = importable(table)
@@ -193,3 +199,4 @@ def _sound_lines(
                     kind = "conversations" if is_conversation(record) else "records"
                 findings.counts[kind] += 1
         yield ids
+        tell(progress, len(chunk.lines), chunk.share)
