@@ -10,7 +10,7 @@ import click
 from pydantic_core import to_json
 
 from afterimage.storage.cli import options
-from afterimage.storage.cli.progress import following, is_watched
+from afterimage.storage.cli.progress import following
 from afterimage.storage.cli.stores import Tables, is_database, open_existing, open_or_make
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.skipping import OnError
@@ -110,7 +110,9 @@ def export_command(
         raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
     source = open_existing(store, kind, tables)
     arguments = {"kind": kind, **query}
-    with following(f"export {out.name}", _record_count(source, kind, query)) as progress:
+    with following(f"export {out.name}") as progress:
+        if progress and kind != "records":
+            progress.expect(_record_count(source, kind, query))
         if lines:
             written = source.export_jsonl(out, **arguments, **training, progress=progress)
         else:
@@ -127,9 +129,7 @@ def _tell(count: int, kind: str, where: str, *, as_json: bool) -> None:
         click.echo(f"{count:,} {kind} in {where}")
 
 
-def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int | None:
-    if not is_watched() or kind == "records":
-        return None
+def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int:
     count = store.count_documents if kind == "documents" else store.count_conversations
     left = max(0, count(query["filters"]) - (query["offset"] or 0))
     return left if query["limit"] is None else min(left, query["limit"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,16 @@ def head_command(
     """
     source = open_existing(store, kind, tables)
     if as_json and not columns:
-        _echo_records(source, kind, query)
+        _echo_records(source, kind, query, store)
     elif view == "full" and not (as_json or columns):
         load = source.load_documents if kind == "documents" else source.load_conversations
-        show.full(load(**query))
+        with following(f"reading {store}"):
+            records = load(**query)
+        show.full(records)
     else:
         scan = source.scan_documents if kind == "documents" else source.scan_conversations
         reader = scan(columns or show.DEFAULT_COLUMNS[kind], **query)
-        rows = (row for batch in reader for row in batch.to_pylist())
+        rows = _begun((row for batch in reader for row in batch.to_pylist()), store)
         if as_json:
             show.json_lines(rows)
         elif columns:
@@ -160,11 +162,19 @@ def _in_memory(path: Path, kind: Any) -> storage.SQLStorage:
     return store
 
 
-def _echo_records(store: RecordStorage, kind: Any, query: dict[str, Any]) -> None:
+def _begun(rows: Iterator[dict[str, Any]], store: str) -> Iterator[dict[str, Any]]:
+    """The rows; a sort or a filter may be at work for long before there is a first one."""
+    with following(f"reading {store}"):
+        first = list(islice(rows, 1))
+    return chain(first, rows)
+
+
+def _echo_records(store: RecordStorage, kind: Any, query: dict[str, Any], name: str) -> None:
     """Whole records, as only an export gives them: with what subclasses add."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "head.jsonl"
-        store.export_jsonl(path, kind=kind, **query)
+        with following(f"reading {name}") as progress:
+            store.export_jsonl(path, kind=kind, **query, progress=progress)
         with path.open("rb") as file:
             for line in file:
                 click.echo(line, nl=False)

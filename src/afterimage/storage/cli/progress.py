@@ -19,23 +19,23 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["Bar", "following", "is_watched"]
-
-
-def is_watched() -> bool:
-    """Whether somebody sees stderr."""
-    return sys.stderr.isatty()
+__all__ = ["Bar", "following"]
 
 
 class Bar:
     """A bar on the terminal; what the library tells how far it is (its `ShareProgress`)."""
 
-    def __init__(self, shown: Progress, what: str, total: int | None) -> None:
+    def __init__(self, shown: Progress, what: str) -> None:
         self._shown = shown
         # How much is left is not known before something is done.
         self._task = shown.add_task(what, total=None, records="")
-        self._total = total
+        self._total = 0
         self._records = 0
+        self._since = time.monotonic()
+
+    def expect(self, total: int) -> None:
+        """So many records there are in all, where who works on them does not tell the share."""
+        self._total = total
         self._since = time.monotonic()
 
     def __call__(self, records: int) -> None:
@@ -53,17 +53,16 @@ class Bar:
 
 
 @contextmanager
-def following(what: str, total: int | None = None) -> Iterator[Bar | None]:
+def following(what: str) -> Iterator[Bar | None]:
     """A bar with records, their rate and the time left, which goes away at the end.
 
     Args:
         what: stands before the bar.
-        total: records in all, where who works on them does not tell how much is done.
 
     Returns:
         What is to be told; None without a terminal.
     """
-    if not is_watched():
+    if not sys.stderr.isatty():
         yield None
         return
     columns = [
@@ -74,7 +73,7 @@ def following(what: str, total: int | None = None) -> Iterator[Bar | None]:
         _TimeColumn(compact=True),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        yield Bar(shown, what, total)
+        yield Bar(shown, what)
 
 
 class _TimeColumn(TimeRemainingColumn):
