@@ -308,6 +308,39 @@ class TestVerify:
         assert "3 documents" in run("verify", "talks.duckdb")
 
 
+class TestTables:
+    NAMES = ("--conversations-table", "my talks", "--documents-table", "texts")
+
+    def test_every_command_finds_tables_of_other_names(self, run: Run) -> None:
+        run("import", "talks.jsonl", "own.duckdb", *self.NAMES)
+        run("import", "texts.jsonl", "own.duckdb", *self.NAMES, "--kind", "documents")
+        store = SQLStorage("duckdb:///own.duckdb", "my talks", "texts")
+        assert (store.count_conversations(), store.count_documents()) == (4, 3)
+        assert run("export", "own.duckdb", "out.jsonl", *self.NAMES).startswith("4 ")
+        usual = run("head", "talks.duckdb", "--json")
+        assert run("head", "own.duckdb", "--json", *self.NAMES) == usual
+        assert run("stats", "own.duckdb", *self.NAMES) == run("stats", "talks.duckdb")
+        assert "4 conversations, 3 documents" in run("verify", "own.duckdb", *self.NAMES)
+        query = 'SELECT count(*) AS n FROM "my talks", texts'
+        assert run("sql", "own.duckdb", query, "--json", *self.NAMES) == '{"n":12}\n'
+
+    @pytest.mark.parametrize("command", [["head"], ["stats"], ["verify"], ["sql", "SELECT 1"]])
+    def test_reading_makes_none(self, run: Run, command: list[str]) -> None:
+        name, *more = command
+        before = Path("talks.duckdb").read_bytes()
+        for wrong in (self.NAMES[:2], self.NAMES[2:]):
+            result = attempt(name, "talks.duckdb", *more, *wrong)
+            assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+            assert wrong[1] in result.stderr
+        assert Path("talks.duckdb").read_bytes() == before
+
+    @pytest.mark.parametrize("command", ["head", "stats", "verify"])
+    def test_json_lines_have_none(self, folder: Path, command: str) -> None:
+        result = attempt(command, "talks.jsonl", *self.NAMES)
+        assert result.exit_code == 2
+        assert "no tables" in result.stderr
+
+
 class TestStores:
     @pytest.mark.parametrize("command", [["head"], ["stats"], ["sql"], ["export"], ["verify"]])
     @pytest.mark.parametrize("name", ["no.duckdb", "no.jsonl", "duckdb:///no.duckdb", "no"])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+
+from afterimage.storage import SQLStorage
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "afterimage.storage"]
@@ -47,11 +53,11 @@ def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
         assert process.stderr.read() == b""
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals as Unix has them")
-def test_progress_is_shown_on_a_terminal(folder: Path) -> None:
+def on_a_terminal(*arguments: str) -> tuple[str, str]:
+    """What a command prints, and what it shows on the terminal that its stderr is."""
     terminal, end = os.openpty()
-    environment = {"TERM": "xterm", "COLUMNS": "100"}
-    with start("import", "talks.jsonl", "new.duckdb", stderr=end, env=environment) as process:
+    environment = {"TERM": "xterm", "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
+    with start(*arguments, stderr=end, env=environment) as process:
         os.close(end)
         shown = b""
         while True:
@@ -64,10 +70,55 @@ def test_progress_is_shown_on_a_terminal(folder: Path) -> None:
             shown += part
         said, _ = process.communicate()
     os.close(terminal)
-    assert said == b"5 conversations in new.duckdb\n"
-    assert b"import talks.jsonl" in shown
-    assert b"5/5" in shown
-    assert b"records/s" in shown or b"0:00" in shown or b"00:00" in shown
+    assert process.returncode == 0, shown.decode()
+    return said.decode(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals as Unix has them")
+@pytest.mark.parametrize(
+    ("command", "records"),
+    [
+        ("import talks.jsonl new.duckdb", 5),
+        ("import talks.jsonl.gz new.duckdb", 5),
+        ("import talks.jsonl.zst new.jsonl", 5),
+        ("export talks.duckdb out.jsonl", 4),
+        ("verify talks.duckdb", 8),
+        ("verify talks.jsonl", 5),
+        ("verify talks.jsonl.zst", 5),
+        ("stats talks.duckdb", 4),
+        ("stats talks.jsonl", 5),
+        ("stats talks.jsonl.gz", 5),
+        ("sql talks.jsonl.gz 'SELECT 1'", 5),
+    ],
+)
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(
+    folder: Path, command: str, records: int
+) -> None:
+    arguments = shlex.split(command)
+    lines = (folder / "talks.jsonl").read_bytes()
+    (folder / "talks.jsonl.gz").write_bytes(gzip.compress(lines))
+    with pa.output_stream("talks.jsonl.zst", compression="zstd") as packed:
+        packed.write(lines)
+    said, shown = on_a_terminal(*arguments)
+    assert re.search(rf"100% {records} records, [\d,]+/s +00:00 left", shown)
+    for made in folder.glob("new.*"):
+        made.unlink()
+    with start(*arguments, env={"PYTHONIOENCODING": "utf-8"}) as process:
+        piped, errors = process.communicate()
+    assert (piped.decode(), errors) == (said, b"")
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals as Unix has them")
+def test_the_engine_tells_how_far_a_statement_is(folder: Path) -> None:
+    with SQLStorage("duckdb:///talks.duckdb").engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE numbers AS SELECT i, md5(i::VARCHAR) AS text FROM range(2000000) r(i)"
+        )
+    query = "SELECT count(DISTINCT md5(text || text)) AS n FROM numbers"
+    said, shown = on_a_terminal("sql", "talks.duckdb", query, "--json")
+    assert said == '{"n":2000000}\n'
+    assert re.search(r"asking .* [1-9]\d?%", shown)
+    assert re.search(r"\d\d:\d\d left", shown)
 
 
 def test_the_shell_completes_commands(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Imports and exports tell how far they are: in the end, of every record once."""
+"""Long calls tell how far they are: in the end, of every record once and of all that is done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,30 @@ from typing import Any
 
 import pytest
 
+from afterimage.storage import Document, SQLStorage, kept_rows, verify_jsonl
 from tests.storage.records import Note, conversations
+
+
+class Told:
+    """Keeps what it is told of records and shares."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.shares: list[float] = []
+
+    def __call__(self, records: int) -> None:
+        self.records += records
+
+    def reached(self, share: float) -> None:
+        self.shares.append(share)
+
+    def all_of(self) -> int:
+        """The records, where it was told that all was done, and of less before."""
+        assert self.shares == sorted(self.shares)
+        assert min(self.shares) >= 0
+        assert self.shares[-1] == pytest.approx(1)
+        assert len(set(self.shares)) > 1
+        return self.records
 
 
 @pytest.fixture
@@ -15,6 +38,11 @@ def filled(storage: Any) -> Any:
     storage.save_conversations(conversations(*({"n": n} for n in range(2501))))
     storage.save_conversations([Note(title="x")])
     return storage
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_rows, "_FEWEST_NUMBERS", 1000)
 
 
 def test_an_import_and_an_export_of_json_lines(
@@ -35,3 +63,80 @@ def test_an_export_to_parquet(filled: Any, tmp_path: Path) -> None:
     told: list[int] = []
     filled.export_parquet(tmp_path / "all.parquet", progress=told.append)
     assert sum(told) == 2501
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
+def test_how_much_of_a_file_is_read_is_known_packed_or_not(
+    make_storage: Any, tmp_path: Path, ending: str
+) -> None:
+    path = tmp_path / f"long.{ending}"
+    source = SQLStorage("duckdb:///:memory:")
+    # More than one chunk, of characters that do not pack to nothing.
+    texts = (Document(text=f"{n**997}") for n in range(3000, 4500))
+    source.save_documents(list(texts))
+    source.export_jsonl(path, kind="documents")
+    told = Told()
+    make_storage().import_jsonl(path, kind="documents", progress=told)
+    assert told.all_of() == 1500
+    told = Told()
+    assert verify_jsonl(path, "documents", progress=told).ok
+    assert told.all_of() == 1500
+
+
+def test_verify(filled: Any) -> None:
+    filled.save_documents([Document(text="x")] * 100)
+    told = Told()
+    assert filled.verify(progress=told) == filled.verify()
+    assert told.all_of() == 2602
+    numbers: list[int] = []
+    filled.verify(progress=numbers.append)
+    assert sum(numbers) == 2602
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_stats(storage: Any) -> None:
+    storage.save_conversations(conversations(*({"n": n % 7} for n in range(2501))))
+    storage.save_documents([Document(text="x")] * 100)
+    told = Told()
+    assert storage.stats(progress=told) == storage.stats()
+    assert told.all_of() == 2501
+    numbers: list[int] = []
+    assert storage.stats(progress=numbers.append) == storage.stats()
+    assert sum(numbers) == 2501
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_who_follows_stats_is_told_the_same(filled: Any) -> None:
+    for filters in (None, [("metadata.n", "<", 1200)], {"metadata.n": [1]}, {"persona": "nobody"}):
+        assert filled.stats(filters, progress=Told()) == filled.stats(filters)
+
+
+def test_of_an_empty_storage(storage: Any) -> None:
+    assert storage.stats(progress=Told()) == storage.stats()
+    assert storage.verify(progress=Told()).ok
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_nothing_is_left_in_a_database_by_who_follows(tmp_path: Path) -> None:
+    path = tmp_path / "talks.duckdb"
+    store = SQLStorage(f"duckdb:///{path}")
+    store.save_conversations(conversations(*({"n": n} for n in range(2501))))
+    before = path.read_bytes()
+    store.stats(progress=Told())
+    store.verify(progress=Told())
+    assert path.read_bytes() == before
+    with store.engine.connect() as connection:
+        names = connection.exec_driver_sql("SELECT table_name FROM duckdb_tables()").scalars()
+        assert not [name for name in names if name.startswith("kept_")]
+
+
+def test_what_a_follower_raises_comes_through(storage: Any) -> None:
+    storage.save_conversations(conversations({"n": 1}))
+
+    def stopped(_: int) -> None:
+        raise KeyError("stop")
+
+    for call in (storage.verify, storage.stats):
+        with pytest.raises(KeyError, match="stop"):
+            call(progress=stopped)
+    assert storage.count_conversations() == 1

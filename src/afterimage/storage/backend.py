@@ -18,6 +18,7 @@ from afterimage.storage.base import BaseStorage
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.fields import FieldType, RecordTable
 from afterimage.storage.kinds import Kind
+from afterimage.storage.progress import Progress
 from afterimage.storage.query import Columns, Filters, OrderBy, Query
 from afterimage.storage.skipping import CorruptRecords
 from afterimage.storage.verification import Verification
@@ -28,10 +29,7 @@ if TYPE_CHECKING:  # the JSONL storage alone is not to load it
 
     from afterimage.storage.predicates import Source
 
-__all__ = ["Backend", "Progress", "refuse_own_file"]
-
-Progress = Callable[[int], object]
-"""Is told of records as they are worked on; the `update` of a progress bar, for one."""
+__all__ = ["Backend", "refuse_own_file"]
 
 
 class Backend(BaseStorage):
@@ -71,9 +69,12 @@ class Backend(BaseStorage):
 
     @abstractmethod
     def _relation(
-        self, kind: Kind
+        self, kind: Kind, progress: Progress
     ) -> AbstractContextManager[tuple[sa.Connection, sa.FromClause, Source]]:
-        """The records for one SQL statement that reads them once, and where the fields are."""
+        """The records for one SQL statement that reads them once, and where the fields are.
+
+        `progress` is told of what can be read only once, such as a stream of lines.
+        """
 
     @abstractmethod
     def _import(
@@ -82,7 +83,7 @@ class Backend(BaseStorage):
         """Save the records of a JSONL file, all that are not skipped or none; how many."""
 
     @abstractmethod
-    def _verify(self) -> Verification:
+    def _verify(self, progress: Progress | None) -> Verification:
         """What `verify` gives."""
 
     @abstractmethod
@@ -101,6 +102,10 @@ class Backend(BaseStorage):
         self, table: RecordTable, query: Query, corrupt: CorruptRecords
     ) -> Iterator[pa.RecordBatch]:
         return self._batches(table, query, corrupt)
+
+    def _weights(self, kinds: Sequence[str]) -> list[float]:
+        """How much work it is to read the records of each kind, or to count others, in any unit."""
+        return [float(kind == "conversations") for kind in kinds]
 
     def _fields(self, table: RecordTable) -> Mapping[str, FieldType]:
         """The fields that filters and sorts may name."""

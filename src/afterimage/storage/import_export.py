@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic_core import to_json
 
 from afterimage.storage.atomic_files import written_lines
-from afterimage.storage.backend import Backend, Progress, refuse_own_file
+from afterimage.storage.backend import Backend, refuse_own_file
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.fields import CONVERSATIONS, FieldType, Json
 from afterimage.storage.kinds import RECORD_TABLES, Kind, check_kind
+from afterimage.storage.progress import Progress, unseen
 from afterimage.storage.query import Columns, Filters, OrderBy, Query, listed
 from afterimage.storage.skipping import CorruptRecords, OnError
 
@@ -62,7 +63,7 @@ class ImportExport(Backend):
         """
         corrupt = CorruptRecords(on_error)
         check_kind(kind)
-        saved = self._import(RECORD_TABLES[kind], Path(path), corrupt, progress or _unseen)
+        saved = self._import(RECORD_TABLES[kind], Path(path), corrupt, progress or unseen)
         corrupt.warn()
         return saved
 
@@ -119,7 +120,7 @@ class ImportExport(Backend):
         >>> path.read_text()
         '{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"Hello"}]}\n'
         """
-        progress = progress or _unseen
+        progress = progress or unseen
         corrupt = CorruptRecords(on_error)
         if format is not None:
             from afterimage.storage.training_formats import TrainingFormat  # noqa: PLC0415  heavy
@@ -206,7 +207,7 @@ class ImportExport(Backend):
                 Path(path),
                 table,
                 query,
-                _followed(batches, progress or _unseen),
+                _followed(batches, progress or unseen),
                 partition_by=partitions,
                 compression=compression,
                 row_group_bytes=row_group_bytes,
@@ -233,10 +234,6 @@ class ImportExport(Backend):
                 progress(len(batch))
         corrupt.warn()
         return written
-
-
-def _unseen(_: int) -> None:
-    """Follow nothing."""
 
 
 def _followed(batches: Iterator[pa.RecordBatch], progress: Progress) -> Iterator[pa.RecordBatch]:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from afterimage.storage.atomic_files import sync_folder
-from afterimage.storage.backend import Progress, refuse_own_file
+from afterimage.storage.backend import refuse_own_file
 from afterimage.storage.collector import paused_collector
 from afterimage.storage.errors import (
     CorruptRecordError,
@@ -43,6 +43,7 @@ from afterimage.storage.line_faults import (
 )
 from afterimage.storage.lines import Chunk, is_compressed, is_object, objects_of, read_chunks
 from afterimage.storage.models import Document
+from afterimage.storage.progress import Progress, parts, tell, unseen
 from afterimage.storage.query import Query
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.records import as_declared, exact_lines, model_of, to_line, to_object
@@ -151,18 +152,19 @@ class JSONLStorage(RecordStorage):
             refuse_own_file(path, [target])
         check = importable(table)
         found = size = 0
+        checking, copying = parts(progress, [1, 1])
         for chunk in sound_chunks(read_chunks(path), check, corrupt):
             lines = chunk.texts()
             found += len(lines)
             size += sum(len(line.rstrip()) + 1 for line in lines)
-            progress(len(lines) // 2)  # half of the work
+            tell(checking, len(lines) // 2, chunk.share)  # half of the work
 
         def copied() -> Iterator[bytes]:
             again = CorruptRecords("skip" if corrupt.skipped else "raise")  # counted already
             for chunk in sound_chunks(read_chunks(path), check, again):
                 lines = chunk.texts()
                 yield b"".join(text.rstrip() + b"\n" for text in lines)
-                progress(len(lines) - len(lines) // 2)
+                tell(copying, len(lines) - len(lines) // 2, chunk.share)
 
         if found:
             with self._locked(target):
@@ -178,10 +180,13 @@ class JSONLStorage(RecordStorage):
             return count_lines(kind, self._sound_chunks(kind, corrupt), query)
 
     @contextmanager
-    def _relation(self, kind: Kind) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+    def _relation(
+        self, kind: Kind, progress: Progress
+    ) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
         from afterimage.storage.line_query import relation_of_lines  # noqa: PLC0415  heavy
 
-        with self._located(kind), relation_of_lines(kind, self._chunks(kind)) as found:
+        chunks = _followed(self._chunks(kind), progress)
+        with self._located(kind), relation_of_lines(kind, chunks) as found:
             yield found
 
     def _objects(
@@ -288,13 +293,18 @@ class JSONLStorage(RecordStorage):
             return error
         return refusal if isinstance(refusal, StorageError) else StorageError(shorten(refusal))
 
-    def _verify(self) -> Verification:
+    def _verify(self, progress: Progress | None) -> Verification:
         findings = Findings(f"{self.conversations_path}, {self.documents_path}")
-        for table in (CONVERSATIONS, DOCUMENTS):
-            verify_lines(table, self._chunks(table.kind), findings)
+        tables = (CONVERSATIONS, DOCUMENTS)
+        followed = parts(progress or unseen, self._weights([table.kind for table in tables]))
+        for table, part in zip(tables, followed, strict=True):
+            verify_lines(table, self._chunks(table.kind), findings, part)
         return findings.report()
 
     # -- files --------------------------------------------------------------------------------
+
+    def _weights(self, kinds: Sequence[str]) -> list[float]:
+        return [_size(self._path_of(kind)) for kind in kinds]
 
     def _own_files(self) -> list[Path]:
         return [self.conversations_path, self.documents_path]
@@ -357,6 +367,19 @@ def _codec(encoding: str) -> str:
     except (LookupError, TypeError):
         raise InvalidQueryError(f"unknown encoding {encoding!r}; use 'utf-8'") from None
     return "utf-8" if found in ("ascii", "utf-8-sig") else found
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # whoever reads it tells what is wrong
+        return 0
+
+
+def _followed(chunks: Iterator[Chunk], progress: Progress) -> Iterator[Chunk]:
+    for chunk in chunks:
+        yield chunk
+        tell(progress, len(chunk.lines), chunk.share)
 
 
 def _append(path: Path, blocks: Iterable[bytes], length: int, codec: str) -> None:

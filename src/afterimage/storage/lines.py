@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -65,6 +65,8 @@ class Chunk(NamedTuple):
         lines: all lines, blank ones among them, without line feeds.
         encoding: of the lines in the file.
         ended: whether a line feed follows the last line, as it does all others.
+        share: how much of the file, packed as it is, was read by then, 0 to 1; None where its size
+            is not known.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class Chunk(NamedTuple):
     lines: list[bytes]
     encoding: str
     ended: bool = True
+    share: float | None = None
 
     def records(self) -> Iterator[Line]:
         """The lines that are not blank, as UTF-8.
@@ -179,7 +182,8 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
     """
     number, offset = 1, 0
     parts: list[bytes] = []  # of a line whose end is not read yet
-    with _opened(path) as file:
+    with _opened(path) as (file, position):
+        total = path.stat().st_size if size is None else size
         blocks = _unpacked(file) if is_compressed(path) else _plain(file, size)
         try:
             for at, read in enumerate(blocks):
@@ -188,7 +192,8 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
                 block, feed, tail = data.rpartition(b"\n")
                 if feed:
                     lines = b"".join([*parts, block]).split(b"\n")
-                    yield Chunk(path, number, offset, lines, encoding)
+                    share = min(1.0, position() / total) if total else None  # a pipe has no size
+                    yield Chunk(path, number, offset, lines, encoding, share=share)
                     number += len(lines)
                     offset += sum(map(len, lines)) + len(lines)
                     parts = []
@@ -201,7 +206,7 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
             ) from None
     last = b"".join(parts)
     if last:
-        yield Chunk(path, number, offset, [last], encoding, ended=False)
+        yield Chunk(path, number, offset, [last], encoding, ended=False, share=1.0)
 
 
 def _plain(file: IO[bytes], size: int | None) -> Iterator[bytes]:
@@ -233,19 +238,20 @@ def _unpacked(file: Any) -> Iterator[bytes]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes] | Any]:
+def _opened(path: Path) -> Iterator[tuple[IO[bytes] | Any, Callable[[], int]]]:
+    """The bytes of a file, unpacked, and what says how many of it, packed, were read."""
     try:
         if path.suffix.lower() == ".gz":
-            with gzip.open(path) as packed:
-                yield packed
+            with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as packed:
+                yield packed, raw.tell
         elif path.suffix.lower() == ".zst":
             import pyarrow as pa  # noqa: PLC0415  only here: plain JSONL is read without it
 
-            with pa.input_stream(str(path), compression="zstd") as stream:
-                yield stream
+            with pa.OSFile(str(path)) as raw, pa.CompressedInputStream(raw, "zstd") as stream:
+                yield stream, raw.tell
         else:
             with path.open("rb") as plain:
-                yield plain
+                yield plain, plain.tell
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file. Check the path.") from None
     except IsADirectoryError:

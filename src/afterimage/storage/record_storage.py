@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from afterimage.storage.backend import Progress
 from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, shown
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, FieldType, Json, RecordTable
 from afterimage.storage.import_export import ImportExport
@@ -24,6 +23,7 @@ from afterimage.storage.models import (
     Document,
     EvaluatedConversationWithContext,
 )
+from afterimage.storage.progress import Progress, only_share, parts, unseen
 from afterimage.storage.query import Columns, Filters, OrderBy, Query, positive
 from afterimage.storage.records import matching
 from afterimage.storage.skipping import CorruptRecords, OnError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # the JSONL storage alone is not to load it
 
     from afterimage.storage.stats import Statistics
 
-__all__ = ["Kind", "Progress", "RecordStorage"]
+__all__ = ["Kind", "RecordStorage"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -291,7 +291,9 @@ class RecordStorage(ImportExport):
 
     # -- all at once --------------------------------------------------------------------------
 
-    def stats(self, filters: Filters = None, *, top_keys: int = 20) -> Statistics:
+    def stats(
+        self, filters: Filters = None, *, top_keys: int = 20, progress: Progress | None = None
+    ) -> Statistics:
         """What is in here: counts, lengths, scores, metadata keys, duplicates; see `Statistics`.
 
         The engine works it out in one pass over the conversations. It keeps no contents, but some
@@ -301,6 +303,9 @@ class RecordStorage(ImportExport):
             filters: which conversations it is about. Documents and records of other models are
                 always counted whole.
             top_keys: how many metadata keys to tell of.
+            progress: called now and then with how many conversations, or lines of a JSONL file,
+                were read since the last call. A database is then read in parts, which takes a
+                little longer.
 
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
@@ -319,11 +324,13 @@ class RecordStorage(ImportExport):
 
         query = self._query(CONVERSATIONS, None, None, filters, None)
         positive(top_keys, "top_keys")
-        with self._relation("documents") as (connection, relation, _):
+        kinds: tuple[Kind, ...] = ("documents", "records", "conversations")
+        first, second, last = parts(progress or unseen, self._weights(kinds))
+        with self._relation("documents", only_share(first)) as (connection, relation, _):
             documents = counted(connection, relation)
-        with self._relation("records") as (connection, relation, _):
+        with self._relation("records", only_share(second)) as (connection, relation, _):
             records = counted(connection, relation)
-        with self._relation("conversations") as (connection, relation, source):
+        with self._relation("conversations", last) as (connection, relation, source):
             return conversation_statistics(
                 connection,
                 relation,
@@ -332,14 +339,19 @@ class RecordStorage(ImportExport):
                 documents=documents,
                 records=records,
                 top_keys=top_keys,
+                progress=last if progress else None,
             )
 
     # -- what is stored -----------------------------------------------------------------------
 
-    def verify(self) -> Verification:
+    def verify(self, *, progress: Progress | None = None) -> Verification:
         """Read again all that is stored, in bounded memory, and report what is wrong with it.
 
         Nothing is changed. Printed, the report is a page; `report.ok` says that nothing is wrong.
+
+        Args:
+            progress: called now and then with how many records, or lines of a JSONL file, were read
+                since the last call.
 
         Raises:
             LockTimeoutError: another process held the file for all of `lock_timeout`.
@@ -351,7 +363,7 @@ class RecordStorage(ImportExport):
         >>> report.ok, report.documents, report.duplicate_ids.count
         (False, 2, 1)
         """
-        return self._verify()
+        return self._verify(progress)
 
     # -- what the above share -----------------------------------------------------------------
 

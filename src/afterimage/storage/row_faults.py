@@ -18,6 +18,7 @@ from afterimage.storage.arrow import to_objects, without_extra
 from afterimage.storage.collector import paused_collector
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.fields import RecordTable
+from afterimage.storage.progress import Progress, unseen
 from afterimage.storage.query import Query
 from afterimage.storage.records import list_adapter, model_of, reason, restore
 from afterimage.storage.skipping import CorruptRecords
@@ -72,10 +73,14 @@ class RowFaults:
         unknown = CorruptRecordError(self.database, 0, None, reason(error), self.stored.name)
         return next(self.matching(query), unknown)
 
-    def matching(self, query: Query) -> Iterator[CorruptRecordError]:
-        """An error for each of these rows that matches, in the order of the query."""
+    def matching(self, query: Query, read: Progress = unseen) -> Iterator[CorruptRecordError]:
+        """An error for each of these rows that matches, in the order of the query.
+
+        `read` is told of all rows that match, as they are read.
+        """
         for numbers, batch in self.rows(query):
             yield from self._within(numbers, batch)
+            read(len(numbers))
 
     def _within(self, numbers: list[int], batch: pa.RecordBatch) -> Iterator[CorruptRecordError]:
         table = self.stored.record_table

@@ -45,8 +45,9 @@ from afterimage.storage.lines import read_chunks
 from afterimage.storage.models import Conversation
 from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
 from afterimage.storage.prefetch import prefetched
+from afterimage.storage.progress import Progress, tell
 from afterimage.storage.query import Query, is_text, listed, positive, resolve
-from afterimage.storage.record_storage import Kind, Progress, RecordStorage
+from afterimage.storage.record_storage import Kind, RecordStorage
 from afterimage.storage.records import (
     check,
     is_conversation,
@@ -233,7 +234,7 @@ class SQLStorage(RecordStorage):
                         batch, lines = batch_of_lines(table, chunk)
                     others.writelines(line + b"\n" for line in lines)
                     saved += len(batch) + len(lines)
-                    progress(len(batch) + len(lines))
+                    tell(progress, len(batch) + len(lines), chunk.share)
                     yield batch
 
             with self._database.writing() as connection:
@@ -265,7 +266,10 @@ class SQLStorage(RecordStorage):
             return int(fetch_all(connection, statement)[0][0])
 
     @contextmanager
-    def _relation(self, kind: Kind) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+    def _relation(
+        self, kind: Kind, progress: Progress
+    ) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+        del progress  # a table can be read in parts, by who can then tell how many are read
         source, table = self._source(kind)
         with self._database.reading() as connection:
             yield connection, table, source
@@ -376,11 +380,11 @@ class SQLStorage(RecordStorage):
             yield from self._projected(table, query, by_hand=True)
         yield from found
 
-    def _verify(self) -> Verification:
-        def faults(kind: str) -> Iterator[CorruptRecordError]:
-            return self._faults(kind, whole=True).matching(Query())
+    def _verify(self, progress: Progress | None) -> Verification:
+        def faults(kind: str, read: Progress) -> Iterator[CorruptRecordError]:
+            return self._faults(kind, whole=True).matching(Query(), read)
 
-        return verify_database(self._database, self._layout, faults)
+        return verify_database(self._database, self._layout, faults, progress)
 
     def _texts(
         self, query: Query, text: Callable[[Source], Any], corrupt: CorruptRecords

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from afterimage.storage.duckdb_driver import Database, fetch_all
 from afterimage.storage.duplicates import repeated
 from afterimage.storage.errors import CorruptRecordError, DatabaseError, shorten
 from afterimage.storage.fields import DOCUMENTS
+from afterimage.storage.progress import Progress, parts, tell, unseen
 from afterimage.storage.skipping import FEW, Found, Place
 from afterimage.storage.tables import Layout, StoredTable
 from afterimage.storage.verification import Findings, Verification
@@ -20,30 +21,59 @@ __all__ = ["verify_database"]
 
 
 def verify_database(
-    database: Database, layout: Layout, faults: Callable[[str], Iterator[CorruptRecordError]]
+    database: Database,
+    layout: Layout,
+    faults: Callable[[str, Progress], Iterator[CorruptRecordError]],
+    progress: Progress | None,
 ) -> Verification:
     """Read again all tables of a storage.
 
     Args:
         database: the database.
         layout: its tables.
-        faults: gives an error for each row of a kind that holds no valid record.
+        faults: gives an error for each row of a kind that holds no valid record; is given what to
+            tell of rows as they are read.
+        progress: is told of rows as they are read.
     """
     findings = Findings(database.name)
     path = Path(database.name)
-    for stored in layout.all:
+    rows = [_row_count(database, stored) if progress else 0 for stored in layout.all]
+    followed = parts(progress or unseen, rows)
+    for stored, part, total in zip(layout.all, followed, rows, strict=True):
         with _damage_found(findings, path, stored):
             with database.reading() as connection:
                 layout.refresh(connection)
                 _verify_columns(connection, path, stored, findings)
-                counted = sa.select(sa.func.count()).select_from(stored.table)
-                count = fetch_all(connection, counted)[0][0]
+                count = _counted(connection, stored)
             bad = 0
-            for error in faults(stored.kind):
+            for error in faults(stored.kind, _telling(part, total)):
                 findings.corrupt.add(Place.of(error))
                 bad += 1
             findings.counts[stored.kind] = count - bad
     return findings.report()
+
+
+def _row_count(database: Database, stored: StoredTable) -> int:
+    """The rows of a table; 0 where the engine cannot read it, which is told of later."""
+    with suppress(DatabaseError), database.reading() as connection:
+        return _counted(connection, stored)
+    return 0
+
+
+def _counted(connection: sa.Connection, stored: StoredTable) -> int:
+    return int(fetch_all(connection, sa.select(sa.func.count()).select_from(stored.table))[0][0])
+
+
+def _telling(progress: Progress, total: int) -> Progress:
+    """What is to be told of rows as they are read, of `total` in all."""
+    read = 0
+
+    def told(rows: int) -> None:
+        nonlocal read
+        read += rows
+        tell(progress, rows, min(1.0, read / total) if total else None)
+
+    return told
 
 
 @contextmanager

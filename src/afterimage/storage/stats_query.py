@@ -7,6 +7,7 @@ of JSON lines, which can be read only once.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -17,7 +18,9 @@ from sqlalchemy.ext.compiler import compiles
 from afterimage.storage.duckdb_driver import execute_arrow, fetch_all
 from afterimage.storage.fields import CONVERSATIONS
 from afterimage.storage.json_values import JsonPath
+from afterimage.storage.kept_rows import kept_in_parts
 from afterimage.storage.predicates import Source, filtered, order_of_values
+from afterimage.storage.progress import Progress
 from afterimage.storage.query import FieldRef, Query, resolve
 from afterimage.storage.stats import Distribution, Histogram, MetadataKey, Statistics
 
@@ -38,6 +41,7 @@ def conversation_statistics(
     documents: int,
     records: int,
     top_keys: int,
+    progress: Progress | None = None,
 ) -> Statistics:
     """The statistics of the conversations that match a query.
 
@@ -49,8 +53,17 @@ def conversation_statistics(
         documents: how many documents there are.
         records: how many records of other models there are.
         top_keys: how many metadata keys to tell of.
+        progress: is told of a table's conversations as they are read; a stream tells of its own.
     """
-    statement = _statement(_narrow(relation, source, query), top_keys)
+    narrow: sa.FromClause
+    if progress and isinstance(relation, sa.Table):
+        narrow = kept_in_parts(
+            connection, source.sequence, partial(_narrow, relation, source, query), progress
+        )
+    else:
+        every = _narrow(relation, source, query, sa.true())
+        narrow = every.cte("narrow").prefix_with("MATERIALIZED")
+    statement = _statement(narrow, top_keys)
     [row] = execute_arrow(connection, statement).to_pylist()
     lengths = {part["role"]: Distribution(**part["lengths"]) for part in row["by_role"] or ()}
     return Statistics(
@@ -97,8 +110,10 @@ def _lambda(element: _Lambda, compiler: Any, **options: Any) -> str:
     return f"lambda {element.name}: {compiler.process(element.body, **options)}"
 
 
-def _narrow(relation: sa.FromClause, source: Source, query: Query) -> sa.CTE:
-    """A row for each conversation, with nothing wide in it."""
+def _narrow(
+    relation: sa.FromClause, source: Source, query: Query, within: sa.ColumnElement[bool]
+) -> sa.Select[Any]:
+    """A row for each conversation that meets the condition, with nothing wide in it."""
     metadata = source.json(_field("metadata"))
     assert isinstance(metadata, JsonPath)
     every = filtered(
@@ -107,14 +122,16 @@ def _narrow(relation: sa.FromClause, source: Source, query: Query) -> sa.CTE:
             source.value(_field("evaluation")).label("evaluation"),
             source.value(_field("final_score")).label("final_score"),
             metadata.json.label("metadata"),
-        ).select_from(relation),
+        )
+        .select_from(relation)
+        .where(within),
         source,
         query,
     ).subquery()
     evaluation = every.c.evaluation
     scores = [_inside(_inside(evaluation, name), "score") for name in _CRITERIA]
     messages, metadata_values = every.c.messages, sa.func.json_extract(every.c.metadata, _EACH)
-    narrow = sa.select(
+    return sa.select(
         sa.func.len(messages).label("turns"),
         # Of 128 bits: no two texts of any data set have the same one.
         sa.func.md5_number(sa.cast(sa.func.to_json(messages), sa.String)).label("fingerprint"),
@@ -128,7 +145,6 @@ def _narrow(relation: sa.FromClause, source: Source, query: Query) -> sa.CTE:
         sa.func.json_keys(every.c.metadata).label("keys"),
         sa.func.list_transform(metadata_values, _HASHED).label("hashes"),
     )
-    return narrow.cte("narrow").prefix_with("MATERIALIZED")
 
 
 def _field(path: str) -> FieldRef:
@@ -166,7 +182,7 @@ _EACH: Final = sa.literal_column("'$.*'", sa.String)
 _HASHED: Final = _Lambda("value", _hash_of_value())
 
 
-def _statement(narrow: sa.CTE, top_keys: int) -> sa.Select[Any]:
+def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:
     """One row of everything; what is told by role and by key is a list of structs in it."""
     every, count = narrow.c, sa.func.count()
     scores = [sa.func.list_extract(every.scores, at + 1) for at in range(len(_CRITERIA))]
@@ -213,7 +229,7 @@ def _mean(numbers: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.func.avg(ordered).filter(sa.func.isfinite(numbers))
 
 
-def _histogram(narrow: sa.CTE) -> sa.ScalarSelect[Any]:
+def _histogram(narrow: sa.FromClause) -> sa.ScalarSelect[Any]:
     """Edges and counts of the bins that `Histogram` describes."""
     score = narrow.c.final_score
     finite = sa.select(score).where(sa.func.isfinite(score)).subquery()
@@ -234,14 +250,14 @@ def _histogram(narrow: sa.CTE) -> sa.ScalarSelect[Any]:
     return sa.select(found).select_from(ends.outerjoin(finite, sa.true())).scalar_subquery()
 
 
-def _by_role(narrow: sa.CTE) -> sa.ScalarSelect[Any]:
+def _by_role(narrow: sa.FromClause) -> sa.ScalarSelect[Any]:
     message = sa.select(sa.func.unnest(narrow.c.messages).label("message")).subquery()
     role, length = (_inside(message.c.message, name) for name in ("role", "length"))
     found = sa.select(role.label("role"), _distribution(length).label("lengths")).group_by(role)
     return _listed(found.subquery())
 
 
-def _by_key(narrow: sa.CTE, top_keys: int) -> sa.ScalarSelect[Any]:
+def _by_key(narrow: sa.FromClause, top_keys: int) -> sa.ScalarSelect[Any]:
     pairs = _pairs(narrow)
     rows = sa.func.count(pairs.c.hash).label("rows")
     values = sa.func.count(sa.distinct(pairs.c.hash)).label("values")
@@ -249,11 +265,11 @@ def _by_key(narrow: sa.CTE, top_keys: int) -> sa.ScalarSelect[Any]:
     return _listed(found.order_by(rows.desc(), pairs.c.key).limit(top_keys).subquery())
 
 
-def _key_count(narrow: sa.CTE) -> sa.ScalarSelect[Any]:
+def _key_count(narrow: sa.FromClause) -> sa.ScalarSelect[Any]:
     return sa.select(sa.func.count(sa.distinct(_pairs(narrow).c.key))).scalar_subquery()
 
 
-def _pairs(narrow: sa.CTE) -> sa.Subquery:
+def _pairs(narrow: sa.FromClause) -> sa.Subquery:
     """Every metadata key of every conversation, and the hash of its value; NULL for null."""
     return sa.select(
         sa.func.unnest(narrow.c["keys"]).label("key"),

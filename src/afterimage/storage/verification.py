@@ -17,6 +17,7 @@ from afterimage.storage.fields import DOCUMENTS, RecordTable
 from afterimage.storage.kinds import RECORD_TABLES, Kind, check_kind
 from afterimage.storage.line_faults import importable, until_damage
 from afterimage.storage.lines import Chunk, is_object, read_chunks
+from afterimage.storage.progress import Progress, tell, unseen
 from afterimage.storage.records import is_conversation
 from afterimage.storage.skipping import CorruptRecords, Found, Place, Tally
 
@@ -117,7 +118,9 @@ class Findings:
         )
 
 
-def verify_jsonl(path: str | Path, kind: Kind = "conversations") -> Verification:
+def verify_jsonl(
+    path: str | Path, kind: Kind = "conversations", *, progress: Progress | None = None
+) -> Verification:
     r"""Read a whole JSONL file, in bounded memory, and report what is wrong with it.
 
     A line is sound if `import_jsonl` would take it. Nothing is changed.
@@ -125,6 +128,7 @@ def verify_jsonl(path: str | Path, kind: Kind = "conversations") -> Verification
     Args:
         path: a `.jsonl` file, or one packed as `.jsonl.gz` or `.jsonl.zst`.
         kind: what its lines are; "conversations", or "records", takes records of any model.
+        progress: called now and then with how many lines were read since the last call.
 
     Raises:
         MissingFileError: there is no such file.
@@ -141,14 +145,16 @@ def verify_jsonl(path: str | Path, kind: Kind = "conversations") -> Verification
     """
     check_kind(kind)
     findings = Findings(str(path))
-    verify_lines(RECORD_TABLES[kind], read_chunks(Path(path)), findings)
+    verify_lines(RECORD_TABLES[kind], read_chunks(Path(path)), findings, progress or unseen)
     return findings.report()
 
 
-def verify_lines(table: RecordTable, chunks: Iterable[Chunk], findings: Findings) -> None:
+def verify_lines(
+    table: RecordTable, chunks: Iterable[Chunk], findings: Findings, progress: Progress
+) -> None:
     """Add what is found in a file of one kind of records."""
     damage = CorruptRecords("skip")
-    sound = _sound_lines(table, until_damage(chunks, damage), findings)
+    sound = _sound_lines(table, until_damage(chunks, damage), findings, progress)
     if table is DOCUMENTS:
         from afterimage.storage.duplicates import repeated_ids  # noqa: PLC0415  heavy: DuckDB
 
@@ -160,7 +166,7 @@ def verify_lines(table: RecordTable, chunks: Iterable[Chunk], findings: Findings
 
 
 def _sound_lines(
-    table: RecordTable, chunks: Iterable[Chunk], findings: Findings
+    table: RecordTable, chunks: Iterable[Chunk], findings: Findings, progress: Progress
 ) -> Iterator[list[tuple[str, Path, int, int]]]:
     """Count the lines of each chunk; gives the ids in it, each with the place of its line."""
     check = importable(table)
@@ -187,3 +193,4 @@ def _sound_lines(
                     kind = "conversations" if is_conversation(record) else "records"
                 findings.counts[kind] += 1
         yield ids
+        tell(progress, len(chunk.lines), chunk.share)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import click
 from pydantic_core import to_json
 
 from afterimage.storage.cli import options
-from afterimage.storage.cli.progress import following, is_watched
-from afterimage.storage.cli.stores import is_database, open_existing, open_or_make
-from afterimage.storage.lines import is_compressed
+from afterimage.storage.cli.progress import following
+from afterimage.storage.cli.stores import Tables, is_database, open_existing, open_or_make
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.skipping import OnError
 
@@ -42,11 +40,13 @@ __all__ = ["export_command", "import_command"]
     is_flag=True,
     help="Leave out lines that are no valid records, and say how many and where.",
 )
+@options.tables
 @options.as_json
 def import_command(
     sources: Sequence[Path],
     dest: str,
     kind: Any,
+    tables: Tables,
     metadata_fields: Sequence[str],
     skip_corrupt: bool,  # noqa: FBT001  click gives it by name
     as_json: bool,  # noqa: FBT001  click gives it by name
@@ -59,11 +59,11 @@ def import_command(
     for source in sources:
         if is_database(source):
             raise click.BadParameter(f"{source} is a DuckDB file: export it to .jsonl first.")
-    store = open_or_make(dest, kind, metadata_fields)
+    store = open_or_make(dest, kind, tables, metadata_fields)
     saved = 0
     on_error: OnError = "skip" if skip_corrupt else "raise"
     for source in sources:
-        with following(f"import {source.name}", _line_count(source)) as progress:
+        with following(f"import {source.name}") as progress:
             saved += store.import_jsonl(source, kind=kind, on_error=on_error, progress=progress)
     _tell(saved, kind, dest, as_json=as_json)
 
@@ -77,6 +77,7 @@ def import_command(
 @options.columns
 @options.partition_by
 @options.training_format
+@options.tables
 @options.as_json
 def export_command(
     store: str,
@@ -87,6 +88,7 @@ def export_command(
     line_format: Any,
     system_prompt: str | None,
     reasoning: Any,
+    tables: Tables,
     as_json: bool,  # noqa: FBT001  click gives it by name
     **query: Any,
 ) -> None:
@@ -106,9 +108,11 @@ def export_command(
         raise click.UsageError("A --format is one of JSON lines: end OUT in .jsonl.")
     if not lines and not partition_by and out.suffix.lower() != ".parquet":
         raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
-    source = open_existing(store, kind)
+    source = open_existing(store, kind, tables)
     arguments = {"kind": kind, **query}
-    with following(f"export {out.name}", _record_count(source, kind, query)) as progress:
+    with following(f"export {out.name}") as progress:
+        if progress and kind != "records":
+            progress.expect(_record_count(source, kind, query))
         if lines:
             written = source.export_jsonl(out, **arguments, **training, progress=progress)
         else:
@@ -125,17 +129,7 @@ def _tell(count: int, kind: str, where: str, *, as_json: bool) -> None:
         click.echo(f"{count:,} {kind} in {where}")
 
 
-def _line_count(path: Path) -> int | None:
-    """The lines of a plain file, for the time left; to know those of a packed one takes long."""
-    if not is_watched() or is_compressed(path):
-        return None
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(partial(file.read, 2**23), b""))
-
-
-def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int | None:
-    if not is_watched() or kind == "records":
-        return None
+def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int:
     count = store.count_documents if kind == "documents" else store.count_conversations
     left = max(0, count(query["filters"]) - (query["offset"] or 0))
     return left if query["limit"] is None else min(left, query["limit"])

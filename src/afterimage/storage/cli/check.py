@@ -10,8 +10,8 @@ import click
 
 from afterimage import storage
 from afterimage.storage.cli import options, show
-from afterimage.storage.cli.progress import working
-from afterimage.storage.cli.stores import open_existing
+from afterimage.storage.cli.progress import following
+from afterimage.storage.cli.stores import Tables, open_existing
 
 __all__ = ["verify_command"]
 
@@ -19,23 +19,26 @@ __all__ = ["verify_command"]
 @click.command("verify")
 @click.argument("store", metavar="STORE", type=options.STORE)
 @options.kind("conversations", "documents")
+@options.tables
 @options.as_json
 @click.pass_context
 def verify_command(
     context: click.Context,
     store: str,
     kind: Any,
+    tables: Tables,
     as_json: bool,  # noqa: FBT001  click gives it by name
 ) -> None:
     """Read all of a store again, and tell what is wrong with it.
 
     Nothing is changed. The exit code is 1 where something is wrong.
     """
-    source = open_existing(store, kind)
-    with working(f"reading {store}"):
-        # Of JSON lines only the file that was named.
-        database = isinstance(source, storage.SQLStorage)
-        report = source.verify() if database else storage.verify_jsonl(Path(store), kind)
+    source = open_existing(store, kind, tables)
+    with following(f"reading {store}") as progress:
+        if isinstance(source, storage.SQLStorage):
+            report = source.verify(progress=progress)
+        else:  # only the file that was named
+            report = storage.verify_jsonl(Path(store), kind, progress=progress)
     if as_json:
         show.json_lines([{"ok": report.ok, **asdict(report)}])
     else:

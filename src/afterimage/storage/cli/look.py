@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import click
 
 from afterimage import storage
 from afterimage.storage.cli import options, show
-from afterimage.storage.cli.progress import following, working
-from afterimage.storage.cli.stores import open_existing
+from afterimage.storage.cli.progress import following
+from afterimage.storage.cli.stores import Tables, open_existing
 from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["head_command", "sql_command", "stats_command"]
@@ -34,12 +34,14 @@ _TABLE_ROWS = 100
     show_default=True,
     help="A row for each record, or all of each: its messages, one below the other.",
 )
+@options.tables
 @options.as_json
 def head_command(
     store: str,
     kind: Any,
     columns: list[str] | None,
     view: str,
+    tables: Tables,
     as_json: bool,  # noqa: FBT001  click gives it by name
     **query: Any,
 ) -> None:
@@ -47,16 +49,18 @@ def head_command(
 
     With --json there is an object a line: whole records as they were saved, or the --columns.
     """
-    source = open_existing(store, kind)
+    source = open_existing(store, kind, tables)
     if as_json and not columns:
-        _echo_records(source, kind, query)
+        _echo_records(source, kind, query, store)
     elif view == "full" and not (as_json or columns):
         load = source.load_documents if kind == "documents" else source.load_conversations
-        show.full(load(**query))
+        with following(f"reading {store}"):
+            records = load(**query)
+        show.full(records)
     else:
         scan = source.scan_documents if kind == "documents" else source.scan_conversations
         reader = scan(columns or show.DEFAULT_COLUMNS[kind], **query)
-        rows = (row for batch in reader for row in batch.to_pylist())
+        rows = _begun((row for batch in reader for row in batch.to_pylist()), store)
         if as_json:
             show.json_lines(rows)
         elif columns:
@@ -75,17 +79,19 @@ def head_command(
     show_default=True,
     help="How many metadata keys to tell of.",
 )
+@options.tables
 @options.as_json
 def stats_command(
     store: str,
     filters: Sequence[Any],
     top_keys: int,
+    tables: Tables,
     as_json: bool,  # noqa: FBT001  click gives it by name
 ) -> None:
     """Tell what is in a store: counts, lengths, scores, metadata keys, duplicates."""
-    source = open_existing(store)
-    with working(f"reading {store}"):
-        found = source.stats(list(filters), top_keys=top_keys)
+    source = open_existing(store, tables=tables)
+    with following(f"reading {store}") as progress:
+        found = source.stats(list(filters), top_keys=top_keys, progress=progress)
     if as_json:
         show.json_lines([found.as_dict()])
     else:
@@ -101,12 +107,14 @@ def stats_command(
     type=click.IntRange(min=0),
     help=f"How many rows at most. Without it, a table has {_TABLE_ROWS} and --json has all.",
 )
+@options.tables
 @options.as_json
 def sql_command(
     store: str,
     query: str,
     kind: Any,
     limit: int | None,
+    tables: Tables,
     as_json: bool,  # noqa: FBT001  click gives it by name
 ) -> None:
     """Ask SQL of a store, in DuckDB's dialect. Nothing in it can be changed so.
@@ -114,7 +122,7 @@ def sql_command(
     There are the tables conversations, documents and records, and the view messages with a row for
     each message. JSON lines are read into memory for it.
     """
-    source = open_existing(store, kind)
+    source = open_existing(store, kind, tables)
     if not isinstance(source, storage.SQLStorage):
         source = _in_memory(Path(store), kind)
     names, rows = _rows(source, query, store)
@@ -131,12 +139,13 @@ def _rows(
     store: storage.SQLStorage, query: str, name: str
 ) -> tuple[list[str], Iterator[Sequence[Any]]]:
     from afterimage.storage.duckdb_driver import translated  # noqa: PLC0415  heavy
+    from afterimage.storage.engine_progress import followed_statement  # noqa: PLC0415  heavy
 
     def found() -> Iterator[Any]:
         with translated(name), store.engine.connect() as connection:
             connection.exec_driver_sql("ROLLBACK")  # of what SQLAlchemy has begun
             connection.exec_driver_sql("BEGIN TRANSACTION READ ONLY")
-            with working("asking"):
+            with following("asking") as progress, followed_statement(connection, progress):
                 result = connection.exec_driver_sql(query)
             yield list(result.keys()) if result.returns_rows else []
             if result.returns_rows:
@@ -148,16 +157,24 @@ def _rows(
 
 def _in_memory(path: Path, kind: Any) -> storage.SQLStorage:
     store = storage.SQLStorage("duckdb:///:memory:")
-    with following(f"reading {path.name}", None) as progress:
+    with following(f"reading {path.name}") as progress:
         store.import_jsonl(path, kind=kind, progress=progress)
     return store
 
 
-def _echo_records(store: RecordStorage, kind: Any, query: dict[str, Any]) -> None:
+def _begun(rows: Iterator[dict[str, Any]], store: str) -> Iterator[dict[str, Any]]:
+    """The rows; a sort or a filter may be at work for long before there is a first one."""
+    with following(f"reading {store}"):
+        first = list(islice(rows, 1))
+    return chain(first, rows)
+
+
+def _echo_records(store: RecordStorage, kind: Any, query: dict[str, Any], name: str) -> None:
     """Whole records, as only an export gives them: with what subclasses add."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "head.jsonl"
-        store.export_jsonl(path, kind=kind, **query)
+        with following(f"reading {name}") as progress:
+            store.export_jsonl(path, kind=kind, **query, progress=progress)
         with path.open("rb") as file:
             for line in file:
                 click.echo(line, nl=False)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
 
 from afterimage.storage.cli.conditions import parse_columns, parse_filter, parse_order
+from afterimage.storage.cli.stores import Tables
 
 __all__ = [
     "STORE",
@@ -17,6 +19,7 @@ __all__ = [
     "kind",
     "order_and_slice",
     "partition_by",
+    "tables",
     "training_format",
 ]
 
@@ -94,6 +97,27 @@ def order_and_slice(limit: int | None) -> _Decorator[Any]:
     )
     start = click.option("--offset", type=count, help="How many to leave out before them.")
     return lambda command: by(most(start(command)))
+
+
+def tables(command: Callable[..., None]) -> Callable[..., None]:
+    """The options --conversations-table and --documents-table, as the argument `tables`."""
+
+    @wraps(command)
+    def named(
+        *args: Any, conversations_table: str | None, documents_table: str | None, **others: Any
+    ) -> None:
+        command(*args, tables=Tables(conversations_table, documents_table), **others)
+
+    found: Callable[..., None] = _table("conversations")(_table("documents")(named))
+    return found
+
+
+def _table(kind: str) -> _Decorator[Any]:
+    return click.option(
+        f"--{kind}-table",
+        metavar="NAME",
+        help=f"The table of {kind} in a DuckDB file, if it is not {kind!r}.",
+    )
 
 
 def training_format(command: _Command) -> _Command:

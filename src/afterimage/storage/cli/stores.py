@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -15,47 +16,64 @@ from afterimage import storage
 from afterimage.storage.errors import MissingFileError, SchemaMismatchError
 from afterimage.storage.record_storage import RecordStorage
 
-__all__ = ["is_database", "open_existing", "open_or_make"]
+__all__ = ["Tables", "is_database", "open_existing", "open_or_make"]
 
 _URL = "duckdb:///"
 _DATABASES = (".duckdb", ".ddb", ".db")
 _LINES = (".jsonl", ".ndjson", ".json", ".gz", ".zst")
 
 
-def open_existing(store: str, kind: str = "conversations") -> RecordStorage:
+class Tables(NamedTuple):
+    """The names of a database's tables; None for those that they have by default."""
+
+    conversations: str | None = None
+    documents: str | None = None
+
+    def names(self) -> tuple[str, str]:
+        return self.conversations or "conversations", self.documents or "documents"
+
+
+USUAL = Tables()
+
+
+def open_existing(store: str, kind: str = "conversations", tables: Tables = USUAL) -> RecordStorage:
     """The storage of that name, to read.
 
     Raises:
         MissingFileError: it is not there.
         SchemaMismatchError: it is a DuckDB file that holds no store.
-        click.BadParameter: it is neither a DuckDB file nor JSON lines.
+        click.BadParameter: it is neither a DuckDB file nor JSON lines; or it is JSON lines, which
+            have no `tables`.
     """
     path = _path(store)
     if path is None:
-        return storage.SQLStorage(store)
+        return storage.SQLStorage(store, *tables.names())
     if not path.exists():
         raise MissingFileError(f"{path}: no such store. Check the path.")
     if store.startswith(_URL) or is_database(path):
-        _check_holds_store(path)
-        return storage.SQLStorage(f"{_URL}{path}")
+        _check_holds_store(path, tables)
+        return storage.SQLStorage(f"{_URL}{path}", *tables.names())
     if path.suffix.lower() in _LINES or _holds_lines(path):
-        return _lines(path, kind)
+        return _lines(path, kind, tables)
     raise click.BadParameter(f"{path} is neither a DuckDB file nor a file of JSON lines.")
 
 
 def open_or_make(
-    store: str, kind: str = "conversations", metadata_fields: Sequence[str] = ()
+    store: str,
+    kind: str = "conversations",
+    tables: Tables = USUAL,
+    metadata_fields: Sequence[str] = (),
 ) -> RecordStorage:
     """The storage of that name, to write; it is made where there is none.
 
     Raises:
         click.BadParameter: its name does not say what it is; or it is a file of JSON lines, which
-            has no `metadata_fields`.
+            has no `metadata_fields` and no `tables`.
     """
     path = _path(store)
     if path is None or store.startswith(_URL) or is_database(path) or _is(path, _DATABASES):
         url = store if path is None else f"{_URL}{path}"
-        return storage.SQLStorage(url, metadata_fields=list(metadata_fields) or None)
+        return storage.SQLStorage(url, *tables.names(), list(metadata_fields) or None)
     if not _is(path, _LINES) and not _holds_lines(path):
         raise click.BadParameter(
             f"the name {path} does not say what kind of store it is. End it in .duckdb or .jsonl, "
@@ -63,7 +81,7 @@ def open_or_make(
         )
     if metadata_fields:
         raise click.BadParameter("only a DuckDB file has columns for metadata fields.")
-    return _lines(path, kind)
+    return _lines(path, kind, tables)
 
 
 def is_database(path: Path) -> bool:
@@ -92,23 +110,27 @@ def _holds_lines(path: Path) -> bool:
         return file.read(4096).lstrip().startswith(b"{")
 
 
-def _lines(path: Path, kind: str) -> RecordStorage:
+def _lines(path: Path, kind: str, tables: Tables) -> RecordStorage:
+    if tables != USUAL:
+        raise click.BadParameter(f"{path} is a file of JSON lines, which has no tables.")
     # Each kind has a file of its own, and here only one of them is given.
     none = path.with_name(f"{path.name}.none")
     paths = (none, path) if kind == "documents" else (path, none)
     return storage.JSONLStorage(*paths)
 
 
-def _check_holds_store(path: Path) -> None:
+def _check_holds_store(path: Path, tables: Tables) -> None:
     """A storage makes its tables where they are missing, which reading a file must not do."""
     from afterimage.storage.duckdb_driver import open_database  # noqa: PLC0415  heavy
     from afterimage.storage.tables import Layout  # noqa: PLC0415  heavy
 
     if not is_database(path):
         raise SchemaMismatchError(f"{path} is no DuckDB file.")
-    layout = Layout("conversations", "documents")
+    layout = Layout(*tables.names())
     with open_database(f"{_URL}{path}", 30).reading() as connection:
         if not layout.is_ready(connection, ()):
             raise SchemaMismatchError(
-                f"{path} is a DuckDB file without a store in it. `import` into it makes one."
+                f"{path} is a DuckDB file without a store in the tables "
+                f"{' and '.join(map(repr, tables.names()))}. Name others with "
+                "--conversations-table and --documents-table; `import` makes those of a store."
             )

@@ -1,0 +1,92 @@
+"""How far a long call is, and who is told of it.
+
+The invariant: shares only grow, from 0 to 1 over the whole call, whatever its parts are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from typing import Protocol, runtime_checkable
+
+__all__ = ["Progress", "ShareProgress", "only_share", "parts", "tell", "unseen"]
+
+Progress = Callable[[int], object]
+"""Is told of records as they are worked on; the `update` of a progress bar, for one.
+
+It may be called in another thread. One that is a `ShareProgress` is also told how much of the work
+is done, and so needs no total.
+"""
+
+
+@runtime_checkable
+class ShareProgress(Protocol):
+    """A `Progress` that is told how much of the work is done."""
+
+    def __call__(self, records: int, /) -> object:
+        """So many records more were worked on."""
+
+    def reached(self, share: float) -> object:
+        """So much of all the work is done, 0 to 1."""
+
+
+def tell(progress: Progress, records: int, share: float | None) -> None:
+    """Tell of some records and then, where it is known, of how much is done with them."""
+    if records:
+        progress(records)
+    if share is not None and isinstance(progress, ShareProgress):
+        progress.reached(share)
+
+
+def parts(progress: Progress, weights: Sequence[float]) -> list[Progress]:
+    """A progress for each of several parts of a work, of which each is told 0 to 1.
+
+    Args:
+        progress: of the whole.
+        weights: how much of the work each part is, in any unit.
+
+    >>> class Printed:
+    ...     def __call__(self, records):
+    ...         print(records, "records")
+    ...     def reached(self, share):
+    ...         print(f"{share:.0%}")
+    >>> first, second = parts(Printed(), [30, 10])
+    >>> tell(second, 7, 0.5)
+    7 records
+    88%
+    """
+    whole = sum(weights)
+    if not isinstance(progress, ShareProgress) or not whole:
+        return [progress for _ in weights]
+    ends = accumulate(weights, initial=0.0)
+    return [_Part(progress, low / whole, high / whole) for low, high in pairwise(ends)]
+
+
+class _Part:
+    def __init__(self, whole: ShareProgress, low: float, high: float) -> None:
+        self._whole = whole
+        self._low = low
+        self._width = high - low
+
+    def __call__(self, records: int, /) -> object:
+        return self._whole(records)
+
+    def reached(self, share: float) -> object:
+        return self._whole.reached(self._low + self._width * share)
+
+
+def only_share(progress: Progress) -> Progress:
+    """The same, which is not told of records: they are others than those it counts."""
+    return _OnlyShare(progress) if isinstance(progress, ShareProgress) else unseen
+
+
+class _OnlyShare:
+    def __init__(self, whole: ShareProgress) -> None:
+        self.reached = whole.reached
+
+    def __call__(self, _: int, /) -> object:
+        return None
+
+
+def unseen(_: int) -> None:
+    """Follow nothing."""
