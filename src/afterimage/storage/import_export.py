@@ -19,6 +19,7 @@ from afterimage.storage.backend import Backend, refuse_own_file
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.fields import CONVERSATIONS, FieldType, Json
 from afterimage.storage.kinds import RECORD_TABLES, Kind, check_kind
+from afterimage.storage.prefetch import prefetched
 from afterimage.storage.progress import Progress, unseen
 from afterimage.storage.query import Columns, Filters, OrderBy, Query, listed
 from afterimage.storage.skipping import CorruptRecords, OnError
@@ -163,7 +164,7 @@ class ImportExport(Backend):
         offset: int | None = None,
         partition_by: Columns = None,
         compression: str = "zstd",
-        row_group_bytes: int = 64 * 2**20,
+        row_group_bytes: int = 16 * 2**20,
         progress: Progress | None = None,
         on_error: OnError = "raise",
     ) -> int:
@@ -202,7 +203,8 @@ class ImportExport(Backend):
         refuse_own_file(Path(path), self._own_files())
         query = self._query(table, limit, offset, filters, order_by, names)
         corrupt = CorruptRecords(on_error)
-        with _closed_after(self._batches(table, query, corrupt)) as batches:
+        found = prefetched(self._batches(table, query, corrupt))
+        with _closed_after(found) as batches:
             written = write_parquet(
                 Path(path),
                 table,
