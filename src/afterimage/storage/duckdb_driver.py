@@ -121,15 +121,15 @@ class Database:
         except OSError:  # whoever opens it says so
             return 0
 
-    def keep_little(self, connection: sa.Connection) -> None:
-        """Have DuckDB let go of what it keeps of the file, where that is much.
+    def keep_little(self, connection: sa.Connection, most: int = MUCH_KEPT) -> None:
+        """Have DuckDB let go of what it keeps of the file, where that is over `most` bytes.
 
         Call it between statements.
         """
         driver = connection.connection.driver_connection
         assert driver is not None
         if not self.name.startswith(":memory:"):
-            drop_cached_blocks(Path(self.name), driver, MUCH_KEPT)
+            drop_cached_blocks(Path(self.name), driver, most)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

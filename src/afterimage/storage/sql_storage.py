@@ -38,7 +38,7 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
-from afterimage.storage.line_batches import batch_of_lines
+from afterimage.storage.line_batches import batch_of_lines, regrouped
 from afterimage.storage.line_faults import importable, sound_chunks
 from afterimage.storage.lines import Chunk, read_chunks
 from afterimage.storage.models import Conversation
@@ -65,7 +65,7 @@ __all__ = ["SQLStorage"]
 
 Batches = Generator[pa.RecordBatch, None, None]
 
-# As many rows as DuckDB works on at a time.
+# As many rows as DuckDB works on at a time, and as a row group of ours has.
 _BATCH_ROWS = 2048
 
 # A scan reads ranges of the insertion sequence, as wide as makes about this many bytes of Arrow.
@@ -223,6 +223,8 @@ class SQLStorage(RecordStorage):
         chunks = read_chunks(path)
         if corrupt.skipped:
             chunks = sound_chunks(chunks, importable(table), corrupt)
+        # Batches of whole row groups: of others DuckDB makes smaller ones, and writes them anew.
+        chunks = regrouped(chunks, _BATCH_ROWS)
         saved = 0
         saved_at = _now()
         with SpooledTemporaryFile(max_size=_WINDOW_BYTES) as others:
@@ -240,10 +242,11 @@ class SQLStorage(RecordStorage):
             with self._database.writing() as connection:
                 self._layout.refresh(connection)
                 # Few statements, as each of them writes out what it still holds of a row group.
-                for first in chunks:
+                for at, first in enumerate(chunks):
+                    if at:
+                        self._database.keep_little(connection, 0)
                     some = chain([first], self._until_much_is_written(chunks))
                     self._insert(connection, self._stored(table), batches(some), saved_at)
-                    self._database.keep_little(connection)
                 if others.tell():
                     others.seek(0)
                     unnamed = (("", line[:-1]) for line in others)
