@@ -56,7 +56,7 @@ __all__ = [
 
 _Opened = tuple[duckdb.DuckDBPyConnection, Release]
 
-MUCH_KEPT = 64 * 2**20
+MUCH_KEPT = 32 * 2**20
 """Bytes of a file that DuckDB may keep in memory while all of it is read or written."""
 
 # `md:`, `s3:`, `ducklake:`; one letter is a drive of Windows.

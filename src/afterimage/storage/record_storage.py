@@ -554,7 +554,7 @@ class RecordStorage(BaseStorage):
         offset: int | None = None,
         partition_by: Columns = None,
         compression: str = "zstd",
-        row_group_bytes: int = 64 * 2**20,
+        row_group_bytes: int = 32 * 2**20,
         progress: Progress | None = None,
         on_error: OnError = "raise",
     ) -> int:
