@@ -29,6 +29,7 @@ from afterimage.storage.duckdb_files import (
     attach_new,
     connect,
     connect_memory,
+    drop_cached_blocks,
     open_memory,
     put_in_place,
 )
@@ -42,6 +43,7 @@ from afterimage.storage.errors import (
 )
 
 __all__ = [
+    "MUCH_KEPT",
     "Database",
     "execute_arrow",
     "existing",
@@ -53,6 +55,9 @@ __all__ = [
     "streamed",
     "translated",
 ]
+
+MUCH_KEPT = 32 * 2**20
+"""Bytes of a file that DuckDB may keep in memory while all of it is read or written."""
 
 # `md:`, `s3:`, `ducklake:`; one letter is a drive of Windows.
 _HAS_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I)
@@ -113,6 +118,24 @@ class Database:
         """A connection whose changes are all committed at the end, or none of them."""
         with self._turn(), translated(self.name), self._calls.begin() as connection:
             yield connection
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, those of an open transaction included; 0 if there is none."""
+        try:
+            return 0 if self.name.startswith(":memory:") else Path(self.name).stat().st_size
+        except OSError:  # whoever opens it says so
+            return 0
+
+    def keep_little(self, connection: sa.Connection, most: int = MUCH_KEPT) -> None:
+        """Have DuckDB let go of what it keeps of the file, where that is over `most` bytes.
+
+        Call it between statements.
+        """
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        if not self.name.startswith(":memory:"):
+            drop_cached_blocks(Path(self.name), driver, most)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

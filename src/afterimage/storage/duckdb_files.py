@@ -21,6 +21,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,6 +44,7 @@ __all__ = [
     "attach_new",
     "connect",
     "connect_memory",
+    "drop_cached_blocks",
     "open_memory",
     "put_in_place",
 ]
@@ -69,6 +71,14 @@ _ROW_GROUP: Final = "ROW_GROUP_SIZE 2048"
 # What the oldest DuckDB that we support can open; a newer one writes a newer format by default.
 # Blocks of a quarter of DuckDB's usual size leave less of the last one of each column empty.
 _NEW_FILE: Final = "STORAGE_VERSION 'v1.5.0', BLOCK_SIZE 65536"
+
+# What DuckDB may keep of files when it is told to let go of them.
+_LITTLE_MEMORY: Final = "32MB"
+
+_MEMORY_IN_USE: Final = """
+    SELECT sum(memory_usage_bytes), current_setting('memory_limit'),
+        (FROM duckdb_connection_count()) FROM duckdb_memory()
+"""
 
 _LOCK_POLL_SECONDS: Final = (0.001, 0.02)
 
@@ -268,6 +278,29 @@ def attach_new(path: Path) -> Opened:
     with _lock:
         cursor, release = _attached(os.path.realpath(path), f"{_NEW_FILE}, {_ROW_GROUP}")
     return cursor, _releasing(release)
+
+
+def drop_cached_blocks(path: Path, connection: duckdb.DuckDBPyConnection, most: int) -> None:
+    """Have DuckDB let go of the blocks of files that it keeps, where they are over `most` bytes.
+
+    It keeps all that it reads or writes until it is at its limit of memory, four fifths of the
+    machine's. The limit is lowered for a moment in which no statement runs: nothing is done where
+    anybody else is connected, who might need more. Call it between the statements of `connection`.
+    """
+    # By another connection: a SET fails where more is in use, and with it a transaction would.
+    with _lock, connection.duplicate() as other:
+        [[kept, limit, connected]] = other.execute(_MEMORY_IN_USE).fetchall()
+        # With `other`, and what keeps the instance that is our own.
+        ours = 2 + _instance.has(os.path.realpath(path))
+        if kept <= most or connected > ours:
+            return
+        try:
+            with suppress(duckdb.Error):
+                other.execute(f"SET memory_limit = '{_LITTLE_MEMORY}'")
+        finally:
+            # As it was: in DuckDB 1.5, RESET may leave it low. It is shown in tenths, rounded down.
+            number, unit = limit.split()
+            other.execute(f"SET memory_limit = '{float(number) + 0.05:.2f} {unit}'")
 
 
 def put_in_place(fresh: Path, path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,29 @@ from afterimage.storage.fields import CONVERSATIONS, RecordTable
 from afterimage.storage.lines import Chunk, Line, parse
 from afterimage.storage.records import is_conversation
 
-__all__ = ["batch_of_lines"]
+__all__ = ["batch_of_lines", "regrouped"]
+
+# Of longer lines than fit, fewer make a chunk.
+_MOST_BYTES = 16 * 2**20
+
+
+def regrouped(chunks: Iterable[Chunk], count: int) -> Iterator[Chunk]:
+    """The same lines in chunks of a multiple of `count` of them, as far as memory allows."""
+    held: Chunk | None = None
+    for chunk in chunks:
+        if held is not None:
+            lines = held.lines + chunk.lines
+            held = held._replace(lines=lines, ended=chunk.ended)
+        else:
+            held = chunk
+        whole = len(held.lines) // count * count
+        if not whole and sum(map(len, held.lines)) < _MOST_BYTES:
+            continue
+        whole = whole or len(held.lines)
+        yield held.part(0, whole)
+        held = held.part(whole, count) if whole < len(held.lines) else None
+    if held is not None:
+        yield held
 
 
 def batch_of_lines(table: RecordTable, chunk: Chunk) -> tuple[pa.RecordBatch, list[bytes]]:

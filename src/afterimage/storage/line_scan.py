@@ -34,6 +34,9 @@ def scan_lines(
     with closing(select_lines(table.kind, chunks, query, whole=whole, columns=narrow)) as found:
         for batch in found:
             values = batch.columns[whole:]
+            if whole:  # copied: kept, they would keep the memory between the lines in pieces
+                every = pa.array(range(len(batch)), pa.int64())
+                values = [column.take(every) for column in values]
             arrays = dict(zip((field.path for field in narrow), values, strict=True))
             if whole:
                 objects = objects_of(batch.column(0).to_pylist())

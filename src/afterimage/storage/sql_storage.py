@@ -25,6 +25,7 @@ from pydantic_core import to_json
 from afterimage.storage.arrow import rows_of, to_batch, to_objects, without_extra
 from afterimage.storage.collector import paused_collector
 from afterimage.storage.duckdb_driver import (
+    MUCH_KEPT,
     execute_arrow,
     fetch_all,
     open_database,
@@ -39,9 +40,9 @@ from afterimage.storage.errors import (
 )
 from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
 from afterimage.storage.kinds import RECORD_TABLES
-from afterimage.storage.line_batches import batch_of_lines
+from afterimage.storage.line_batches import batch_of_lines, regrouped
 from afterimage.storage.line_faults import importable, sound_chunks
-from afterimage.storage.lines import read_chunks
+from afterimage.storage.lines import Chunk, read_chunks
 from afterimage.storage.models import Conversation
 from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
 from afterimage.storage.prefetch import prefetched
@@ -66,12 +67,13 @@ __all__ = ["SQLStorage"]
 
 Batches = Generator[pa.RecordBatch, None, None]
 
-# As many rows as DuckDB works on at a time.
+# As many rows as DuckDB works on at a time, and as a row group of ours has.
 _BATCH_ROWS = 2048
 
 # A scan reads ranges of the insertion sequence, as wide as makes about this many bytes of Arrow.
 _WINDOW_BYTES = 16 * 2**20
 _FIRST_WINDOW = 2048
+_WIDEST_WINDOW = 2**17
 
 # Up to so many bytes, what a caller may keep for long is read at once.
 _SMALL_RESULT = 4 * 2**20
@@ -223,13 +225,15 @@ class SQLStorage(RecordStorage):
         chunks = read_chunks(path)
         if corrupt.skipped:
             chunks = sound_chunks(chunks, importable(table), corrupt)
+        # Batches of whole row groups: of others DuckDB makes smaller ones, and writes them anew.
+        chunks = regrouped(chunks, _BATCH_ROWS)
         saved = 0
         saved_at = _now()
         with SpooledTemporaryFile(max_size=_WINDOW_BYTES) as others:
 
-            def batches() -> Iterator[pa.RecordBatch]:
+            def batches(some: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
                 nonlocal saved
-                for chunk in chunks:
+                for chunk in some:
                     with paused_collector():
                         batch, lines = batch_of_lines(table, chunk)
                     others.writelines(line + b"\n" for line in lines)
@@ -239,13 +243,23 @@ class SQLStorage(RecordStorage):
 
             with self._database.writing() as connection:
                 self._layout.refresh(connection)
-                # One statement, as each writes out what it still holds of a row group.
-                self._insert(connection, self._stored(table), batches(), saved_at)
+                # Few statements, as each of them writes out what it still holds of a row group.
+                for at, first in enumerate(chunks):
+                    if at:
+                        self._database.keep_little(connection, 0)
+                    some = chain([first], self._until_much_is_written(chunks))
+                    self._insert(connection, self._stored(table), batches(some), saved_at)
                 if others.tell():
                     others.seek(0)
                     unnamed = (("", line[:-1]) for line in others)
                     self._insert_others(connection, unnamed, saved_at)
         return saved
+
+    def _until_much_is_written(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """As many chunks as DuckDB may keep in memory what it has written of them."""
+        end = self._database.size + MUCH_KEPT
+        while self._database.size < end and (chunk := next(chunks, None)) is not None:
+            yield chunk
 
     def _own_files(self) -> list[Path]:
         return [] if self._database.name.startswith(":memory:") else [Path(self._database.name)]
@@ -420,7 +434,10 @@ class SQLStorage(RecordStorage):
                 for batch in stream_arrow(connection, statement):
                     yield _conform(batch, schema)
                 return
+            is_large = self._database.size > MUCH_KEPT
             for low, high in (bounds := _Ranges(connection, source, query)):
+                if is_large:
+                    self._database.keep_little(connection)
                 statement = filtered(sa.select(source.sequence, *labelled), source, query)
                 found = execute_arrow(
                     connection, statement.where(source.sequence.between(low, high))
@@ -483,7 +500,7 @@ class _Ranges:
     def read(self, size: int) -> None:
         """Say how many bytes the last range gave, so that the next one is as it should be."""
         if size < _WINDOW_BYTES // 4:
-            self._width *= 2
+            self._width = min(self._width * 2, _WIDEST_WINDOW)
         elif size > _WINDOW_BYTES:
             self._width = max(1, self._width // 2)
 
