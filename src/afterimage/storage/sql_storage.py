@@ -17,7 +17,6 @@ from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -26,10 +25,8 @@ from afterimage.storage.arrow import rows_of, to_batch, to_objects, without_extr
 from afterimage.storage.collector import paused_collector
 from afterimage.storage.duckdb_driver import (
     MUCH_KEPT,
-    execute_arrow,
     fetch_all,
     open_database,
-    stream_arrow,
     streamed,
 )
 from afterimage.storage.errors import (
@@ -44,7 +41,7 @@ from afterimage.storage.line_batches import batch_of_lines, regrouped
 from afterimage.storage.line_faults import importable, sound_chunks
 from afterimage.storage.lines import Chunk, read_chunks
 from afterimage.storage.models import Conversation
-from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
+from afterimage.storage.predicates import Source, filtered, select_list
 from afterimage.storage.prefetch import prefetched
 from afterimage.storage.progress import Progress, tell
 from afterimage.storage.query import Query, is_text, listed, positive, resolve
@@ -60,6 +57,7 @@ from afterimage.storage.schema import arrow_type, projected_schema
 from afterimage.storage.skipping import CorruptRecords
 from afterimage.storage.sources import RecordSource, TableSource
 from afterimage.storage.sql_verification import verify_database
+from afterimage.storage.table_scan import SMALL_PAGE, scan_table
 from afterimage.storage.tables import Layout, StoredTable
 from afterimage.storage.verification import Verification
 
@@ -70,16 +68,11 @@ Batches = Generator[pa.RecordBatch, None, None]
 # As many rows as DuckDB works on at a time, and as a row group of ours has.
 _BATCH_ROWS = 2048
 
-# A scan reads ranges of the insertion sequence, as wide as makes about this many bytes of Arrow.
-_WINDOW_BYTES = 16 * 2**20
-_FIRST_WINDOW = 2048
-_WIDEST_WINDOW = 2**17
+# So many bytes of records of other models an import holds in memory.
+_HELD_IN_MEMORY = 16 * 2**20
 
 # Up to so many bytes, what a caller may keep for long is read at once.
 _SMALL_RESULT = 4 * 2**20
-
-# Up to so many records, a sorted slice is found first and its wide columns are read after.
-_SMALL_PAGE = 1000
 
 
 class SQLStorage(RecordStorage):
@@ -229,7 +222,7 @@ class SQLStorage(RecordStorage):
         chunks = regrouped(chunks, _BATCH_ROWS)
         saved = 0
         saved_at = _now()
-        with SpooledTemporaryFile(max_size=_WINDOW_BYTES) as others:
+        with SpooledTemporaryFile(max_size=_HELD_IN_MEMORY) as others:
 
             def batches(some: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
                 nonlocal saved
@@ -321,7 +314,7 @@ class SQLStorage(RecordStorage):
     ) -> Iterator[list[Any]]:
         """The models of batches with the declared fields of a query's records."""
         validate = list_adapter(table).validate_python
-        many = query.limit is None or query.limit > _SMALL_PAGE  # for less, a thread costs more
+        many = query.limit is None or query.limit > SMALL_PAGE  # for less, a thread costs more
         # Closed here, and not when an error lets go of it, by when the connection may be gone.
         with closing(prefetched(batches) if many else batches) as found:
             for batch in found:
@@ -357,7 +350,9 @@ class SQLStorage(RecordStorage):
             refs = [resolve(known, name) for name in known]
             columns, fields = select_list(source, refs), list(projected_schema(refs))
         schema = pa.schema([pa.field("sequence", pa.int64()), *fields])
-        for batch in self._windows(source, stored, [source.sequence, *columns], schema, query):
+        for batch in scan_table(
+            self._database, source, stored, [source.sequence, *columns], schema, query
+        ):
             yield batch.column(0).to_pylist(), batch.select(schema.names[1:])
 
     def _batches(
@@ -375,7 +370,7 @@ class SQLStorage(RecordStorage):
         source, stored = self._source(table.kind)
         columns = select_list(source, query.columns)
         schema = projected_schema(query.columns)
-        return self._windows(source, stored, columns, schema, query, by_hand=by_hand)
+        return scan_table(self._database, source, stored, columns, schema, query, by_hand=by_hand)
 
     def _held(self, table: RecordTable, query: Query) -> Batches:
         """What is small is read at once, and the file let go of before the first batch is given.
@@ -406,44 +401,7 @@ class SQLStorage(RecordStorage):
         query = self._sound("conversations", query, corrupt)
         source, stored = self._source("conversations")
         schema = pa.schema([pa.field("text", pa.large_string())])
-        return self._windows(source, stored, [text(source)], schema, query)
-
-    def _windows(
-        self,
-        source: Source,
-        table: sa.Table,
-        columns: Sequence[sa.ColumnElement[Any]],
-        schema: pa.Schema,
-        query: Query,
-        *,
-        by_hand: bool = False,
-    ) -> Batches:
-        """Columns of matching records as `schema` has them, in the order of the query.
-
-        Sorted, they come as DuckDB sorts them. In insertion order they are read by ranges of the
-        sequence, so that neither the engine nor we ever hold more than a range.
-        """
-        # By position, so that no name that a user chose becomes part of the statement.
-        labelled = [column.label(f"column_{at}") for at, column in enumerate(columns)]
-        with self._database.reading(by_hand=by_hand) as connection:
-            if query.order and query.limit is not None and query.limit <= _SMALL_PAGE:
-                yield from _page(connection, source, table, labelled, schema, query)
-                return
-            if query.order:
-                statement = sliced(in_order(source, query, columns, table), query)
-                for batch in stream_arrow(connection, statement):
-                    yield _conform(batch, schema)
-                return
-            is_large = self._database.size > MUCH_KEPT
-            for low, high in (bounds := _Ranges(connection, source, query)):
-                if is_large:
-                    self._database.keep_little(connection)
-                statement = filtered(sa.select(source.sequence, *labelled), source, query)
-                found = execute_arrow(
-                    connection, statement.where(source.sequence.between(low, high))
-                )
-                bounds.read(found.nbytes)
-                yield from _without_sequence(_in_sequence(found), schema)
+        return scan_table(self._database, source, stored, [text(source)], schema, query)
 
     def _source(self, kind: str) -> tuple[Source, sa.Table]:
         stored = self._layout.of(kind)
@@ -453,82 +411,7 @@ class SQLStorage(RecordStorage):
         return TableSource(stored.record_table, table, stored.metadata_columns), table
 
 
-def _page(
-    connection: sa.Connection,
-    source: Source,
-    table: sa.Table,
-    columns: Sequence[sa.ColumnElement[Any]],
-    schema: pa.Schema,
-    query: Query,
-) -> Iterator[pa.RecordBatch]:
-    """A sorted page: first which records are on it, then the wide columns of those only."""
-    chosen = sliced(in_order(source, query, [source.sequence], table), query)
-    numbers = [row[0] for row in fetch_all(connection, chosen)]
-    if not numbers:
-        return
-    within = source.sequence.between(min(numbers), max(numbers))
-    wanted = sa.select(source.sequence, *columns).where(within, source.sequence.in_(numbers))
-    found = execute_arrow(connection, wanted)
-    place = {number: at for at, number in enumerate(found.column(0).to_pylist())}
-    page = found.take(pa.array([place[number] for number in numbers], pa.int64()))
-    yield from _without_sequence(page.combine_chunks(), schema)
-
-
-class _Ranges:
-    """Ranges of the sequence that cover a query's records, each as wide as its bytes allow.
-
-    The records of a slice are the matching ones between the first and the last of them, as the
-    sequence is the order.
-    """
-
-    def __init__(self, connection: sa.Connection, source: Source, query: Query) -> None:
-        chosen = filtered(sa.select(source.sequence.label("at")), source, query)
-        if query.limit is not None or query.offset:
-            chosen = sliced(chosen.order_by(source.sequence), query)
-        within = chosen.subquery()
-        bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at))
-        low, self._last = fetch_all(connection, bounds)[0]
-        self._next = low
-        self._width = _FIRST_WINDOW
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        while self._next is not None and self._next <= self._last:
-            low = self._next
-            self._next = low + self._width
-            yield low, min(self._next - 1, self._last)
-
-    def read(self, size: int) -> None:
-        """Say how many bytes the last range gave, so that the next one is as it should be."""
-        if size < _WINDOW_BYTES // 4:
-            self._width = min(self._width * 2, _WIDEST_WINDOW)
-        elif size > _WINDOW_BYTES:
-            self._width = max(1, self._width // 2)
-
-
 _RECORD = pa.field("record", pa.large_string())
-
-
-def _in_sequence(found: pa.Table) -> pa.Table:
-    """Rows by their sequence number, which is the first column; nearly always they are already."""
-    at = found.column(0).combine_chunks()
-    if len(at) > 1 and pc.any(pc.less(at.slice(1), at.slice(0, len(at) - 1))).as_py():
-        return found.sort_by(found.column_names[0])
-    return found
-
-
-def _without_sequence(found: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The batches of a result as `schema` has them, without its first column."""
-    for batch in found.to_batches():
-        yield _conform(batch.select(range(1, batch.num_columns)), schema)
-
-
-def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch with the names and the offsets of `schema`."""
-    arrays = [
-        column if column.type == field.type else column.cast(field.type)
-        for column, field in zip(batch.columns, schema, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _declared(table: RecordTable, query: Query) -> Query:
