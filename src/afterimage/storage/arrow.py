@@ -42,6 +42,11 @@ _REFUSALS = (
 )
 
 
+# A batch is made in one thread and let go of in another. The system's own pool takes what that one
+# gives back; Arrow's usual one takes new memory from the system, which has to clear it first.
+_POOL = pa.system_memory_pool()
+
+
 class Rows(NamedTuple):
     """Records on their way into Arrow.
 
@@ -163,7 +168,8 @@ def _array(kind: FieldType, values: list[Any]) -> pa.Array:
         return pa.nulls(len(values), arrow_type(kind))
     match kind:
         case Json():
-            return pa.array([_json_text(value) for value in values], pa.large_string())
+            texts = [_json_text(value) for value in values]
+            return pa.array(texts, pa.large_string(), memory_pool=_POOL)
         case Struct(fields) if _holds_json(kind):
             children = [
                 _array(of, [value[name] for value in values]) for name, of in fields.items()
@@ -178,7 +184,7 @@ def _array(kind: FieldType, values: list[Any]) -> pa.Array:
                 pa.array(offsets, pa.int64()), items, type=arrow_type(kind)
             )
         case _:
-            return pa.array(values, arrow_type(kind))
+            return pa.array(values, arrow_type(kind), memory_pool=_POOL)
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-__all__ = ["JsonPath", "JsonValue", "TypedText", "json_path"]
+__all__ = ["JsonPath", "JsonValue", "TypedText", "json_path", "kind_of_type"]
 
 # What DuckDB's json_type calls the types of JSON.
 _KINDS = {
@@ -78,6 +78,11 @@ def json_path(steps: Sequence[str | int]) -> list[str]:
     return found + [f"${current}"] * bool(current or not found)
 
 
+def kind_of_type(found: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """The kind of JSON value that has this type in DuckDB; NULL for null and absent."""
+    return sa.case({name: kind for kind, names in _KINDS.items() for name in names}, value=found)
+
+
 class JsonPath:
     """The value that `steps` lead to inside the JSON text `root`."""
 
@@ -99,10 +104,7 @@ class JsonPath:
 
     @property
     def kind(self) -> sa.ColumnElement[str]:
-        found = self._apply("json_type")
-        return sa.case(
-            {name: kind for kind, names in _KINDS.items() for name in names}, value=found
-        )
+        return kind_of_type(self._apply("json_type"))
 
     def is_a(self, kind: str) -> sa.ColumnElement[bool]:
         return self._apply("json_type").in_(_KINDS[kind])

@@ -28,7 +28,7 @@ from afterimage.storage.fields import (
     Text,
     Timestamp,
 )
-from afterimage.storage.json_values import JsonPath
+from afterimage.storage.json_values import json_path, kind_of_type
 from afterimage.storage.migrations import migrate, must_migrate
 from afterimage.storage.query import is_text
 from afterimage.storage.schema import arrow_type, sql_type
@@ -123,11 +123,16 @@ class StoredTable:
         self, metadata: sa.ColumnElement[Any], keys: Iterable[str]
     ) -> dict[str, sa.ColumnElement[Any]]:
         """What the columns of metadata `keys` hold for a `metadata` column."""
+        keys = list(keys)
+        # All paths in one call, so that the metadata of a row is parsed twice, not twice a key.
+        paths = sa.func.list_value(*(path for key in keys for path in json_path([key])))
+        texts = sa.func.json_extract_string(metadata, paths)
+        types = sa.func.json_type(metadata, paths)
         values: dict[str, sa.ColumnElement[Any]] = {}
-        for key in keys:
+        for at, key in enumerate(keys, 1):
             text, kind = self.metadata_columns[key]
-            found = JsonPath(metadata, (key,))
-            values[text], values[kind] = found.text, found.kind
+            values[text] = sa.func.list_extract(texts, at)
+            values[kind] = kind_of_type(sa.func.list_extract(types, at))
         return values
 
 
