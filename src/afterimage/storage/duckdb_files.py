@@ -174,7 +174,8 @@ def _cursor_of(root: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
 _instance = _Instance()
 # DuckDB hands out a database that another thread is still opening, and opens a file anew that
 # another thread has not finished closing.
-_lock = threading.Lock()
+# Taken again by its own thread where the collector ends a stream just then.
+_lock = threading.RLock()
 
 
 def _after_fork() -> None:
@@ -187,7 +188,7 @@ def _after_fork() -> None:
     for kept in [*_live, *_turns.values()]:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
     _turns.clear()
-    _instance, _lock = _Instance(), threading.Lock()
+    _instance, _lock = _Instance(), threading.RLock()
 
 
 _forking = threading.local()

@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # the JSONL storage alone is not to load it
 
 __all__ = ["ImportExport"]
 
+# Batches read ahead of what is being written: the next range of a scan is read meanwhile.
+_AHEAD = 4
+
 _Found = TypeVar("_Found")
 
 
@@ -203,7 +206,7 @@ class ImportExport(Backend):
         refuse_own_file(Path(path), self._own_files())
         query = self._query(table, limit, offset, filters, order_by, names)
         corrupt = CorruptRecords(on_error)
-        found = prefetched(self._batches(table, query, corrupt))
+        found = prefetched(self._batches(table, query, corrupt), ahead=_AHEAD)
         with _closed_after(found) as batches:
             written = write_parquet(
                 Path(path),

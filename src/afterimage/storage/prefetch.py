@@ -1,10 +1,10 @@
-"""Reading one step ahead, in a thread, while what was read is being worked on."""
+"""Reading ahead, in a thread, while what was read is being worked on."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 __all__ = ["prefetched"]
@@ -12,26 +12,31 @@ __all__ = ["prefetched"]
 _Item = TypeVar("_Item")
 
 
-def prefetched(items: Iterator[_Item]) -> Generator[_Item, None, None]:
-    """The same items; the next is being made while the last is used.
+def prefetched(items: Iterator[_Item], ahead: int = 1) -> Generator[_Item, None, None]:
+    """The same items; the next ones are being made while one is used.
 
-    It pays where making one waits for something that frees the interpreter, as DuckDB does. At most
-    one item is held beside the one in use. An error is raised where the item would have come.
+    It pays where making them waits for something that frees the interpreter, as DuckDB does. An
+    error is raised where the item would have come.
 
-    >>> list(prefetched(iter("abc")))
+    Args:
+        items: made one after the other in one thread.
+        ahead: how many are held, at most, beside the one in use.
+
+    >>> list(prefetched(iter("abc"), ahead=2))
     ['a', 'b', 'c']
     """
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="afterimage-prefetch") as thread:
-        following = thread.submit(next, items, end)
+        following = deque(thread.submit(next, items, end) for _ in range(ahead))
         try:
-            while (item := following.result()) is not end:
-                following = thread.submit(next, items, end)
+            while (item := following.popleft().result()) is not end:
+                following.append(thread.submit(next, items, end))
                 yield item  # type: ignore[misc]
         finally:
             # Whoever stops early closes the connection: not before the thread is done with it.
-            with suppress(CancelledError):
-                following.exception()
+            for left in following:
+                if not left.cancel():
+                    left.exception()
             close = getattr(items, "close", None)
             if close is not None:
                 close()

@@ -28,6 +28,8 @@ __all__ = ["SMALL_PAGE", "scan_table"]
 # About how many bytes of Arrow data a range of the sequence gives.
 _WINDOW_BYTES = 16 * 2**20
 _WIDEST_WINDOW = 2**17
+# DuckDB unpacks a list column by vectors of 2,048 rows, once for each range that has some of them.
+_NARROWEST_WINDOW = 256
 
 # As many rows as DuckDB works on at a time, and as a row group of ours has.
 _VECTOR = 2048
@@ -122,7 +124,7 @@ class _Ranges:
         self._width = _VECTOR
         if rows and file_size:
             likely = _LIKELY_COMPRESSION * file_size // rows + 1
-            self._width = min(max(1, _WINDOW_BYTES // likely), _WIDEST_WINDOW)
+            self._width = min(max(_NARROWEST_WINDOW, _WINDOW_BYTES // likely), _WIDEST_WINDOW)
             if self._width > _VECTOR:
                 self._width -= self._width % _VECTOR
 
@@ -137,7 +139,7 @@ class _Ranges:
         if size < _WINDOW_BYTES // 4:
             self._width = min(self._width * 2, _WIDEST_WINDOW)
         elif size > _WINDOW_BYTES:
-            self._width = max(1, self._width // 2)
+            self._width = max(_NARROWEST_WINDOW, self._width // 2)
 
 
 def _in_sequence(found: pa.Table) -> pa.Table:
