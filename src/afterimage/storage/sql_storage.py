@@ -316,7 +316,7 @@ class SQLStorage(RecordStorage):
         validate = list_adapter(table).validate_python
         many = query.limit is None or query.limit > SMALL_PAGE  # for less, a thread costs more
         # Closed here, and not when an error lets go of it, by when the connection may be gone.
-        with closing(prefetched(batches) if many else batches) as found:
+        with closing(prefetched(batches, ahead=4) if many else batches) as found:
             for batch in found:
                 for at in range(0, batch.num_rows, batch_size):
                     try:
