@@ -72,15 +72,15 @@ def test_how_much_of_a_file_is_read_is_known_packed_or_not(
     path = tmp_path / f"long.{ending}"
     source = SQLStorage("duckdb:///:memory:")
     # More than one chunk, of characters that do not pack to nothing.
-    texts = (Document(text=f"{n**997}") for n in range(3000, 4500))
+    texts = (Document(text=f"{n**997}") for n in range(2000, 6500))
     source.save_documents(list(texts))
     source.export_jsonl(path, kind="documents")
     told = Told()
     make_storage().import_jsonl(path, kind="documents", progress=told)
-    assert told.all_of() == 1500
+    assert told.all_of() == 4500
     told = Told()
     assert verify_jsonl(path, "documents", progress=told).ok
-    assert told.all_of() == 1500
+    assert told.all_of() == 4500
 
 
 def test_verify(filled: Any) -> None:

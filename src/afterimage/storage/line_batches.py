@@ -25,7 +25,7 @@ def regrouped(chunks: Iterable[Chunk], count: int) -> Iterator[Chunk]:
     for chunk in chunks:
         if held is not None:
             lines = held.lines + chunk.lines
-            held = held._replace(lines=lines, ended=chunk.ended)
+            held = held._replace(lines=lines, ended=chunk.ended, share=chunk.share)
         else:
             held = chunk
         whole = len(held.lines) // count * count

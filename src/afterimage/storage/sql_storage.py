@@ -300,23 +300,24 @@ class SQLStorage(RecordStorage):
     ) -> Iterator[list[Any]]:
         query = self._sound(table.kind, query, corrupt)
         batches = self._projected(table, _declared(table, query))
-        return self._validated(table, query, batches, batch_size)
+        # The next range is read meanwhile; what a load gives is all in memory in the end.
+        return self._validated(table, query, batches, batch_size, ahead=4)
 
     def _held_models(
         self, table: RecordTable, query: Query, batch_size: int, corrupt: CorruptRecords
     ) -> Iterator[list[Any]]:
         query = self._sound(table.kind, query, corrupt)
         batches = self._held(table, _declared(table, query))
-        return self._validated(table, query, batches, batch_size)
+        return self._validated(table, query, batches, batch_size, ahead=1)
 
     def _validated(
-        self, table: RecordTable, query: Query, batches: Batches, batch_size: int
+        self, table: RecordTable, query: Query, batches: Batches, batch_size: int, ahead: int
     ) -> Iterator[list[Any]]:
         """The models of batches with the declared fields of a query's records."""
         validate = list_adapter(table).validate_python
         many = query.limit is None or query.limit > SMALL_PAGE  # for less, a thread costs more
         # Closed here, and not when an error lets go of it, by when the connection may be gone.
-        with closing(prefetched(batches, ahead=4) if many else batches) as found:
+        with closing(prefetched(batches, ahead) if many else batches) as found:
             for batch in found:
                 for at in range(0, batch.num_rows, batch_size):
                     try:
