@@ -82,6 +82,7 @@ def on_a_terminal(*arguments: str) -> tuple[str, str]:
         ("import talks.jsonl.gz new.duckdb", 5),
         ("import talks.jsonl.zst new.jsonl", 5),
         ("export talks.duckdb out.jsonl", 4),
+        ("export talks.duckdb out.jsonl --kind records", 1),
         ("verify talks.duckdb", 8),
         ("verify talks.jsonl", 5),
         ("verify talks.jsonl.zst", 5),

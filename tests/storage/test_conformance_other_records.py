@@ -13,6 +13,7 @@ from afterimage.storage import (
     Conversation,
     Document,
     EvaluatedConversationWithContext,
+    InvalidQueryError,
     UnknownFieldError,
 )
 from tests.storage.plain_python import same
@@ -40,6 +41,17 @@ def capital_row(n: int, **fields: Any) -> StructuredRow[Capital]:
         metadata={"n": n},
         **fields,
     )
+
+
+def test_records_of_other_models_are_counted_by_any_field(storage: Any) -> None:
+    notes = [Note(title=title, body=body) for title, body in (("a", 1), ("b", 2), ("b", None))]
+    storage.save_conversations([*notes, conversation("no note")])
+    assert storage.count_records() == 3
+    assert storage.count_records({"title": "b"}) == 2
+    assert storage.count_records([("body", ">", 1)]) == 1
+    assert storage.count_records({"missing": "x"}) == 0
+    with pytest.raises(InvalidQueryError):
+        storage.count_records([("title", "like", "b")])
 
 
 class TestSubclasses:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the JSONL storage alone is not to load it
 
     from afterimage.storage.training_formats import FormatName, Reasoning, TrainingFormat
 
-__all__ = ["ImportExport"]
+__all__ = ["AnyField", "ImportExport"]
 
 # Batches read ahead of what is being written: the next range of a scan is read meanwhile.
 _AHEAD = 4
@@ -140,7 +140,7 @@ class ImportExport(Backend):
         check_kind(kind)
         if kind == "records":
             query = Query.of(
-                _AnyField(), limit=limit, offset=offset, filters=filters, order_by=order_by
+                AnyField(), limit=limit, offset=offset, filters=filters, order_by=order_by
             )
         else:
             query = self._query(RECORD_TABLES[kind], limit, offset, filters, order_by)
@@ -247,7 +247,7 @@ def _followed(batches: Iterator[pa.RecordBatch], progress: Progress) -> Iterator
         progress(batch.num_rows)
 
 
-class _AnyField(Mapping[str, FieldType]):
+class AnyField(Mapping[str, FieldType]):
     """Fields of records whose model is not known: any name, any value."""
 
     def __getitem__(self, name: str) -> FieldType:

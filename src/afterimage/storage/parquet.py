@@ -25,8 +25,6 @@ __all__ = ["write_parquet"]
 
 _COMPRESSIONS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none")
 
-_FIRST_GROUP = 4 * 2**20
-
 # Files that a partitioned export keeps open at a time; what more there are is refused, as each
 # holds a row group in memory.
 _MOST_PARTITIONS = 1024
@@ -155,7 +153,6 @@ class _Writer:
         self._group_bytes = group_bytes
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0
-        self._written_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -179,8 +176,7 @@ class _Writer:
                 raise StorageError(f"Parquet refuses the records: {shorten(error)}") from error
             self._held.append(part)
             self._held_bytes += part.nbytes
-            # The first groups are smaller, so that reading and writing soon go on side by side.
-            if self._held_bytes >= min(self._group_bytes, max(_FIRST_GROUP, self._written_bytes)):
+            if self._held_bytes >= self._group_bytes:
                 self._flush()
         return int(batch.num_rows)
 
@@ -192,7 +188,6 @@ class _Writer:
             self._writer.write_table(group, row_group_size=max(1, len(group)))
         except pa.ArrowException as error:
             raise StorageError(f"Parquet refuses the records: {shorten(error)}") from error
-        self._written_bytes += self._held_bytes
         self._held, self._held_bytes = [], 0
 
 

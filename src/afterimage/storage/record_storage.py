@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, shown
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, FieldType, Json, RecordTable
-from afterimage.storage.import_export import ImportExport
+from afterimage.storage.import_export import AnyField, ImportExport
 from afterimage.storage.kinds import Kind
 from afterimage.storage.models import (
     Conversation,
@@ -288,6 +288,22 @@ class RecordStorage(ImportExport):
         page = list(islice(islice(found, query.offset, None), query.limit))
         corrupt.warn()
         return page
+
+    def count_records(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
+        """How many records of other models match; filters may name any field.
+
+        >>> from afterimage.storage import SQLStorage
+        >>> class Note(BaseModel):
+        ...     text: str
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> store.save_conversations([Note(text="one"), Note(text="two")])
+        >>> store.count_records({"text": "two"})
+        1
+        """
+        corrupt = CorruptRecords(on_error)
+        counted = self._count("records", Query.of(AnyField(), filters=filters), corrupt)
+        corrupt.warn()
+        return counted
 
     # -- all at once --------------------------------------------------------------------------
 

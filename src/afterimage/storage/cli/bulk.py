@@ -111,7 +111,7 @@ def export_command(
     source = open_existing(store, kind, tables)
     arguments = {"kind": kind, **query}
     with following(f"export {out.name}") as progress:
-        if progress and kind != "records":
+        if progress:
             progress.expect(_record_count(source, kind, query))
         if lines:
             written = source.export_jsonl(out, **arguments, **training, progress=progress)
@@ -130,6 +130,10 @@ def _tell(count: int, kind: str, where: str, *, as_json: bool) -> None:
 
 
 def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int:
-    count = store.count_documents if kind == "documents" else store.count_conversations
-    left = max(0, count(query["filters"]) - (query["offset"] or 0))
+    count = {
+        "conversations": store.count_conversations,
+        "documents": store.count_documents,
+        "records": store.count_records,
+    }
+    left = max(0, count[kind](query["filters"]) - (query["offset"] or 0))
     return left if query["limit"] is None else min(left, query["limit"])
