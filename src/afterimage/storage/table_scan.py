@@ -98,7 +98,9 @@ def _page(
         return
     # Written out, as DuckDB 1.5 takes longer to plan so many bound values than to read the page.
     first, last = (sa.literal(at, literal_execute=True) for at in (min(numbers), max(numbers)))
-    those = sa.bindparam("numbers", numbers, expanding=True, literal_execute=True)
+    those: sa.BindParameter[int] = sa.bindparam(
+        "numbers", numbers, expanding=True, literal_execute=True
+    )
     within = source.sequence.between(first, last)
     wanted = sa.select(source.sequence, *columns).where(within, source.sequence.in_(those))
     found = execute_arrow(connection, wanted)
