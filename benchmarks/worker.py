@@ -90,6 +90,9 @@ def _is_right(task: str, answer: Any, data: Dataset) -> bool | None:
             return values == data.page and all(
                 found.get(data.filter_key) == data.filter_value for found in metadata
             )
+        case "unsorted_page":
+            found = {record.metadata.get(data.filter_key) for record in answer}
+            return found == {data.filter_value}
         case "group" if data.groups is not None:
             return bool(answer == dict(data.groups))
         case _ if isinstance(answer, int):

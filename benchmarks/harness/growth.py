@@ -36,6 +36,7 @@ BULK = (
 MEMORY_LIMIT = 500e6
 
 _TASKS = ("save", "load", "filtered")
+_OUR_TASKS = (*_TASKS, "unsorted_page")
 _OURS_IN_BULK = ("ours_sql", "ours_jsonl")
 
 
@@ -65,7 +66,8 @@ def grow(
         results: Results = {}
         if factor < large:
             measured = comparable if factor <= FOR_ALL else ours
-            results = runner.rounds([(system, _TASKS) for system in measured], data, rounds)
+            works = [(system, _OUR_TASKS if system in ours else _TASKS) for system in measured]
+            results = runner.rounds(works, data, rounds)
         if factor >= 1:
             for system in ours:
                 here = results.setdefault(system.name, {})
@@ -116,10 +118,10 @@ def _at_large(
 ) -> dict[str, Measurement]:
     """The page from the imported store; all as models only where there is the memory for it."""
     store = runner.scratch / "stores" / system.name / "import_jsonl"
-    measured = {task: Measurement() for task in ("filtered", "load", "save")}
+    measured = {task: Measurement() for task in ("filtered", "unsorted_page", "load", "save")}
     for task, measurement in measured.items():
         needed = 0.0
-        if task != "filtered":
+        if task in ("load", "save"):
             memory = first(of(smaller.results, system.name, task), "memory") or 0
             needed = memory * data.records / smaller.records
         free = available_memory()

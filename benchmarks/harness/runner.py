@@ -17,7 +17,7 @@ from benchmarks.harness.registry import ENVIRONMENTS, ROOT, System
 
 __all__ = ["AGAIN", "Measurement", "Results", "Runner", "Work"]
 
-AGAIN = {"filtered": 3, "group": 3}
+AGAIN = {"filtered": 3, "unsorted_page": 3, "group": 3}
 """Tasks that a program does again and again, and how many more calls of them are measured."""
 
 # Tasks that need a new store, beside the one that `save` left for the others.

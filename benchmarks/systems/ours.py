@@ -56,6 +56,15 @@ class OurStore(RecordStore):
             order_by=[(f"metadata.{self.data.sort_key}", -1 if self.data.descending else 1)],
         )
 
+    def unsorted_page(self) -> list[Any]:
+        """The filtered page in the order in which the records were saved."""
+        offset, limit = PAGE
+        return self.storage.load_conversations(
+            limit=limit,
+            offset=offset,
+            filters={f"metadata.{self.data.filter_key}": self.data.filter_value},
+        )
+
     def group(self) -> dict[str | None, int]:
         column = f"metadata.{self.data.filter_key}"
         table = self.storage.scan_conversations(columns=[column]).read_all()
