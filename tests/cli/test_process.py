@@ -90,6 +90,12 @@ def on_a_terminal(*arguments: str) -> tuple[str, str]:
         ("stats talks.jsonl", 5),
         ("stats talks.jsonl.gz", 5),
         ("sql talks.jsonl.gz 'SELECT 1'", 5),
+        ("head talks.jsonl", 5),
+        ("head talks.jsonl --filter persona=nobody --columns persona --json", 5),
+        ("head talks.jsonl --order-by final_score --view full", 4),
+        ("head talks.jsonl.gz --json", 4),
+        ("export talks.jsonl out.jsonl", 4),
+        ("export talks.jsonl.gz out.parquet", 4),
     ],
 )
 def test_progress_is_shown_on_a_terminal_and_nowhere_else(

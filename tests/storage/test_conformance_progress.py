@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from afterimage.storage import Document, SQLStorage, kept_rows, verify_jsonl
+from afterimage.storage import Document, JSONLStorage, SQLStorage, kept_rows, verify_jsonl
 from tests.storage.records import Note, conversations
 
 
@@ -63,6 +63,27 @@ def test_an_export_to_parquet(filled: Any, tmp_path: Path) -> None:
     told: list[int] = []
     filled.export_parquet(tmp_path / "all.parquet", progress=told.append)
     assert sum(told) == 2501
+
+
+@pytest.mark.parametrize("order_by", [None, [("metadata.n", -1)]])
+def test_a_scan(filled: Any, order_by: Any) -> None:
+    told: list[int] = []
+    filled.scan_conversations(["metadata.n"], order_by=order_by, progress=told.append).read_all()
+    assert sum(told) >= 2501  # what else is in the same file is read, too
+
+
+@pytest.mark.parametrize("order_by", [None, [("text", -1)]])
+def test_how_much_of_the_lines_a_query_has_read_is_known(tmp_path: Path, order_by: Any) -> None:
+    store = JSONLStorage(tmp_path / "talks.jsonl", documents_path=tmp_path / "documents.jsonl")
+    store.save_documents([Document(text=f"{n**997}") for n in range(2000, 6500)])
+    told = Told()
+    scan = store.scan_documents(["id"], [("text", "<", "2")], order_by, progress=told)
+    assert 0 < len(scan.read_all()) < 4500
+    assert told.all_of() == 4500
+    for export in (store.export_jsonl, store.export_parquet):
+        told = Told()
+        export(tmp_path / "out", kind="documents", order_by=order_by, progress=told)
+        assert told.all_of() == 4500
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])

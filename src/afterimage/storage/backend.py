@@ -33,7 +33,11 @@ __all__ = ["Backend", "refuse_own_file"]
 
 
 class Backend(BaseStorage):
-    """The calls of a storage that differ from one to another, and the query they take."""
+    """The calls of a storage that differ from one to another, and the query they take.
+
+    `progress` is told of records as they are read and, where all of a file is read for them
+    whatever the query is, how much of it was.
+    """
 
     @abstractmethod
     def _save(self, table: RecordTable, records: Sequence[BaseModel]) -> None:
@@ -41,7 +45,7 @@ class Backend(BaseStorage):
 
     @abstractmethod
     def _objects(
-        self, kind: Kind, query: Query, corrupt: CorruptRecords
+        self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Iterator[list[dict[str, Any]]]:
         """Matching records as JSON objects, extras included, in bounded lists."""
 
@@ -53,13 +57,17 @@ class Backend(BaseStorage):
 
     @abstractmethod
     def _batches(
-        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Iterator[pa.RecordBatch]:
         """The query's columns of matching records, with the declared schema."""
 
     @abstractmethod
     def _texts(
-        self, query: Query, text: Callable[[Source], Any], corrupt: CorruptRecords
+        self,
+        query: Query,
+        text: Callable[[Source], Any],
+        corrupt: CorruptRecords,
+        progress: Progress,
     ) -> Iterator[pa.RecordBatch]:
         """What `text` makes of each matching conversation in SQL: one column of strings."""
 
@@ -99,9 +107,9 @@ class Backend(BaseStorage):
         return self._models(table, query, batch_size, corrupt)
 
     def _held_batches(
-        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Iterator[pa.RecordBatch]:
-        return self._batches(table, query, corrupt)
+        return self._batches(table, query, corrupt, progress)
 
     def _weights(self, kinds: Sequence[str]) -> list[float]:
         """How much work it is to read the records of each kind, or to count others, in any unit."""

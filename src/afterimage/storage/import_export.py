@@ -20,13 +20,11 @@ from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.fields import CONVERSATIONS, FieldType, Json
 from afterimage.storage.kinds import RECORD_TABLES, Kind, check_kind
 from afterimage.storage.prefetch import prefetched
-from afterimage.storage.progress import Progress, unseen
+from afterimage.storage.progress import Progress, followed, only_share, unseen
 from afterimage.storage.query import Columns, Filters, OrderBy, Query, listed
 from afterimage.storage.skipping import CorruptRecords, OnError
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
-    import pyarrow as pa
-
     from afterimage.storage.training_formats import FormatName, Reasoning, TrainingFormat
 
 __all__ = ["AnyField", "ImportExport"]
@@ -146,7 +144,7 @@ class ImportExport(Backend):
             query = self._query(RECORD_TABLES[kind], limit, offset, filters, order_by)
         written = 0
         refuse_own_file(Path(path), self._own_files())
-        objects = self._objects(kind, query, corrupt)
+        objects = self._objects(kind, query, corrupt, only_share(progress))
         with written_lines(Path(path)) as file, _closed_after(objects) as batches:
             for some in batches:
                 file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in some)))
@@ -206,13 +204,14 @@ class ImportExport(Backend):
         refuse_own_file(Path(path), self._own_files())
         query = self._query(table, limit, offset, filters, order_by, names)
         corrupt = CorruptRecords(on_error)
-        found = prefetched(self._batches(table, query, corrupt), ahead=_AHEAD)
+        found = self._batches(table, query, corrupt, only_share(progress or unseen))
+        found = prefetched(found, ahead=_AHEAD)
         with _closed_after(found) as batches:
             written = write_parquet(
                 Path(path),
                 table,
                 query,
-                _followed(batches, progress or unseen),
+                followed(batches, progress or unseen),
                 partition_by=partitions,
                 compression=compression,
                 row_group_bytes=row_group_bytes,
@@ -230,7 +229,7 @@ class ImportExport(Backend):
     ) -> int:
         written = 0
         refuse_own_file(path, self._own_files())
-        texts = self._texts(query, made.line, corrupt)
+        texts = self._texts(query, made.line, corrupt, only_share(progress))
         with written_lines(path) as file, _closed_after(texts) as batches:
             for batch in batches:
                 lines = batch.column(0).drop_null().to_pylist()
@@ -239,12 +238,6 @@ class ImportExport(Backend):
                 progress(len(batch))
         corrupt.warn()
         return written
-
-
-def _followed(batches: Iterator[pa.RecordBatch], progress: Progress) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        yield batch
-        progress(batch.num_rows)
 
 
 class AnyField(Mapping[str, FieldType]):

@@ -177,7 +177,7 @@ class JSONLStorage(RecordStorage):
         from afterimage.storage.line_query import count_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
         with self._located(kind):
-            return count_lines(kind, self._sound_chunks(kind, corrupt), query)
+            return count_lines(kind, self._sound_chunks(kind, corrupt, unseen), query)
 
     @contextmanager
     def _relation(
@@ -190,9 +190,9 @@ class JSONLStorage(RecordStorage):
             yield found
 
     def _objects(
-        self, kind: Kind, query: Query, corrupt: CorruptRecords
+        self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Iterator[list[dict[str, Any]]]:
-        with closing(self._lines(kind, query, corrupt)) as batches:
+        with closing(self._lines(kind, query, corrupt, progress)) as batches:
             for lines in batches:
                 with self._located(kind):
                     found = objects_of(lines)
@@ -203,7 +203,7 @@ class JSONLStorage(RecordStorage):
     ) -> Iterator[list[Any]]:
         if query.where or query.order or query.offset:
             validate = model_of(table).__pydantic_validator__.validate_json
-            with closing(self._lines(table.kind, query, corrupt)) as batches:
+            with closing(self._lines(table.kind, query, corrupt, unseen)) as batches:
                 for lines in batches:
                     for at in range(0, len(lines), batch_size):
                         some = lines[at : at + batch_size]
@@ -227,36 +227,43 @@ class JSONLStorage(RecordStorage):
                 left = None if left is None else left - len(found)
 
     def _batches(
-        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Iterator[pa.RecordBatch]:
         from afterimage.storage.line_scan import scan_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
         with self._located(table.kind):
-            yield from scan_lines(table, self._sound_chunks(table.kind, corrupt), query)
+            chunks = self._sound_chunks(table.kind, corrupt, progress)
+            yield from scan_lines(table, chunks, query)
 
     def _texts(
-        self, query: Query, text: Callable[[Source], Any], corrupt: CorruptRecords
+        self,
+        query: Query,
+        text: Callable[[Source], Any],
+        corrupt: CorruptRecords,
+        progress: Progress,
     ) -> Iterator[pa.RecordBatch]:
         from afterimage.storage.line_query import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
         with self._located("conversations"):
-            chunks = self._sound_chunks("conversations", corrupt)
+            chunks = self._sound_chunks("conversations", corrupt, progress)
             yield from select_lines("conversations", chunks, query, whole=False, text=text)
 
     def _lines(
-        self, kind: str, query: Query, corrupt: CorruptRecords
+        self, kind: str, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Generator[list[bytes], None, None]:
         """Matching lines, in the order of the query."""
         from afterimage.storage.line_query import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
-        chunks = self._sound_chunks(kind, corrupt)
+        chunks = self._sound_chunks(kind, corrupt, progress)
         with self._located(kind):
             for batch in select_lines(kind, chunks, query, whole=True):
                 yield [text.encode() for text in batch.column(0).to_pylist()]
 
-    def _sound_chunks(self, kind: str, corrupt: CorruptRecords) -> Iterator[Chunk]:
+    def _sound_chunks(
+        self, kind: str, corrupt: CorruptRecords, progress: Progress
+    ) -> Iterator[Chunk]:
         """The file for the engine, which would fail on a corrupt line, so without it to skip it."""
-        chunks = self._chunks(kind)
+        chunks = _followed(self._chunks(kind), progress)
         return sound_chunks(chunks, loadable(kind), corrupt) if corrupt.skipped else chunks
 
     def _chunks(self, kind: str) -> Iterator[Chunk]:

@@ -5,11 +5,13 @@ The invariant: shares only grow, from 0 to 1 over the whole call, whatever its p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from itertools import accumulate, pairwise
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
-__all__ = ["Progress", "ShareProgress", "only_share", "parts", "tell", "unseen"]
+__all__ = ["Progress", "ShareProgress", "followed", "only_share", "parts", "tell", "unseen"]
+
+_Records = TypeVar("_Records", bound=Sized)
 
 Progress = Callable[[int], object]
 """Is told of records as they are worked on; the `update` of a progress bar, for one.
@@ -36,6 +38,19 @@ def tell(progress: Progress, records: int, share: float | None) -> None:
         progress(records)
     if share is not None and isinstance(progress, ShareProgress):
         progress.reached(share)
+
+
+def followed(batches: Iterator[_Records], progress: Progress) -> Iterator[_Records]:
+    """The same lists or batches of records; who works on one is done with it when it is told of.
+
+    >>> [len(batch) for batch in followed(iter(["ab", "c"]), print)]
+    2
+    1
+    [2, 1]
+    """
+    for batch in batches:
+        yield batch
+        progress(len(batch))
 
 
 def parts(progress: Progress, weights: Sequence[float]) -> list[Progress]:

@@ -142,6 +142,7 @@ class RecordStorage(ImportExport):
         offset: int | None = None,
         *,
         on_error: OnError = "raise",
+        progress: Progress | None = None,
     ) -> pa.RecordBatchReader:
         """Conversations as Arrow record batches, in bounded memory; no model is built.
 
@@ -154,6 +155,8 @@ class RecordStorage(ImportExport):
             limit: as everywhere.
             offset: as everywhere.
             on_error: as everywhere; the warning comes when the reader is at its end.
+            progress: called with how many records more were read; a `ShareProgress` is also told
+                how much of a JSON lines file was.
 
         Returns:
             A reader of the declared schema; anything that takes an Arrow stream reads it. Where
@@ -167,7 +170,9 @@ class RecordStorage(ImportExport):
         >>> store.scan_conversations(columns=["metadata.a.b", "persona"]).read_all().to_pylist()
         [{'metadata.a.b': '1', 'persona': None}]
         """
-        return self._scan(CONVERSATIONS, columns, limit, offset, filters, order_by, on_error)
+        return self._scan(
+            CONVERSATIONS, columns, limit, offset, filters, order_by, on_error, progress
+        )
 
     def count_conversations(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """How many conversations match."""
@@ -228,9 +233,10 @@ class RecordStorage(ImportExport):
         offset: int | None = None,
         *,
         on_error: OnError = "raise",
+        progress: Progress | None = None,
     ) -> pa.RecordBatchReader:
         """Documents as Arrow record batches; see `scan_conversations`."""
-        return self._scan(DOCUMENTS, columns, limit, offset, filters, order_by, on_error)
+        return self._scan(DOCUMENTS, columns, limit, offset, filters, order_by, on_error, progress)
 
     def count_documents(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """How many documents match."""
@@ -281,7 +287,7 @@ class RecordStorage(ImportExport):
         corrupt = CorruptRecords(on_error)
         found = (
             record
-            for objects in self._objects(kind, query.without_slice(), corrupt)
+            for objects in self._objects(kind, query.without_slice(), corrupt, unseen)
             for record in map(match, objects)
             if record is not None
         )
@@ -406,6 +412,7 @@ class RecordStorage(ImportExport):
         filters: Filters,
         order_by: OrderBy,
         on_error: OnError,
+        progress: Progress | None,
     ) -> pa.RecordBatchReader:
         import pyarrow as pa  # noqa: PLC0415  heavy: not with the JSONL storage
 
@@ -417,7 +424,7 @@ class RecordStorage(ImportExport):
         corrupt = CorruptRecords(on_error)
         return pa.RecordBatchReader.from_batches(
             projected_schema(query.columns),
-            corrupt.watched(self._held_batches(table, query, corrupt)),
+            corrupt.watched(self._held_batches(table, query, corrupt, progress or unseen)),
         )
 
 

@@ -43,7 +43,7 @@ from afterimage.storage.lines import Chunk, read_chunks
 from afterimage.storage.models import Conversation
 from afterimage.storage.predicates import Source, filtered, select_list
 from afterimage.storage.prefetch import prefetched
-from afterimage.storage.progress import Progress, tell
+from afterimage.storage.progress import Progress, followed, tell
 from afterimage.storage.query import Query, is_text, listed, positive, resolve
 from afterimage.storage.record_storage import Kind, RecordStorage
 from afterimage.storage.records import (
@@ -282,7 +282,7 @@ class SQLStorage(RecordStorage):
             yield connection, table, source
 
     def _objects(
-        self, kind: Kind, query: Query, corrupt: CorruptRecords
+        self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Iterator[list[dict[str, Any]]]:
         query = self._sound(kind, query, corrupt, whole=True)
         for _, batch in self._rows(kind, query):
@@ -294,6 +294,7 @@ class SQLStorage(RecordStorage):
             except UNREADABLE as error:
                 raise self._faults(kind, whole=True).first(query, error) from None
             yield found
+            progress(len(found))
 
     def _models(
         self, table: RecordTable, query: Query, batch_size: int, corrupt: CorruptRecords
@@ -357,14 +358,16 @@ class SQLStorage(RecordStorage):
             yield batch.column(0).to_pylist(), batch.select(schema.names[1:])
 
     def _batches(
-        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Iterator[pa.RecordBatch]:
-        yield from self._projected(table, self._sound(table.kind, query, corrupt))
+        query = self._sound(table.kind, query, corrupt)
+        yield from followed(self._projected(table, query), progress)
 
     def _held_batches(
-        self, table: RecordTable, query: Query, corrupt: CorruptRecords
+        self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Iterator[pa.RecordBatch]:
-        yield from self._held(table, self._sound(table.kind, query, corrupt))
+        query = self._sound(table.kind, query, corrupt)
+        yield from followed(self._held(table, query), progress)
 
     def _projected(self, table: RecordTable, query: Query, *, by_hand: bool = False) -> Batches:
         assert query.columns is not None
@@ -397,12 +400,17 @@ class SQLStorage(RecordStorage):
         return verify_database(self._database, self._layout, faults, progress)
 
     def _texts(
-        self, query: Query, text: Callable[[Source], Any], corrupt: CorruptRecords
+        self,
+        query: Query,
+        text: Callable[[Source], Any],
+        corrupt: CorruptRecords,
+        progress: Progress,
     ) -> Iterator[pa.RecordBatch]:
         query = self._sound("conversations", query, corrupt)
         source, stored = self._source("conversations")
         schema = pa.schema([pa.field("text", pa.large_string())])
-        return scan_table(self._database, source, stored, [text(source)], schema, query)
+        found = scan_table(self._database, source, stored, [text(source)], schema, query)
+        return followed(found, progress)
 
     def _source(self, kind: str) -> tuple[Source, sa.Table]:
         stored = self._layout.of(kind)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from pydantic_core import to_json
 
+from afterimage import storage
 from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import following
 from afterimage.storage.cli.stores import Tables, is_database, open_existing, open_or_make
@@ -111,7 +112,7 @@ def export_command(
     source = open_existing(store, kind, tables)
     arguments = {"kind": kind, **query}
     with following(f"export {out.name}") as progress:
-        if progress:
+        if progress and not isinstance(source, storage.JSONLStorage):  # which tells the share
             progress.expect(_record_count(source, kind, query))
         if lines:
             written = source.export_jsonl(out, **arguments, **training, progress=progress)

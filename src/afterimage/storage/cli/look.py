@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,21 @@ def head_command(
     """
     source = open_existing(store, kind, tables)
     if as_json and not columns:
-        _echo_records(source, kind, query, store)
+        with _whole_lines(source, kind, query, store) as lines:
+            for line in lines:
+                click.echo(line, nl=False)
     elif view == "full" and not (as_json or columns):
-        load = source.load_documents if kind == "documents" else source.load_conversations
-        with following(f"reading {store}"):
-            records = load(**query)
-        show.full(records)
+        is_document = kind == "documents"
+        model = storage.Document if is_document else storage.EvaluatedConversationWithContext
+        with _whole_lines(source, kind, query, store) as lines:
+            show.full(map(model.model_validate_json, lines))
     else:
         scan = source.scan_documents if kind == "documents" else source.scan_conversations
-        reader = scan(columns or show.DEFAULT_COLUMNS[kind], **query)
-        rows = _begun((row for batch in reader for row in batch.to_pylist()), store)
+        with following(f"reading {store}") as progress:
+            reader = scan(columns or show.DEFAULT_COLUMNS[kind], **query, progress=progress)
+            found = (row for batch in reader for row in batch.to_pylist())
+            # Objects are written as they come; a filter may be long before the first one.
+            rows = chain(list(islice(found, 1)), found) if as_json else list(found)
         if as_json:
             show.json_lines(rows)
         elif columns:
@@ -162,19 +168,14 @@ def _in_memory(path: Path, kind: Any) -> storage.SQLStorage:
     return store
 
 
-def _begun(rows: Iterator[dict[str, Any]], store: str) -> Iterator[dict[str, Any]]:
-    """The rows; a sort or a filter may be at work for long before there is a first one."""
-    with following(f"reading {store}"):
-        first = list(islice(rows, 1))
-    return chain(first, rows)
-
-
-def _echo_records(store: RecordStorage, kind: Any, query: dict[str, Any], name: str) -> None:
+@contextmanager
+def _whole_lines(
+    store: RecordStorage, kind: Any, query: dict[str, Any], name: str
+) -> Iterator[Iterable[bytes]]:
     """Whole records, as only an export gives them: with what subclasses add."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "head.jsonl"
         with following(f"reading {name}") as progress:
             store.export_jsonl(path, kind=kind, **query, progress=progress)
         with path.open("rb") as file:
-            for line in file:
-                click.echo(line, nl=False)
+            yield file
