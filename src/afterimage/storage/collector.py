@@ -13,25 +13,32 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["paused_collector"]
+__all__ = ["kept_until_the_end", "paused_collector"]
 
 # Objects built in a pause from which on its end is worth more than turning the collector on. Below
 # that the collector finds its counts as they are, and goes on as if nothing had been.
 _MANY_OBJECTS = 50_000
 
-# Pauses with many objects after which the collector walks everything once, as each of them hides
-# what was garbage by then from its quick passes.
-_LARGE_PAUSES_PER_PASS = 16
+# Objects built in such pauses after which the collector walks everything once, as each pause hides
+# what was garbage by then from the quick passes; and so many times those that outlived the walk
+# before, so that all walks together cost no more than a share of the building.
+_OBJECTS_PER_WALK = 2_000_000
+_TIMES_THE_LIVING = 2
 
 
 class _Pause:
-    """How deep threads are in pauses, and what to restore after the last of them."""
+    """How deep threads are in pauses, what to restore after the last, and when a walk is due."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.depth = 0
         self.was_enabled = False
-        self.large = 0
+        self.loads = 0
+        self.built = 0
+        self.alive = 0
+
+    def is_walk_due(self) -> bool:
+        return self.built > max(_OBJECTS_PER_WALK, _TIMES_THE_LIVING * self.alive)
 
 
 _pause = _Pause()
@@ -54,6 +61,7 @@ def paused_collector() -> Iterator[None]:
             _pause.was_enabled = gc.isenabled()
             gc.disable()
         _pause.depth += 1
+    is_due = False
     try:
         yield
     finally:
@@ -62,7 +70,28 @@ def paused_collector() -> Iterator[None]:
             if _pause.depth == 0 and _pause.was_enabled:
                 if gc.get_count()[0] > _MANY_OBJECTS:
                     _make_old()
+                    is_due = not _pause.loads and _pause.is_walk_due()
                 gc.enable()
+        if is_due:
+            _walk()
+
+
+@contextmanager
+def kept_until_the_end() -> Iterator[None]:
+    """A block that keeps all it builds, in many pauses: a walk within it would find nothing.
+
+    Walks of more and more objects would make a load take longer than its share of the records.
+    """
+    with _pause.lock:
+        _pause.loads += 1
+        is_due = _pause.loads == 1 and _pause.is_walk_due()
+    try:
+        if is_due:  # of what earlier ones hid, while what this one builds is not there yet
+            _walk()
+        yield
+    finally:
+        with _pause.lock:
+            _pause.loads -= 1
 
 
 def _make_old() -> None:
@@ -71,12 +100,21 @@ def _make_old() -> None:
     Else the first pass after the pause would walk everything built in it, which costs as much as
     the pause saved. Objects that the program froze itself would thaw, so then nothing is done.
     """
-    _pause.large += 1
-    if _pause.large % _LARGE_PAUSES_PER_PASS == 0:
-        gc.collect()
-    elif gc.get_freeze_count() == 0:
+    if gc.get_freeze_count() == 0:
+        _pause.built += gc.get_count()[0]
         gc.freeze()
         gc.unfreeze()
+
+
+def _walk() -> None:
+    """Collect what is garbage anywhere; without the lock, as finalizers may load records, too."""
+    gc.collect()
+    with _pause.lock:
+        if gc.get_freeze_count() == 0:
+            gc.freeze()
+            _pause.alive = gc.get_freeze_count()
+            gc.unfreeze()
+        _pause.built = 0
 
 
 def _after_fork() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from afterimage.storage.collector import kept_until_the_end
 from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, shown
 from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, FieldType, Json, RecordTable
 from afterimage.storage.import_export import AnyField, ImportExport
@@ -391,7 +392,8 @@ class RecordStorage(ImportExport):
 
     def _load(self, table: RecordTable, query: Query, on_error: OnError) -> list[Any]:
         corrupt = CorruptRecords(on_error)
-        found = list(chain.from_iterable(self._models(table, query, _LOAD_BATCH, corrupt)))
+        with kept_until_the_end():
+            found = list(chain.from_iterable(self._models(table, query, _LOAD_BATCH, corrupt)))
         corrupt.warn()
         return found
 
