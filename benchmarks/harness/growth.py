@@ -66,7 +66,8 @@ def grow(
         results: Results = {}
         if factor < large:
             measured = comparable if factor <= FOR_ALL else ours
-            works = [(system, _OUR_TASKS if system in ours else _TASKS) for system in measured]
+            more = ours if factor >= 1 else []  # of less data there may be no such page
+            works = [(system, _OUR_TASKS if system in more else _TASKS) for system in measured]
             results = runner.rounds(works, data, rounds)
         if factor >= 1:
             for system in ours:

@@ -164,6 +164,15 @@ class TestExport:
 
 
 class TestHead:
+    @pytest.mark.parametrize("view", ["table", "full"])
+    def test_a_bad_line_is_named_where_records_are_shown(self, run: Run, view: str) -> None:
+        lines = '{"conversations":[]}\n{"conversations":[{"role":"user","content":5}]}\n'
+        Path("bad.jsonl").write_text(lines, encoding="utf-8")
+        result = attempt("head", "bad.jsonl", "--view", view)
+        assert result.exit_code == 1
+        assert "line 2" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
     def test_a_table(self, run: Run, store: str) -> None:
         lines = run("head", store).splitlines()
         assert lines[0].split() == ["turns", "first", "message", "grade", "score", "metadata"]

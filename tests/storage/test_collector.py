@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from afterimage.storage import collector
-from afterimage.storage.collector import paused_collector
+from afterimage.storage.collector import kept_until_the_end, paused_collector
 from tests.storage.records import conversations
 
 
@@ -110,6 +110,44 @@ def test_a_finalizer_may_build_records_too() -> None:
     collector._pause.built = 10**9
     build(1000)
     assert built == [10]
+
+
+@pytest.mark.usefixtures("small_pauses")
+def test_a_finalizer_that_runs_within_may_build_records_too() -> None:
+    with collector._pause.lock:  # where Python's own passes may come, too
+        assert len(build(10)) == 10
+
+
+@pytest.mark.usefixtures("small_pauses")
+def test_a_program_without_a_collector_gets_no_walk(storage: Any) -> None:
+    storage.save_conversations(conversations({"n": 1}))
+    collector._pause.built = 10**9
+    gc.disable()
+    try:
+        with counted_walks() as walks:
+            storage.load_conversations()
+            build(1000)
+    finally:
+        gc.enable()
+    assert not walks
+
+
+@pytest.mark.usefixtures("small_pauses")
+def test_loads_that_always_overlap_hide_nothing_for_good() -> None:
+    alive: weakref.WeakSet[Node] = weakref.WeakSet()
+    most = 0
+    last = kept_until_the_end()
+    last.__enter__()
+    for _ in range(500):
+        following = kept_until_the_end()
+        following.__enter__()
+        alive.add(Node())
+        build(20_000)
+        last.__exit__(None, None, None)
+        last = following
+        most = max(most, len(alive))
+    last.__exit__(None, None, None)
+    assert most < 250
 
 
 @pytest.mark.usefixtures("small_pauses")

@@ -30,15 +30,19 @@ class _Pause:
     """How deep threads are in pauses, what to restore after the last, and when a walk is due."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a finalizer that runs under it may load records, too
         self.depth = 0
         self.was_enabled = False
         self.loads = 0
         self.built = 0
         self.alive = 0
 
-    def is_walk_due(self) -> bool:
-        return self.built > max(_OBJECTS_PER_WALK, _TIMES_THE_LIVING * self.alive)
+    def claim_walk(self) -> bool:
+        """Whether a walk is due; it is then the caller's to do."""
+        is_due = self.built > max(_OBJECTS_PER_WALK, _TIMES_THE_LIVING * self.alive)
+        if is_due:
+            self.built = 0
+        return is_due
 
 
 _pause = _Pause()
@@ -66,11 +70,11 @@ def paused_collector() -> Iterator[None]:
         yield
     finally:
         with _pause.lock:
-            _pause.depth -= 1
+            _pause.depth = max(0, _pause.depth - 1)  # a child forked within starts at 0
             if _pause.depth == 0 and _pause.was_enabled:
                 if gc.get_count()[0] > _MANY_OBJECTS:
                     _make_old()
-                    is_due = not _pause.loads and _pause.is_walk_due()
+                    is_due = not _pause.loads and _pause.claim_walk()
                 gc.enable()
         if is_due:
             _walk()
@@ -84,14 +88,15 @@ def kept_until_the_end() -> Iterator[None]:
     """
     with _pause.lock:
         _pause.loads += 1
-        is_due = _pause.loads == 1 and _pause.is_walk_due()
+        is_enabled = _pause.was_enabled if _pause.depth else gc.isenabled()
+        is_due = is_enabled and _pause.claim_walk()
     try:
         if is_due:  # of what earlier ones hid, while what this one builds is not there yet
             _walk()
         yield
     finally:
         with _pause.lock:
-            _pause.loads -= 1
+            _pause.loads = max(0, _pause.loads - 1)
 
 
 def _make_old() -> None:
@@ -102,19 +107,22 @@ def _make_old() -> None:
     """
     if gc.get_freeze_count() == 0:
         _pause.built += gc.get_count()[0]
-        gc.freeze()
-        gc.unfreeze()
+        try:
+            gc.freeze()
+        finally:
+            gc.unfreeze()
 
 
 def _walk() -> None:
-    """Collect what is garbage anywhere; without the lock, as finalizers may load records, too."""
+    """Collect what is garbage anywhere, and count what is left."""
     gc.collect()
     with _pause.lock:
         if gc.get_freeze_count() == 0:
-            gc.freeze()
-            _pause.alive = gc.get_freeze_count()
-            gc.unfreeze()
-        _pause.built = 0
+            try:
+                gc.freeze()
+                _pause.alive = gc.get_freeze_count()
+            finally:  # after an interrupt, too: what stays frozen is never collected
+                gc.unfreeze()
 
 
 def _after_fork() -> None:

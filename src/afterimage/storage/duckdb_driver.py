@@ -303,7 +303,7 @@ def streamed(
         yield sa.table(name, *(sa.column(field) for field in schema.names))
     except Exception:
         if failed:
-            raise failed[0] from None
+            raise failed.pop() from None  # kept here, it would keep this frame and so itself
         raise
     else:  # after an error the connection is closed, and the name with it
         driver.unregister(name)

@@ -7,7 +7,7 @@ not at all; a storage never writes over its own file.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,7 +20,7 @@ from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.fields import CONVERSATIONS, FieldType, Json
 from afterimage.storage.kinds import RECORD_TABLES, Kind, check_kind
 from afterimage.storage.prefetch import prefetched
-from afterimage.storage.progress import Progress, followed, only_share, unseen
+from afterimage.storage.progress import Progress, followed, only_share, parts, tell, unseen
 from afterimage.storage.query import Columns, Filters, OrderBy, Query, listed
 from afterimage.storage.skipping import CorruptRecords, OnError
 
@@ -95,7 +95,8 @@ class ImportExport(Backend):
             order_by: as everywhere.
             limit: as everywhere.
             offset: as everywhere.
-            progress: called now and then with how many records were written since the last call.
+            progress: called now and then with how many records were written since the last call;
+                a `ShareProgress` is also told how much of a JSON lines file is read for them.
             on_error: as everywhere.
             format: None for records as they were saved, or a format of conversations that trainers
                 read: "messages" (OpenAI, Hugging Face), "sharegpt" or "alpaca". A conversation
@@ -144,12 +145,13 @@ class ImportExport(Backend):
             query = self._query(RECORD_TABLES[kind], limit, offset, filters, order_by)
         written = 0
         refuse_own_file(Path(path), self._own_files())
-        objects = self._objects(kind, query, corrupt, only_share(progress))
+        objects = self._objects(kind, query, corrupt, _of_reading(query, progress))
         with written_lines(Path(path)) as file, _closed_after(objects) as batches:
             for some in batches:
                 file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in some)))
                 written += len(some)
                 progress(len(some))
+        tell(progress, 0, 1.0)
         corrupt.warn()
         return written
 
@@ -184,7 +186,8 @@ class ImportExport(Backend):
             partition_by: fields whose values make Hive folders, `metadata.domain=Flights/…`.
             compression: "zstd", "snappy", "gzip", "lz4", "brotli" or "none".
             row_group_bytes: about how many bytes of Arrow data make a row group.
-            progress: called now and then with how many records were written since the last call.
+            progress: called now and then with how many records were written since the last call;
+                a `ShareProgress` is also told how much of a JSON lines file is read for them.
             on_error: as everywhere.
 
         Returns:
@@ -204,18 +207,20 @@ class ImportExport(Backend):
         refuse_own_file(Path(path), self._own_files())
         query = self._query(table, limit, offset, filters, order_by, names)
         corrupt = CorruptRecords(on_error)
-        found = self._batches(table, query, corrupt, only_share(progress or unseen))
-        found = prefetched(found, ahead=_AHEAD)
-        with _closed_after(found) as batches:
+        progress = progress or unseen
+        found = self._batches(table, query, corrupt, _of_reading(query, progress))
+        ahead = prefetched(found, ahead=_AHEAD)
+        with closing(followed(ahead, progress)) as batches:
             written = write_parquet(
                 Path(path),
                 table,
                 query,
-                followed(batches, progress or unseen),
+                batches,
                 partition_by=partitions,
                 compression=compression,
                 row_group_bytes=row_group_bytes,
             )
+        tell(progress, 0, 1.0)
         corrupt.warn()
         return written
 
@@ -229,15 +234,22 @@ class ImportExport(Backend):
     ) -> int:
         written = 0
         refuse_own_file(path, self._own_files())
-        texts = self._texts(query, made.line, corrupt, only_share(progress))
+        texts = self._texts(query, made.line, corrupt, _of_reading(query, progress))
         with written_lines(path) as file, _closed_after(texts) as batches:
             for batch in batches:
                 lines = batch.column(0).drop_null().to_pylist()
                 file.write("".join(chain.from_iterable((line, "\n") for line in lines)).encode())
                 written += len(lines)
                 progress(len(batch))
+        tell(progress, 0, 1.0)
         corrupt.warn()
         return written
+
+
+def _of_reading(query: Query, progress: Progress) -> Progress:
+    """What is told how much is read for an export."""
+    # Sorted, nothing is written before all is read: that is half of the work.
+    return only_share(parts(progress, [1, 1])[0] if query.order else progress)
 
 
 class AnyField(Mapping[str, FieldType]):

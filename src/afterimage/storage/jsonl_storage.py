@@ -266,7 +266,7 @@ class JSONLStorage(RecordStorage):
         chunks = _followed(self._chunks(kind), progress)
         return sound_chunks(chunks, loadable(kind), corrupt) if corrupt.skipped else chunks
 
-    def _chunks(self, kind: str) -> Iterator[Chunk]:
+    def _chunks(self, kind: str) -> Generator[Chunk, None, None]:
         """The file as it is between two saves; nothing where there is none yet."""
         path = self._path_of(kind)
         try:
@@ -383,10 +383,13 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _followed(chunks: Iterator[Chunk], progress: Progress) -> Iterator[Chunk]:
-    for chunk in chunks:
-        yield chunk
-        tell(progress, len(chunk.lines), chunk.share)
+def _followed(
+    chunks: Generator[Chunk, None, None], progress: Progress
+) -> Generator[Chunk, None, None]:
+    with closing(chunks):  # else an error of `progress`, while it is kept, would keep them open
+        for chunk in chunks:
+            yield chunk
+            tell(progress, len(chunk.lines), chunk.share)
 
 
 def _append(path: Path, blocks: Iterable[bytes], length: int, codec: str) -> None:

@@ -5,7 +5,8 @@ The invariant: shares only grow, from 0 to 1 over the whole call, whatever its p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Sequence, Sized
+from contextlib import closing
 from itertools import accumulate, pairwise
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -40,17 +41,20 @@ def tell(progress: Progress, records: int, share: float | None) -> None:
         progress.reached(share)
 
 
-def followed(batches: Iterator[_Records], progress: Progress) -> Iterator[_Records]:
+def followed(
+    batches: Generator[_Records, None, None], progress: Progress
+) -> Generator[_Records, None, None]:
     """The same lists or batches of records; who works on one is done with it when it is told of.
 
-    >>> [len(batch) for batch in followed(iter(["ab", "c"]), print)]
+    >>> [len(batch) for batch in followed((word for word in ["ab", "c"]), print)]
     2
     1
     [2, 1]
     """
-    for batch in batches:
-        yield batch
-        progress(len(batch))
+    with closing(batches):  # else an error of `progress`, while it is kept, would keep them open
+        for batch in batches:
+            yield batch
+            progress(len(batch))
 
 
 def parts(progress: Progress, weights: Sequence[float]) -> list[Progress]:

@@ -156,8 +156,9 @@ class RecordStorage(ImportExport):
             limit: as everywhere.
             offset: as everywhere.
             on_error: as everywhere; the warning comes when the reader is at its end.
-            progress: called with how many records more were read; a `ShareProgress` is also told
-                how much of a JSON lines file was.
+            progress: called with how many records more were read, of JSON lines with how many
+                lines, whether they match or not; a `ShareProgress` is then also told how much of
+                the file that was.
 
         Returns:
             A reader of the declared schema; anything that takes an Arrow stream reads it. Where

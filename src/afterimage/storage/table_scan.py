@@ -96,7 +96,8 @@ def _page(
     numbers = [row[0] for row in fetch_all(connection, chosen)]
     if not numbers:
         return
-    # Written out, as DuckDB 1.5 takes longer to plan so many bound values than to read the page.
+    # Written out, as DuckDB 1.5 takes longer to plan so many bound values than to read the page;
+    # they are integers that it gave itself.
     first, last = (sa.literal(at, literal_execute=True) for at in (min(numbers), max(numbers)))
     those: sa.BindParameter[int] = sa.bindparam(
         "numbers", numbers, expanding=True, literal_execute=True

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from afterimage import storage
 from afterimage.storage.cli import options, show
@@ -58,8 +59,13 @@ def head_command(
     elif view == "full" and not (as_json or columns):
         is_document = kind == "documents"
         model = storage.Document if is_document else storage.EvaluatedConversationWithContext
-        with _whole_lines(source, kind, query, store) as lines:
-            show.full(map(model.model_validate_json, lines))
+        try:
+            with _whole_lines(source, kind, query, store) as lines:
+                records: list[Any] = [model.model_validate_json(line) for line in lines]
+        except ValidationError:  # a load says of which record, and where it is
+            load = source.load_documents if is_document else source.load_conversations
+            records = list(load(**query))
+        show.full(records)
     else:
         scan = source.scan_documents if kind == "documents" else source.scan_conversations
         with following(f"reading {store}") as progress:
