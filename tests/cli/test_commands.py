@@ -75,6 +75,17 @@ class TestImport:
 
 
 class TestExport:
+    @pytest.mark.parametrize("out", ["out.jsonl", "out.parquet"])
+    @pytest.mark.parametrize("order", [[], ["--order-by", "persona"]])
+    def test_bad_lines_can_be_left_out(self, run: Run, out: str, order: list[str]) -> None:
+        lines = '{"conversations"\n{"conversations":[]}\n'
+        Path("bad.jsonl").write_text(lines, encoding="utf-8")
+        assert attempt("export", "bad.jsonl", out, *order).exit_code == 1
+        assert not Path(out).exists()
+        with pytest.warns(SkippedRecordsWarning, match="line 1"):
+            said = run("export", "bad.jsonl", out, *order, "--skip-corrupt")
+        assert said == f"1 conversations in {out}\n"
+
     @pytest.mark.parametrize("out", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst"])
     def test_json_lines_come_back_as_they_were(self, run: Run, store: str, out: str) -> None:
         assert run("export", store, out) == f"4 conversations in {out}\n"
@@ -164,6 +175,13 @@ class TestExport:
 
 
 class TestHead:
+    @pytest.mark.parametrize("options", [[], ["--view", "full"], ["--json"]])
+    def test_bad_lines_can_be_left_out(self, run: Run, options: list[str]) -> None:
+        lines = '{"conversations":[{"role":"user","content":5}]}\n{"conversations":[]}\n'
+        Path("bad.jsonl").write_text(lines, encoding="utf-8")
+        with pytest.warns(SkippedRecordsWarning, match="line 1"):
+            assert run("head", "bad.jsonl", "--skip-corrupt", *options)
+
     @pytest.mark.parametrize("view", ["table", "full"])
     def test_a_bad_line_is_named_where_records_are_shown(self, run: Run, view: str) -> None:
         lines = '{"conversations":[]}\n{"conversations":[{"role":"user","content":5}]}\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import following
 from afterimage.storage.cli.stores import Tables, is_database, open_existing, open_or_make
 from afterimage.storage.record_storage import RecordStorage
-from afterimage.storage.skipping import OnError
+from afterimage.storage.skipping import OnError, SkippedRecordsWarning
 
 __all__ = ["export_command", "import_command"]
 
@@ -36,11 +37,7 @@ __all__ = ["export_command", "import_command"]
     metavar="KEY",
     help="Give this metadata key a column of its own, in a DuckDB file. Repeat for more.",
 )
-@click.option(
-    "--skip-corrupt",
-    is_flag=True,
-    help="Leave out lines that are no valid records, and say how many and where.",
-)
+@options.skip_corrupt
 @options.tables
 @options.as_json
 def import_command(
@@ -49,7 +46,7 @@ def import_command(
     kind: Any,
     tables: Tables,
     metadata_fields: Sequence[str],
-    skip_corrupt: bool,  # noqa: FBT001  click gives it by name
+    on_error: OnError,
     as_json: bool,  # noqa: FBT001  click gives it by name
 ) -> None:
     """Add JSON lines to a store, which is made where there is none.
@@ -62,7 +59,6 @@ def import_command(
             raise click.BadParameter(f"{source} is a DuckDB file: export it to .jsonl first.")
     store = open_or_make(dest, kind, tables, metadata_fields)
     saved = 0
-    on_error: OnError = "skip" if skip_corrupt else "raise"
     for source in sources:
         with following(f"import {source.name}") as progress:
             saved += store.import_jsonl(source, kind=kind, on_error=on_error, progress=progress)
@@ -78,6 +74,7 @@ def import_command(
 @options.columns
 @options.partition_by
 @options.training_format
+@options.skip_corrupt
 @options.tables
 @options.as_json
 def export_command(
@@ -136,5 +133,8 @@ def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int
         "documents": store.count_documents,
         "records": store.count_records,
     }
-    left = max(0, count[kind](query["filters"]) - (query["offset"] or 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkippedRecordsWarning)  # the export says it, too
+        found = count[kind](query["filters"], on_error=query["on_error"])
+    left = max(0, found - (query["offset"] or 0))
     return left if query["limit"] is None else min(left, query["limit"])

@@ -36,6 +36,7 @@ _TABLE_ROWS = 100
     show_default=True,
     help="A row for each record, or all of each: its messages, one below the other.",
 )
+@options.skip_corrupt
 @options.tables
 @options.as_json
 def head_command(

@@ -65,6 +65,14 @@ partition_by = click.option(
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
+skip_corrupt = click.option(
+    "--skip-corrupt",
+    "on_error",
+    is_flag=True,
+    callback=lambda _context, _parameter, given: "skip" if given else "raise",
+    help="Leave out what is no valid record, and say how many and where.",
+)
+
 
 def kind(*choices: str) -> _Decorator[Any]:
     """The option --kind; the first choice is the default."""
