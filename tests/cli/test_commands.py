@@ -181,6 +181,8 @@ class TestHead:
         Path("bad.jsonl").write_text(lines, encoding="utf-8")
         with pytest.warns(SkippedRecordsWarning, match="line 1"):
             assert run("head", "bad.jsonl", "--skip-corrupt", *options)
+        with pytest.warns(SkippedRecordsWarning, match="line 1"):
+            assert objects(run("stats", "bad.jsonl", "--skip-corrupt", "--json"))
 
     @pytest.mark.parametrize("view", ["table", "full"])
     def test_a_bad_line_is_named_where_records_are_shown(self, run: Run, view: str) -> None:

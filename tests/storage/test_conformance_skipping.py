@@ -109,6 +109,7 @@ class TestReads:
             lambda: list(damaged.iter_conversations(batch_size=2, on_error="skip")),
             lambda: damaged.scan_conversations(on_error="skip").read_all(),
             lambda: damaged.count_conversations(on_error="skip"),
+            lambda: damaged.stats(on_error="skip"),
         ]
         for read in reads:
             with skipping(len(BAD)) as reports:
@@ -128,6 +129,17 @@ class TestReads:
         with skipping():
             counted = damaged.count_conversations(filters, on_error="skip")
         assert counted == len(select(good, filters=filters))
+
+    def test_statistics(self, damaged: Any, good: list[Any], make_storage: Any) -> None:
+        sound = make_storage()
+        sound.save_conversations([*good, Note(title="between")])
+        for filters in (None, {"metadata.domain": "A"}):
+            expected = sound.stats(filters)
+            with skipping() as reports:
+                assert damaged.stats(filters, on_error="skip") == expected
+            assert reports[0].count <= len(BAD)
+            with skipping():
+                assert damaged.stats(filters, on_error="skip", progress=[].append) == expected
 
     def test_exports(self, damaged: Any, good: list[Any], tmp_path: Path) -> None:
         lines, parquet = tmp_path / "out.jsonl", tmp_path / "out.parquet"

@@ -77,11 +77,12 @@ class Backend(BaseStorage):
 
     @abstractmethod
     def _relation(
-        self, kind: Kind, progress: Progress
-    ) -> AbstractContextManager[tuple[sa.Connection, sa.FromClause, Source]]:
+        self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress
+    ) -> AbstractContextManager[tuple[sa.Connection, sa.FromClause, Source, Query]]:
         """The records for one SQL statement that reads them once, and where the fields are.
 
-        `progress` is told of what can be read only once, such as a stream of lines.
+        The query given back leaves out what is to be skipped. `progress` is told of what can be
+        read only once, such as a stream of lines.
         """
 
     @abstractmethod

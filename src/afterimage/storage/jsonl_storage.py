@@ -181,13 +181,17 @@ class JSONLStorage(RecordStorage):
 
     @contextmanager
     def _relation(
-        self, kind: Kind, progress: Progress
-    ) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+        self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress
+    ) -> Iterator[tuple[sa.Connection, sa.FromClause, Source, Query]]:
         from afterimage.storage.line_query import relation_of_lines  # noqa: PLC0415  heavy
 
-        chunks = _followed(self._chunks(kind), progress)
+        if kind == "records" and corrupt.skipped:
+            corrupt = CorruptRecords(
+                "skip"
+            )  # they are in the file of the conversations, and told of
+        chunks = self._sound_chunks(kind, corrupt, progress)
         with self._located(kind), relation_of_lines(kind, chunks) as found:
-            yield found
+            yield *found, query
 
     def _objects(
         self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress

@@ -316,7 +316,12 @@ class RecordStorage(ImportExport):
     # -- all at once --------------------------------------------------------------------------
 
     def stats(
-        self, filters: Filters = None, *, top_keys: int = 20, progress: Progress | None = None
+        self,
+        filters: Filters = None,
+        *,
+        top_keys: int = 20,
+        progress: Progress | None = None,
+        on_error: OnError = "raise",
     ) -> Statistics:
         """What is in here: counts, lengths, scores, metadata keys, duplicates; see `Statistics`.
 
@@ -330,6 +335,7 @@ class RecordStorage(ImportExport):
             progress: called now and then with how many conversations, or lines of a JSONL file,
                 were read since the last call. A database is then read in parts, which takes a
                 little longer.
+            on_error: as everywhere.
 
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
@@ -350,21 +356,21 @@ class RecordStorage(ImportExport):
         positive(top_keys, "top_keys")
         kinds: tuple[Kind, ...] = ("documents", "records", "conversations")
         first, second, last = parts(progress or unseen, self._weights(kinds))
-        with self._relation("documents", only_share(first)) as (connection, relation, _):
-            documents = counted(connection, relation)
-        with self._relation("records", only_share(second)) as (connection, relation, _):
-            records = counted(connection, relation)
-        with self._relation("conversations", last) as (connection, relation, source):
-            return conversation_statistics(
-                connection,
-                relation,
-                source,
-                query,
+        corrupt = CorruptRecords(on_error)
+        with self._relation("documents", Query(), corrupt, only_share(first)) as found:
+            documents = counted(*found)
+        with self._relation("records", Query(), corrupt, only_share(second)) as found:
+            records = counted(*found)
+        with self._relation("conversations", query, corrupt, last) as found:
+            statistics = conversation_statistics(
+                *found,
                 documents=documents,
                 records=records,
                 top_keys=top_keys,
                 progress=last if progress else None,
             )
+        corrupt.warn()
+        return statistics
 
     # -- what is stored -----------------------------------------------------------------------
 

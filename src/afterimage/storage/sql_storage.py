@@ -274,12 +274,13 @@ class SQLStorage(RecordStorage):
 
     @contextmanager
     def _relation(
-        self, kind: Kind, progress: Progress
-    ) -> Iterator[tuple[sa.Connection, sa.FromClause, Source]]:
+        self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress
+    ) -> Iterator[tuple[sa.Connection, sa.FromClause, Source, Query]]:
         del progress  # a table can be read in parts, by who can then tell how many are read
+        query = self._sound(kind, query, corrupt)
         source, table = self._source(kind)
         with self._database.reading() as connection:
-            yield connection, table, source
+            yield connection, table, source, query
 
     def _objects(
         self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress

@@ -90,9 +90,12 @@ def conversation_statistics(
     )
 
 
-def counted(connection: sa.Connection, relation: sa.FromClause) -> int:
-    """How many rows there are."""
-    return int(fetch_all(connection, sa.select(sa.func.count()).select_from(relation))[0][0])
+def counted(
+    connection: sa.Connection, relation: sa.FromClause, source: Source, query: Query
+) -> int:
+    """How many rows match a query."""
+    statement = filtered(sa.select(sa.func.count()).select_from(relation), source, query)
+    return int(fetch_all(connection, statement)[0][0])
 
 
 class _Lambda(sa.ColumnElement[Any]):

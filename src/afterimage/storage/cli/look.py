@@ -17,6 +17,7 @@ from afterimage.storage.cli import options, show
 from afterimage.storage.cli.progress import following
 from afterimage.storage.cli.stores import Tables, open_existing
 from afterimage.storage.record_storage import RecordStorage
+from afterimage.storage.skipping import OnError
 
 __all__ = ["head_command", "sql_command", "stats_command"]
 
@@ -92,19 +93,21 @@ def head_command(
     show_default=True,
     help="How many metadata keys to tell of.",
 )
+@options.skip_corrupt
 @options.tables
 @options.as_json
 def stats_command(
     store: str,
     filters: Sequence[Any],
     top_keys: int,
+    on_error: OnError,
     tables: Tables,
     as_json: bool,  # noqa: FBT001  click gives it by name
 ) -> None:
     """Tell what is in a store: counts, lengths, scores, metadata keys, duplicates."""
     source = open_existing(store, tables=tables)
     with following(f"reading {store}") as progress:
-        found = source.stats(list(filters), top_keys=top_keys, progress=progress)
+        found = source.stats(list(filters), top_keys=top_keys, progress=progress, on_error=on_error)
     if as_json:
         show.json_lines([found.as_dict()])
     else:
