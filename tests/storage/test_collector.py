@@ -80,11 +80,11 @@ def test_a_load_after_many_finds_what_they_hid(storage: Any) -> None:
 def test_what_pauses_hide_is_collected_in_the_long_run() -> None:
     alive: weakref.WeakSet[Node] = weakref.WeakSet()
     most = 0
-    for _ in range(3000):
+    for _ in range(800):
         alive.add(Node())  # garbage at once, and moved out of sight by the next pause
         build(5000)
         most = max(most, len(alive))
-    assert most < 1500
+    assert most < 600
 
 
 @pytest.mark.usefixtures("small_pauses")
@@ -138,7 +138,7 @@ def test_loads_that_always_overlap_hide_nothing_for_good() -> None:
     most = 0
     last = kept_until_the_end()
     last.__enter__()
-    for _ in range(500):
+    for _ in range(200):
         following = kept_until_the_end()
         following.__enter__()
         alive.add(Node())
@@ -147,7 +147,7 @@ def test_loads_that_always_overlap_hide_nothing_for_good() -> None:
         last = following
         most = max(most, len(alive))
     last.__exit__(None, None, None)
-    assert most < 250
+    assert most < 150
 
 
 @pytest.mark.usefixtures("small_pauses")
