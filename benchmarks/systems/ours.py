@@ -13,6 +13,7 @@ import pyarrow.acero  # or else the first count would import it
 
 import afterimage.storage
 from afterimage.storage import EvaluatedConversationWithContext
+from afterimage.storage.query import OrderBy
 from afterimage.storage.record_storage import RecordStorage
 from benchmarks.harness.dataset import PAGE
 from benchmarks.systems.base import SMALL_SAVES, RecordStore
@@ -48,22 +49,16 @@ class OurStore(RecordStore):
         return self.storage.load_conversations()
 
     def filtered(self) -> list[Any]:
-        offset, limit = PAGE
-        return self.storage.load_conversations(
-            limit=limit,
-            offset=offset,
-            filters={f"metadata.{self.data.filter_key}": self.data.filter_value},
-            order_by=[(f"metadata.{self.data.sort_key}", -1 if self.data.descending else 1)],
-        )
+        return self._page([(f"metadata.{self.data.sort_key}", -1 if self.data.descending else 1)])
 
     def unsorted_page(self) -> list[Any]:
         """The filtered page in the order in which the records were saved."""
+        return self._page(None)
+
+    def _page(self, order_by: OrderBy) -> list[Any]:
         offset, limit = PAGE
-        return self.storage.load_conversations(
-            limit=limit,
-            offset=offset,
-            filters={f"metadata.{self.data.filter_key}": self.data.filter_value},
-        )
+        filters = {f"metadata.{self.data.filter_key}": self.data.filter_value}
+        return self.storage.load_conversations(limit, offset, filters, order_by)
 
     def group(self) -> dict[str | None, int]:
         column = f"metadata.{self.data.filter_key}"

@@ -7,7 +7,7 @@ All public calls follow from these, so that they mean the same everywhere (`impo
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ class Backend(BaseStorage):
     @abstractmethod
     def _objects(
         self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress
-    ) -> Iterator[list[dict[str, Any]]]:
+    ) -> Generator[list[dict[str, Any]], None, None]:
         """Matching records as JSON objects, extras included, in bounded lists."""
 
     @abstractmethod
@@ -58,7 +58,7 @@ class Backend(BaseStorage):
     @abstractmethod
     def _batches(
         self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch, None, None]:
         """The query's columns of matching records, with the declared schema."""
 
     @abstractmethod
@@ -68,7 +68,7 @@ class Backend(BaseStorage):
         text: Callable[[Source], Any],
         corrupt: CorruptRecords,
         progress: Progress,
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch, None, None]:
         """What `text` makes of each matching conversation in SQL: one column of strings."""
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Backend(BaseStorage):
 
     def _held_batches(
         self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch, None, None]:
         return self._batches(table, query, corrupt, progress)
 
     def _weights(self, kinds: Sequence[str]) -> list[float]:

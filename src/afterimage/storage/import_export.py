@@ -6,11 +6,11 @@ not at all; a storage never writes over its own file.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
@@ -31,8 +31,6 @@ __all__ = ["AnyField", "ImportExport"]
 
 # Batches read ahead of what is being written: about as many as make the next row group of Parquet.
 _AHEAD = 8
-
-_Found = TypeVar("_Found")
 
 
 class ImportExport(Backend):
@@ -146,7 +144,7 @@ class ImportExport(Backend):
         written = 0
         refuse_own_file(Path(path), self._own_files())
         objects = self._objects(kind, query, corrupt, _of_reading(query, progress))
-        with written_lines(Path(path)) as file, _closed_after(objects) as batches:
+        with written_lines(Path(path)) as file, closing(objects) as batches:
             for some in batches:
                 file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in some)))
                 written += len(some)
@@ -235,7 +233,7 @@ class ImportExport(Backend):
         written = 0
         refuse_own_file(path, self._own_files())
         texts = self._texts(query, made.line, corrupt, _of_reading(query, progress))
-        with written_lines(path) as file, _closed_after(texts) as batches:
+        with written_lines(path) as file, closing(texts) as batches:
             for batch in batches:
                 lines = batch.column(0).drop_null().to_pylist()
                 file.write("".join(chain.from_iterable((line, "\n") for line in lines)).encode())
@@ -263,13 +261,3 @@ class AnyField(Mapping[str, FieldType]):
 
     def __len__(self) -> int:
         return 0
-
-
-@contextmanager
-def _closed_after(found: Iterator[_Found]) -> Iterator[Iterator[_Found]]:
-    """Let go of the storage's files even where an error, which is kept, keeps the iterator."""
-    try:
-        yield found
-    finally:
-        if isinstance(found, Generator):
-            found.close()

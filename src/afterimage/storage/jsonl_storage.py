@@ -43,7 +43,7 @@ from afterimage.storage.line_faults import (
 )
 from afterimage.storage.lines import Chunk, is_compressed, is_object, objects_of, read_chunks
 from afterimage.storage.models import Document
-from afterimage.storage.progress import Progress, parts, tell, unseen
+from afterimage.storage.progress import Progress, after_each, parts, tell, unseen
 from afterimage.storage.query import Query
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.records import as_declared, exact_lines, model_of, to_line, to_object
@@ -186,16 +186,15 @@ class JSONLStorage(RecordStorage):
         from afterimage.storage.line_query import relation_of_lines  # noqa: PLC0415  heavy
 
         if kind == "records" and corrupt.skipped:
-            corrupt = CorruptRecords(
-                "skip"
-            )  # they are in the file of the conversations, and told of
+            # They are in the file of the conversations, which tells of its corrupt lines.
+            corrupt = CorruptRecords("skip")
         chunks = self._sound_chunks(kind, corrupt, progress)
         with self._located(kind), relation_of_lines(kind, chunks) as found:
             yield *found, query
 
     def _objects(
         self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress
-    ) -> Iterator[list[dict[str, Any]]]:
+    ) -> Generator[list[dict[str, Any]], None, None]:
         with closing(self._lines(kind, query, corrupt, progress)) as batches:
             for lines in batches:
                 with self._located(kind):
@@ -232,7 +231,7 @@ class JSONLStorage(RecordStorage):
 
     def _batches(
         self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch, None, None]:
         from afterimage.storage.line_scan import scan_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
         with self._located(table.kind):
@@ -245,7 +244,7 @@ class JSONLStorage(RecordStorage):
         text: Callable[[Source], Any],
         corrupt: CorruptRecords,
         progress: Progress,
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch, None, None]:
         from afterimage.storage.line_query import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
         with self._located("conversations"):
@@ -267,7 +266,9 @@ class JSONLStorage(RecordStorage):
         self, kind: str, corrupt: CorruptRecords, progress: Progress
     ) -> Iterator[Chunk]:
         """The file for the engine, which would fail on a corrupt line, so without it to skip it."""
-        chunks = _followed(self._chunks(kind), progress)
+        chunks = after_each(
+            self._chunks(kind), lambda chunk: tell(progress, len(chunk.lines), chunk.share)
+        )
         return sound_chunks(chunks, loadable(kind), corrupt) if corrupt.skipped else chunks
 
     def _chunks(self, kind: str) -> Generator[Chunk, None, None]:
@@ -385,15 +386,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:  # whoever reads it tells what is wrong
         return 0
-
-
-def _followed(
-    chunks: Generator[Chunk, None, None], progress: Progress
-) -> Generator[Chunk, None, None]:
-    with closing(chunks):  # else an error of `progress`, while it is kept, would keep them open
-        for chunk in chunks:
-            yield chunk
-            tell(progress, len(chunk.lines), chunk.share)
 
 
 def _append(path: Path, blocks: Iterable[bytes], length: int, codec: str) -> None:

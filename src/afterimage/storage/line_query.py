@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
+from afterimage.storage.counts import counted
 from afterimage.storage.duckdb_driver import (
     execute_arrow,
-    fetch_all,
     scratch_database,
     stream_arrow,
     streamed,
@@ -24,7 +24,7 @@ from afterimage.storage.duckdb_driver import (
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.kinds import RECORD_TABLES
 from afterimage.storage.lines import Chunk
-from afterimage.storage.predicates import Source, filtered, in_order, select_list, sliced
+from afterimage.storage.predicates import Source, in_order, select_list, sliced
 from afterimage.storage.query import FieldRef, Query
 from afterimage.storage.sources import LinesSource, RecordSource, conversation_lines, other_lines
 
@@ -89,9 +89,8 @@ def select_lines(
 
 def count_lines(kind: str, chunks: Iterable[Chunk], query: Query) -> int:
     """How many lines a query matches; see `select_lines`."""
-    with relation_of_lines(kind, chunks) as (connection, relation, source):
-        counted = sa.select(sa.func.count()).select_from(relation)
-        return int(fetch_all(connection, filtered(counted, source, query))[0][0])
+    with relation_of_lines(kind, chunks) as found:
+        return counted(*found, query)
 
 
 @contextmanager

@@ -10,8 +10,18 @@ from contextlib import closing
 from itertools import accumulate, pairwise
 from typing import Protocol, TypeVar, runtime_checkable
 
-__all__ = ["Progress", "ShareProgress", "followed", "only_share", "parts", "tell", "unseen"]
+__all__ = [
+    "Progress",
+    "ShareProgress",
+    "after_each",
+    "followed",
+    "only_share",
+    "parts",
+    "tell",
+    "unseen",
+]
 
+_Item = TypeVar("_Item")
 _Records = TypeVar("_Records", bound=Sized)
 
 Progress = Callable[[int], object]
@@ -51,10 +61,17 @@ def followed(
     1
     [2, 1]
     """
-    with closing(batches):  # else an error of `progress`, while it is kept, would keep them open
-        for batch in batches:
-            yield batch
-            progress(len(batch))
+    return after_each(batches, lambda batch: progress(len(batch)))
+
+
+def after_each(
+    items: Generator[_Item, None, None], call: Callable[[_Item], object]
+) -> Generator[_Item, None, None]:
+    """The same items; `call` is given each when who works on it is done with it."""
+    with closing(items):  # else an error of `call`, while it is kept, would keep them open
+        for item in items:
+            yield item
+            call(item)
 
 
 def parts(progress: Progress, weights: Sequence[float]) -> list[Progress]:

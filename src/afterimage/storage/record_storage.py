@@ -178,11 +178,8 @@ class RecordStorage(ImportExport):
 
     def count_conversations(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """How many conversations match."""
-        corrupt = CorruptRecords(on_error)
         query = self._query(CONVERSATIONS, None, None, filters, None)
-        counted = self._count("conversations", query, corrupt)
-        corrupt.warn()
-        return counted
+        return self._counted("conversations", query, on_error)
 
     # -- documents ----------------------------------------------------------------------------
 
@@ -242,11 +239,8 @@ class RecordStorage(ImportExport):
 
     def count_documents(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """How many documents match."""
-        corrupt = CorruptRecords(on_error)
         query = self._query(DOCUMENTS, None, None, filters, None)
-        counted = self._count("documents", query, corrupt)
-        corrupt.warn()
-        return counted
+        return self._counted("documents", query, on_error)
 
     # -- records of any model -----------------------------------------------------------------
 
@@ -308,10 +302,7 @@ class RecordStorage(ImportExport):
         >>> store.count_records({"text": "two"})
         1
         """
-        corrupt = CorruptRecords(on_error)
-        counted = self._count("records", Query.of(AnyField(), filters=filters), corrupt)
-        corrupt.warn()
-        return counted
+        return self._counted("records", Query.of(AnyField(), filters=filters), on_error)
 
     # -- all at once --------------------------------------------------------------------------
 
@@ -347,10 +338,8 @@ class RecordStorage(ImportExport):
         >>> found.metadata_keys
         (MetadataKey(key='day', rows=2, values=1),)
         """
-        from afterimage.storage.stats_query import (  # noqa: PLC0415  heavy
-            conversation_statistics,
-            counted,
-        )
+        from afterimage.storage.counts import counted  # noqa: PLC0415  heavy
+        from afterimage.storage.stats_query import conversation_statistics  # noqa: PLC0415  heavy
 
         query = self._query(CONVERSATIONS, None, None, filters, None)
         positive(top_keys, "top_keys")
@@ -403,6 +392,12 @@ class RecordStorage(ImportExport):
             found = list(chain.from_iterable(self._models(table, query, _LOAD_BATCH, corrupt)))
         corrupt.warn()
         return found
+
+    def _counted(self, kind: Kind, query: Query, on_error: OnError) -> int:
+        corrupt = CorruptRecords(on_error)
+        counted = self._count(kind, query, corrupt)
+        corrupt.warn()
+        return counted
 
     def _iterate(
         self, table: RecordTable, query: Query, batch_size: int, on_error: OnError

@@ -23,6 +23,7 @@ from pydantic_core import to_json
 
 from afterimage.storage.arrow import rows_of, to_batch, to_objects, without_extra
 from afterimage.storage.collector import paused_collector
+from afterimage.storage.counts import counted
 from afterimage.storage.duckdb_driver import (
     MUCH_KEPT,
     fetch_all,
@@ -41,9 +42,9 @@ from afterimage.storage.line_batches import batch_of_lines, regrouped
 from afterimage.storage.line_faults import importable, sound_chunks
 from afterimage.storage.lines import Chunk, read_chunks
 from afterimage.storage.models import Conversation
-from afterimage.storage.predicates import Source, filtered, select_list
+from afterimage.storage.predicates import Source, select_list
 from afterimage.storage.prefetch import prefetched
-from afterimage.storage.progress import Progress, followed, tell
+from afterimage.storage.progress import Progress, followed, tell, unseen
 from afterimage.storage.query import Query, is_text, listed, positive, resolve
 from afterimage.storage.record_storage import Kind, RecordStorage
 from afterimage.storage.records import (
@@ -266,11 +267,8 @@ class SQLStorage(RecordStorage):
         return self._layout.of(table.kind)
 
     def _count(self, kind: Kind, query: Query, corrupt: CorruptRecords) -> int:
-        query = self._sound(kind, query, corrupt)
-        source, table = self._source(kind)
-        statement = filtered(sa.select(sa.func.count()).select_from(table), source, query)
-        with self._database.reading() as connection:
-            return int(fetch_all(connection, statement)[0][0])
+        with self._relation(kind, query, corrupt, unseen) as found:
+            return counted(*found)
 
     @contextmanager
     def _relation(
@@ -284,7 +282,7 @@ class SQLStorage(RecordStorage):
 
     def _objects(
         self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress
-    ) -> Iterator[list[dict[str, Any]]]:
+    ) -> Generator[list[dict[str, Any]], None, None]:
         query = self._sound(kind, query, corrupt, whole=True)
         for _, batch in self._rows(kind, query):
             try:
@@ -360,13 +358,13 @@ class SQLStorage(RecordStorage):
 
     def _batches(
         self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Batches:
         query = self._sound(table.kind, query, corrupt)
         yield from followed(self._projected(table, query), progress)
 
     def _held_batches(
         self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Batches:
         query = self._sound(table.kind, query, corrupt)
         yield from followed(self._held(table, query), progress)
 
@@ -406,7 +404,7 @@ class SQLStorage(RecordStorage):
         text: Callable[[Source], Any],
         corrupt: CorruptRecords,
         progress: Progress,
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Batches:
         query = self._sound("conversations", query, corrupt)
         source, stored = self._source("conversations")
         schema = pa.schema([pa.field("text", pa.large_string())])

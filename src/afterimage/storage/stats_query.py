@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.compiler import compiles
 
-from afterimage.storage.duckdb_driver import execute_arrow, fetch_all
+from afterimage.storage.duckdb_driver import execute_arrow
 from afterimage.storage.fields import CONVERSATIONS
 from afterimage.storage.json_values import JsonPath
 from afterimage.storage.kept_rows import kept_in_parts
@@ -24,7 +24,7 @@ from afterimage.storage.progress import Progress
 from afterimage.storage.query import FieldRef, Query, resolve
 from afterimage.storage.stats import Distribution, Histogram, MetadataKey, Statistics
 
-__all__ = ["conversation_statistics", "counted"]
+__all__ = ["conversation_statistics"]
 
 _ROLES: Final = ("user", "assistant")
 _GRADES: Final = ("perfect", "good", "needs_improvement", "bad", "not_acceptable")
@@ -88,14 +88,6 @@ def conversation_statistics(
         duplicates=row["duplicates"],
         empty_contents=row["empty_contents"],
     )
-
-
-def counted(
-    connection: sa.Connection, relation: sa.FromClause, source: Source, query: Query
-) -> int:
-    """How many rows match a query."""
-    statement = filtered(sa.select(sa.func.count()).select_from(relation), source, query)
-    return int(fetch_all(connection, statement)[0][0])
 
 
 class _Lambda(sa.ColumnElement[Any]):

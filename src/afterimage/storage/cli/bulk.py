@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import following
 from afterimage.storage.cli.stores import Tables, is_database, open_existing, open_or_make
 from afterimage.storage.record_storage import RecordStorage
-from afterimage.storage.skipping import OnError, SkippedRecordsWarning
+from afterimage.storage.skipping import OnError
 
 __all__ = ["export_command", "import_command"]
 
@@ -133,8 +132,5 @@ def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int
         "documents": store.count_documents,
         "records": store.count_records,
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SkippedRecordsWarning)  # the export says it, too
-        found = count[kind](query["filters"], on_error=query["on_error"])
-    left = max(0, found - (query["offset"] or 0))
+    left = max(0, count[kind](query["filters"]) - (query["offset"] or 0))
     return left if query["limit"] is None else min(left, query["limit"])
