@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from afterimage.storage import SQLStorage
 from afterimage.storage.cli.app import app
-from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
+from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, RecordTable
 
 DOCS = Path(__file__).parent
 MARK = "<!-- What follows is written by docs/write_pages.py. -->\n"

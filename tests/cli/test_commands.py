@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from afterimage.storage import JSONLStorage, SkippedRecordsWarning, SQLStorage
-from afterimage.storage.training_formats import FormatName, Reasoning
+from afterimage.storage.transfer.training_formats import FormatName, Reasoning
 from tests.cli.conftest import DOCUMENTS, RECORDS, attempt, objects
 from tests.storage.plain_python import same
 

@@ -24,7 +24,7 @@ from afterimage.storage import (
     StorageError,
     verify_jsonl,
 )
-from afterimage.storage.skipping import Place
+from afterimage.storage.reports.faults import Place
 from tests.fuzz.mutations import BINARY, LINES, damaged
 from tests.fuzz.sound_lines import (
     SOUND_LINES,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from afterimage.storage import collector
-from afterimage.storage.collector import kept_until_the_end, paused_collector
+from afterimage.storage.system import gc_pause as collector
+from afterimage.storage.system.gc_pause import kept_until_the_end, paused_collector
 from tests.storage.records import conversations
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from afterimage.storage import Document, JSONLStorage, SQLStorage, kept_rows, verify_jsonl
+from afterimage.storage import Document, JSONLStorage, SQLStorage, verify_jsonl
+from afterimage.storage.query import kept_rows
 from tests.storage.records import Note, conversations
 
 

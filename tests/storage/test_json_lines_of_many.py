@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from afterimage.storage import Conversation, ConversationEntry, InvalidRecordError, JSONLStorage
-from afterimage.storage.records import exact_lines, to_line
+from afterimage.storage.records.objects import exact_lines, to_line
 from tests.storage.records import TracedConversation
 from tests.storage.strategies import conversations
 

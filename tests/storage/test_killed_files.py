@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic_core import from_json
 
-from afterimage.storage.lines import read_chunks
+from afterimage.storage.jsonl.lines import read_chunks
 from tests.storage.processes import KINDS, LONG, call, child, opened, received
 from tests.storage.records import conversation
 

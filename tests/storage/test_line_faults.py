@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from afterimage.storage import CorruptRecordError
-from afterimage.storage.line_faults import loadable, sound_chunks
-from afterimage.storage.lines import read_chunks
-from afterimage.storage.skipping import CorruptRecords
+from afterimage.storage.jsonl.checks import loadable, sound_chunks
+from afterimage.storage.jsonl.lines import read_chunks
+from afterimage.storage.reports.faults import CorruptRecords
 from tests.storage.records import conversation
 from tests.storage.test_conformance_errors import BAD_LINES
 

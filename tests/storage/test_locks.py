@@ -25,8 +25,8 @@ from afterimage.storage import (
     JSONLStorage,
     LockTimeoutError,
     SQLStorage,
-    duckdb_files,
 )
+from afterimage.storage.engine import attach as duckdb_files
 from tests.storage.processes import child, opened, told_by
 from tests.storage.records import conversation, conversations, firsts
 

@@ -14,7 +14,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from afterimage.storage import SQLStorage, duckdb_files
+from afterimage.storage import SQLStorage
+from afterimage.storage.engine import attach as duckdb_files
 from tests.storage.processes import KINDS, child, opened, told_by
 
 ROWS = 30_000

@@ -14,7 +14,9 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
-from afterimage.storage import SchemaMismatchError, SQLStorage, migrations, tables
+from afterimage.storage import SchemaMismatchError, SQLStorage
+from afterimage.storage.tables import layout as tables
+from afterimage.storage.tables import migrations
 from tests.storage.data import make_version_1 as version_1
 from tests.storage.plain_python import same
 from tests.storage.processes import child

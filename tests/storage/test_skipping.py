@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from afterimage.storage import CorruptRecordError, SkippedRecordsWarning
-from afterimage.storage.skipping import CorruptRecords
+from afterimage.storage.reports.faults import CorruptRecords
 
 
 def test_of_a_hundred_thousand_corrupt_records_the_first_few_are_kept() -> None:

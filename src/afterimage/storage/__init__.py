@@ -38,10 +38,10 @@ if TYPE_CHECKING:
         PersonaEntry,
         Role,
     )
-    from afterimage.storage.skipping import SkippedRecords, SkippedRecordsWarning
+    from afterimage.storage.reports.faults import SkippedRecords, SkippedRecordsWarning
+    from afterimage.storage.reports.statistics import Statistics
+    from afterimage.storage.reports.verification import Verification, verify_jsonl
     from afterimage.storage.sql_storage import SQLStorage
-    from afterimage.storage.stats import Statistics
-    from afterimage.storage.verification import Verification, verify_jsonl
 
 __all__ = [
     "BaseStorage",
@@ -79,11 +79,11 @@ _MODULES = {
     "BaseStorage": "base",
     "JSONLStorage": "jsonl_storage",
     "SQLStorage": "sql_storage",
-    "Statistics": "stats",
-    "SkippedRecords": "skipping",
-    "SkippedRecordsWarning": "skipping",
-    "Verification": "verification",
-    "verify_jsonl": "verification",
+    "Statistics": "reports.statistics",
+    "SkippedRecords": "reports.faults",
+    "SkippedRecordsWarning": "reports.faults",
+    "Verification": "reports.verification",
+    "verify_jsonl": "reports.verification",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
 }
 

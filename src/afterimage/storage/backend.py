@@ -16,18 +16,18 @@ from pydantic import BaseModel
 
 from afterimage.storage.base import BaseStorage
 from afterimage.storage.errors import InvalidQueryError
-from afterimage.storage.fields import FieldType, RecordTable
-from afterimage.storage.kinds import Kind
-from afterimage.storage.progress import Progress
-from afterimage.storage.query import Columns, Filters, OrderBy, Query
-from afterimage.storage.skipping import CorruptRecords
-from afterimage.storage.verification import Verification
+from afterimage.storage.query.query import Columns, Filters, OrderBy, Query
+from afterimage.storage.records.fields import FieldType, RecordTable
+from afterimage.storage.records.kinds import Kind
+from afterimage.storage.reports.faults import CorruptRecords
+from afterimage.storage.reports.progress import Progress
+from afterimage.storage.reports.verification import Verification
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
     import pyarrow as pa
     import sqlalchemy as sa
 
-    from afterimage.storage.predicates import Source
+    from afterimage.storage.query.predicates import Source
 
 __all__ = ["Backend", "refuse_own_file"]
 

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
-from afterimage.storage.atomic_files import written_lines
 from afterimage.storage.backend import Backend, refuse_own_file
 from afterimage.storage.errors import InvalidQueryError
-from afterimage.storage.fields import CONVERSATIONS, FieldType, Json
-from afterimage.storage.kinds import RECORD_TABLES, Kind, check_kind
-from afterimage.storage.prefetch import prefetched
-from afterimage.storage.progress import Progress, followed, only_share, parts, tell, unseen
-from afterimage.storage.query import Columns, Filters, OrderBy, Query, listed
-from afterimage.storage.skipping import CorruptRecords, OnError
+from afterimage.storage.query.query import Columns, Filters, OrderBy, Query, listed
+from afterimage.storage.records.fields import CONVERSATIONS, FieldType, Json
+from afterimage.storage.records.kinds import RECORD_TABLES, Kind, check_kind
+from afterimage.storage.reports.faults import CorruptRecords, OnError
+from afterimage.storage.reports.progress import Progress, followed, only_share, parts, tell, unseen
+from afterimage.storage.system.atomic_files import written_lines
+from afterimage.storage.system.prefetch import prefetched
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
-    from afterimage.storage.training_formats import FormatName, Reasoning, TrainingFormat
+    from afterimage.storage.transfer.training_formats import FormatName, Reasoning, TrainingFormat
 
 __all__ = ["AnyField", "ImportExport"]
 
@@ -124,7 +124,7 @@ class ImportExport(Backend):
         progress = progress or unseen
         corrupt = CorruptRecords(on_error)
         if format is not None:
-            from afterimage.storage.training_formats import TrainingFormat  # noqa: PLC0415  heavy
+            from afterimage.storage.transfer.training_formats import TrainingFormat  # noqa: PLC0415  heavy
 
             check_kind(kind)
             query = self._query(CONVERSATIONS, limit, offset, filters, order_by)
@@ -191,7 +191,7 @@ class ImportExport(Backend):
         Returns:
             How many records were written.
         """
-        from afterimage.storage.parquet import write_parquet  # noqa: PLC0415  heavy
+        from afterimage.storage.transfer.parquet import write_parquet  # noqa: PLC0415  heavy
 
         check_kind(kind)
         if kind == "records":

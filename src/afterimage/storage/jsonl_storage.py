@@ -19,9 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from afterimage.storage.atomic_files import sync_folder
 from afterimage.storage.backend import refuse_own_file
-from afterimage.storage.collector import paused_collector
 from afterimage.storage.errors import (
     CorruptRecordError,
     DatabaseError,
@@ -32,31 +30,39 @@ from afterimage.storage.errors import (
     StorageError,
     shorten,
 )
-from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, RecordTable
-from afterimage.storage.kinds import RECORD_TABLES, Kind
-from afterimage.storage.line_faults import (
+from afterimage.storage.jsonl.checks import (
     importable,
     loadable,
     loaded,
     sound_chunks,
     until_damage,
 )
-from afterimage.storage.lines import Chunk, is_compressed, is_object, objects_of, read_chunks
+from afterimage.storage.jsonl.journal import saving, set_aside, take_back, visible_size
+from afterimage.storage.jsonl.lines import Chunk, is_compressed, is_object, objects_of, read_chunks
 from afterimage.storage.models import Document
-from afterimage.storage.progress import Progress, after_each, parts, tell, unseen
-from afterimage.storage.query import Query
+from afterimage.storage.query.query import Query
 from afterimage.storage.record_storage import RecordStorage
-from afterimage.storage.records import as_declared, exact_lines, model_of, to_line, to_object
-from afterimage.storage.skipping import CorruptRecords
-from afterimage.storage.turns import lock_holder, lock_path
-from afterimage.storage.unfinished import saving, set_aside, take_back, visible_size
-from afterimage.storage.verification import Findings, Verification, verify_lines
+from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, RecordTable
+from afterimage.storage.records.kinds import RECORD_TABLES, Kind
+from afterimage.storage.records.objects import (
+    as_declared,
+    exact_lines,
+    model_of,
+    to_line,
+    to_object,
+)
+from afterimage.storage.reports.faults import CorruptRecords
+from afterimage.storage.reports.progress import Progress, after_each, parts, tell, unseen
+from afterimage.storage.reports.verification import Findings, Verification, verify_lines
+from afterimage.storage.system.atomic_files import sync_folder
+from afterimage.storage.system.gc_pause import paused_collector
+from afterimage.storage.system.locks import lock_holder, lock_path
 
 if TYPE_CHECKING:  # light to import: Arrow and DuckDB are loaded by the calls that need them
     import pyarrow as pa
     import sqlalchemy as sa
 
-    from afterimage.storage.predicates import Source
+    from afterimage.storage.query.predicates import Source
 
 __all__ = ["JSONLStorage"]
 
@@ -174,7 +180,7 @@ class JSONLStorage(RecordStorage):
     # -- reading ------------------------------------------------------------------------------
 
     def _count(self, kind: Kind, query: Query, corrupt: CorruptRecords) -> int:
-        from afterimage.storage.line_query import count_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
+        from afterimage.storage.jsonl.select import count_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
         with self._located(kind):
             return count_lines(kind, self._sound_chunks(kind, corrupt, unseen), query)
@@ -183,7 +189,7 @@ class JSONLStorage(RecordStorage):
     def _relation(
         self, kind: Kind, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Iterator[tuple[sa.Connection, sa.FromClause, Source, Query]]:
-        from afterimage.storage.line_query import relation_of_lines  # noqa: PLC0415  heavy
+        from afterimage.storage.jsonl.select import relation_of_lines  # noqa: PLC0415  heavy
 
         if kind == "records" and corrupt.skipped:
             # They are in the file of the conversations, which tells of its corrupt lines.
@@ -232,7 +238,7 @@ class JSONLStorage(RecordStorage):
     def _batches(
         self, table: RecordTable, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Generator[pa.RecordBatch, None, None]:
-        from afterimage.storage.line_scan import scan_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
+        from afterimage.storage.jsonl.scan import scan_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
         with self._located(table.kind):
             chunks = self._sound_chunks(table.kind, corrupt, progress)
@@ -245,7 +251,7 @@ class JSONLStorage(RecordStorage):
         corrupt: CorruptRecords,
         progress: Progress,
     ) -> Generator[pa.RecordBatch, None, None]:
-        from afterimage.storage.line_query import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
+        from afterimage.storage.jsonl.select import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
         with self._located("conversations"):
             chunks = self._sound_chunks("conversations", corrupt, progress)
@@ -255,7 +261,7 @@ class JSONLStorage(RecordStorage):
         self, kind: str, query: Query, corrupt: CorruptRecords, progress: Progress
     ) -> Generator[list[bytes], None, None]:
         """Matching lines, in the order of the query."""
-        from afterimage.storage.line_query import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
+        from afterimage.storage.jsonl.select import select_lines  # noqa: PLC0415  heavy: DuckDB and Arrow
 
         chunks = self._sound_chunks(kind, corrupt, progress)
         with self._located(kind):

@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from afterimage.storage.collector import kept_until_the_end
 from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, shown
-from afterimage.storage.fields import CONVERSATIONS, DOCUMENTS, FieldType, Json, RecordTable
 from afterimage.storage.import_export import AnyField, ImportExport
-from afterimage.storage.kinds import Kind
 from afterimage.storage.models import (
     Conversation,
     ConversationWithContext,
     Document,
     EvaluatedConversationWithContext,
 )
-from afterimage.storage.progress import Progress, only_share, parts, unseen
-from afterimage.storage.query import Columns, Filters, OrderBy, Query, positive
-from afterimage.storage.records import matching
-from afterimage.storage.skipping import CorruptRecords, OnError
-from afterimage.storage.verification import Verification
+from afterimage.storage.query.query import Columns, Filters, OrderBy, Query, positive
+from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, FieldType, Json, RecordTable
+from afterimage.storage.records.kinds import Kind
+from afterimage.storage.records.objects import matching
+from afterimage.storage.reports.faults import CorruptRecords, OnError
+from afterimage.storage.reports.progress import Progress, only_share, parts, unseen
+from afterimage.storage.reports.verification import Verification
+from afterimage.storage.system.gc_pause import kept_until_the_end
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
     import pyarrow as pa
 
-    from afterimage.storage.stats import Statistics
+    from afterimage.storage.reports.statistics import Statistics
 
 __all__ = ["Kind", "RecordStorage"]
 
@@ -338,8 +338,8 @@ class RecordStorage(ImportExport):
         >>> found.metadata_keys
         (MetadataKey(key='day', rows=2, values=1),)
         """
-        from afterimage.storage.counts import counted  # noqa: PLC0415  heavy
-        from afterimage.storage.stats_query import conversation_statistics  # noqa: PLC0415  heavy
+        from afterimage.storage.query.counts import counted  # noqa: PLC0415  heavy
+        from afterimage.storage.query.statistics import conversation_statistics  # noqa: PLC0415  heavy
 
         query = self._query(CONVERSATIONS, None, None, filters, None)
         positive(top_keys, "top_keys")
@@ -420,7 +420,7 @@ class RecordStorage(ImportExport):
     ) -> pa.RecordBatchReader:
         import pyarrow as pa  # noqa: PLC0415  heavy: not with the JSONL storage
 
-        from afterimage.storage.schema import projected_schema  # noqa: PLC0415
+        from afterimage.storage.records.schema import projected_schema  # noqa: PLC0415
 
         names = list(table.stored) if columns is None else columns
         query = self._query(table, limit, offset, filters, order_by, names)

@@ -21,10 +21,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from afterimage.storage.arrow import rows_of, to_batch, to_objects, without_extra
-from afterimage.storage.collector import paused_collector
-from afterimage.storage.counts import counted
-from afterimage.storage.duckdb_driver import (
+from afterimage.storage.engine.database import (
     MUCH_KEPT,
     fetch_all,
     open_database,
@@ -36,31 +33,34 @@ from afterimage.storage.errors import (
     InvalidRecordError,
     shorten,
 )
-from afterimage.storage.fields import CONVERSATIONS, FieldType, RecordTable
-from afterimage.storage.kinds import RECORD_TABLES
-from afterimage.storage.line_batches import batch_of_lines, regrouped
-from afterimage.storage.line_faults import importable, sound_chunks
-from afterimage.storage.lines import Chunk, read_chunks
+from afterimage.storage.jsonl.batches import batch_of_lines, regrouped
+from afterimage.storage.jsonl.checks import importable, sound_chunks
+from afterimage.storage.jsonl.lines import Chunk, read_chunks
 from afterimage.storage.models import Conversation
-from afterimage.storage.predicates import Source, select_list
-from afterimage.storage.prefetch import prefetched
-from afterimage.storage.progress import Progress, followed, tell, unseen
-from afterimage.storage.query import Query, is_text, listed, positive, resolve
+from afterimage.storage.query.counts import counted
+from afterimage.storage.query.predicates import Source, select_list
+from afterimage.storage.query.query import Query, is_text, listed, positive, resolve
+from afterimage.storage.query.relations import RecordSource, TableSource
 from afterimage.storage.record_storage import Kind, RecordStorage
-from afterimage.storage.records import (
+from afterimage.storage.records.arrow import rows_of, to_batch, to_objects, without_extra
+from afterimage.storage.records.fields import CONVERSATIONS, FieldType, RecordTable
+from afterimage.storage.records.kinds import RECORD_TABLES
+from afterimage.storage.records.objects import (
     check,
     is_conversation,
     list_adapter,
     to_object,
 )
-from afterimage.storage.row_faults import UNREADABLE, RowFaults, record_object
-from afterimage.storage.schema import arrow_type, projected_schema
-from afterimage.storage.skipping import CorruptRecords
-from afterimage.storage.sources import RecordSource, TableSource
-from afterimage.storage.sql_verification import verify_database
-from afterimage.storage.table_scan import SMALL_PAGE, scan_table
-from afterimage.storage.tables import Layout, StoredTable
-from afterimage.storage.verification import Verification
+from afterimage.storage.records.schema import arrow_type, projected_schema
+from afterimage.storage.reports.faults import CorruptRecords
+from afterimage.storage.reports.progress import Progress, followed, tell, unseen
+from afterimage.storage.reports.verification import Verification
+from afterimage.storage.system.gc_pause import paused_collector
+from afterimage.storage.system.prefetch import prefetched
+from afterimage.storage.tables.checks import UNREADABLE, RowFaults, record_object
+from afterimage.storage.tables.layout import Layout, StoredTable
+from afterimage.storage.tables.select import SMALL_PAGE, scan_table
+from afterimage.storage.tables.verify import verify_database
 
 __all__ = ["SQLStorage"]
 

@@ -14,7 +14,7 @@ from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import following
 from afterimage.storage.cli.stores import Tables, is_database, open_existing, open_or_make
 from afterimage.storage.record_storage import RecordStorage
-from afterimage.storage.skipping import OnError
+from afterimage.storage.reports.faults import OnError
 
 __all__ = ["export_command", "import_command"]
 

@@ -17,7 +17,7 @@ from afterimage.storage.cli import options, show
 from afterimage.storage.cli.progress import following
 from afterimage.storage.cli.stores import Tables, open_existing
 from afterimage.storage.record_storage import RecordStorage
-from afterimage.storage.skipping import OnError
+from afterimage.storage.reports.faults import OnError
 
 __all__ = ["head_command", "sql_command", "stats_command"]
 
@@ -154,8 +154,8 @@ def sql_command(
 def _rows(
     store: storage.SQLStorage, query: str, name: str
 ) -> tuple[list[str], Iterator[Sequence[Any]]]:
-    from afterimage.storage.duckdb_driver import translated  # noqa: PLC0415  heavy
-    from afterimage.storage.engine_progress import followed_statement  # noqa: PLC0415  heavy
+    from afterimage.storage.engine.database import translated  # noqa: PLC0415  heavy
+    from afterimage.storage.engine.progress import followed_statement  # noqa: PLC0415  heavy
 
     def found() -> Iterator[Any]:
         with translated(name), store.engine.connect() as connection:

@@ -121,8 +121,8 @@ def _lines(path: Path, kind: str, tables: Tables) -> RecordStorage:
 
 def _check_holds_store(path: Path, tables: Tables) -> None:
     """A storage makes its tables where they are missing, which reading a file must not do."""
-    from afterimage.storage.duckdb_driver import open_database  # noqa: PLC0415  heavy
-    from afterimage.storage.tables import Layout  # noqa: PLC0415  heavy
+    from afterimage.storage.engine.database import open_database  # noqa: PLC0415  heavy
+    from afterimage.storage.tables.layout import Layout  # noqa: PLC0415  heavy
 
     if not is_database(path):
         raise SchemaMismatchError(f"{path} is no DuckDB file.")

@@ -1,0 +1,89 @@
+"""Values that stand more than once, found by DuckDB, which puts on disk what memory cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from afterimage.storage.engine.database import fetch_all, scratch_database, streamed
+from afterimage.storage.errors import shorten
+from afterimage.storage.reports.faults import FEW, Found, Place
+
+__all__ = ["repeated", "repeated_ids"]
+
+_IDS = pa.schema(
+    [
+        pa.field("id", pa.large_string()),
+        pa.field("line", pa.int64()),
+        pa.field("offset", pa.int64()),
+    ]
+)
+
+
+def repeated_ids(found: Iterable[list[tuple[str, Path, int, int]]]) -> Found[Place]:
+    """The ids that stand more than once among `(id, path, line, offset)` of one file."""
+    paths: list[Path] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for some in found:
+            paths.extend(path for _, path, _, _ in some[:1])
+            rows = [{"id": id_, "line": line, "offset": at} for id_, _, line, at in some]
+            yield pa.RecordBatch.from_pylist(rows, schema=_IDS)
+
+    with scratch_database().reading() as connection, streamed(connection, _IDS, batches()) as ids:
+        places = [sa.func.min(ids.c.line), sa.func.min(ids.c.offset)]
+        rows, count = _repeated(connection, ids, ids.c.id, places)
+    return Found(
+        count,
+        tuple(
+            Place(paths[0], None, line, offset, _fault("id", value, times))
+            for value, times, line, offset in rows
+        ),
+    )
+
+
+def repeated(
+    connection: sa.Connection,
+    path: Path,
+    table: sa.Table,
+    column: sa.Column[Any],
+    sequence: sa.ColumnElement[int],
+) -> Found[Place]:
+    """The values of a column that stand more than once in a table, each with its first row."""
+    rows, count = _repeated(connection, table, column, [sa.func.min(sequence)])
+    return Found(
+        count,
+        tuple(
+            Place(path, table.name, row, None, _fault(column.name, value, times))
+            for value, times, row in rows
+        ),
+    )
+
+
+def _fault(name: str, value: Any, times: int) -> str:
+    return f"{name} {shorten(repr(value), 80)}, {times:,} times"
+
+
+def _repeated(
+    connection: sa.Connection,
+    relation: sa.FromClause,
+    column: sa.ColumnElement[Any],
+    places: Sequence[sa.ColumnElement[Any]],
+) -> tuple[list[tuple[Any, ...]], int]:
+    """The first few that stand more than once: value, times and places; and how many do."""
+    times = sa.func.count()
+    statement = (
+        sa.select(times.over(), column, times, *places)
+        .select_from(relation)
+        .where(column.is_not(None))
+        .group_by(column)
+        .having(times > 1)
+        .order_by(*places)
+        .limit(FEW)
+    )
+    rows = fetch_all(connection, statement)
+    return [tuple(row)[1:] for row in rows], rows[0][0] if rows else 0

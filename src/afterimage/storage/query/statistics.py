@@ -1,0 +1,288 @@
+"""What `store.stats()` tells, worked out by DuckDB in one statement that reads the data once.
+
+Of each conversation only numbers, roles, metadata keys and hashes are kept until the end: contents
+and metadata values are measured where they are read. So one statement serves a table and a stream
+of JSON lines, which can be read only once.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.ext.compiler import compiles
+
+from afterimage.storage.engine.database import execute_arrow
+from afterimage.storage.query.json_values import JsonPath
+from afterimage.storage.query.kept_rows import kept_in_parts
+from afterimage.storage.query.predicates import Source, filtered, order_of_values
+from afterimage.storage.query.query import FieldRef, Query, resolve
+from afterimage.storage.records.fields import CONVERSATIONS
+from afterimage.storage.reports.progress import Progress
+from afterimage.storage.reports.statistics import Distribution, Histogram, MetadataKey, Statistics
+
+__all__ = ["conversation_statistics"]
+
+_ROLES: Final = ("user", "assistant")
+_GRADES: Final = ("perfect", "good", "needs_improvement", "bad", "not_acceptable")
+_CRITERIA: Final = ("coherence", "factuality", "grounding", "helpfulness", "relevance")
+_BINS: Final = 10
+
+
+def conversation_statistics(
+    connection: sa.Connection,
+    relation: sa.FromClause,
+    source: Source,
+    query: Query,
+    *,
+    documents: int,
+    records: int,
+    top_keys: int,
+    progress: Progress | None = None,
+) -> Statistics:
+    """The statistics of the conversations that match a query.
+
+    Args:
+        connection: by which `relation` can be read, once.
+        relation: the conversations.
+        source: where the fields are in it.
+        query: the filters.
+        documents: how many documents there are.
+        records: how many records of other models there are.
+        top_keys: how many metadata keys to tell of.
+        progress: is told of a table's conversations as they are read; a stream tells of its own.
+    """
+    narrow: sa.FromClause
+    if progress and isinstance(relation, sa.Table):
+        narrow = kept_in_parts(
+            connection, source.sequence, partial(_narrow, relation, source, query), progress
+        )
+    else:
+        every = _narrow(relation, source, query, sa.true())
+        narrow = every.cte("narrow").prefix_with("MATERIALIZED")
+    statement = _statement(narrow, top_keys)
+    [row] = execute_arrow(connection, statement).to_pylist()
+    lengths = {part["role"]: Distribution(**part["lengths"]) for part in row["by_role"] or ()}
+    return Statistics(
+        conversations=row["conversations"],
+        documents=documents,
+        records=records,
+        messages=sum(each.count for each in lengths.values()),
+        turns=Distribution(**row["turns"]),
+        characters={role: lengths[role] for role in _ROLES if role in lengths},
+        with_reasoning=row["with_reasoning"],
+        with_evaluation=row["with_evaluation"],
+        grades=dict(zip(_GRADES, row["grades"], strict=True)),
+        mean_scores=dict(zip(_CRITERIA, row["mean_scores"], strict=True)),
+        final_score=Distribution(**row["final_score"]),
+        final_score_histogram=Histogram(
+            *(tuple(row["histogram"][name]) for name in ("edges", "counts"))
+        ),
+        final_score_nulls=row["final_score_nulls"],
+        not_finite=row["not_finite"],
+        metadata_keys=tuple(MetadataKey(**part) for part in row["by_key"] or ()),
+        metadata_key_count=row["metadata_key_count"],
+        duplicates=row["duplicates"],
+        empty_contents=row["empty_contents"],
+    )
+
+
+class _Lambda(sa.ColumnElement[Any]):
+    """DuckDB's `lambda name: body`."""
+
+    inherit_cache = False
+
+    def __init__(self, name: str, body: sa.ColumnElement[Any]) -> None:
+        self.name = name
+        self.body = body
+
+
+@compiles(_Lambda)
+def _lambda(element: _Lambda, compiler: Any, **options: Any) -> str:
+    return f"lambda {element.name}: {compiler.process(element.body, **options)}"
+
+
+def _narrow(
+    relation: sa.FromClause, source: Source, query: Query, within: sa.ColumnElement[bool]
+) -> sa.Select[Any]:
+    """A row for each conversation that meets the condition, with nothing wide in it."""
+    metadata = source.json(_field("metadata"))
+    assert isinstance(metadata, JsonPath)
+    every = filtered(
+        sa.select(
+            source.value(_field("conversations")).label("messages"),
+            source.value(_field("evaluation")).label("evaluation"),
+            source.value(_field("final_score")).label("final_score"),
+            metadata.json.label("metadata"),
+        )
+        .select_from(relation)
+        .where(within),
+        source,
+        query,
+    ).subquery()
+    evaluation = every.c.evaluation
+    scores = [_inside(_inside(evaluation, name), "score") for name in _CRITERIA]
+    messages, metadata_values = every.c.messages, sa.func.json_extract(every.c.metadata, _EACH)
+    return sa.select(
+        sa.func.len(messages).label("turns"),
+        # Of 128 bits: no two texts of any data set have the same one.
+        sa.func.md5_number(sa.cast(sa.func.to_json(messages), sa.String)).label("fingerprint"),
+        sa.func.list_transform(messages, _MEASURED).label("messages"),
+        (sa.func.len(sa.func.list_filter(messages, _IS_REASONED)) > 0).label("reasoned"),
+        sa.func.len(sa.func.list_filter(messages, _IS_EMPTY)).label("empty"),
+        evaluation.is_not(None).label("evaluated"),
+        _inside(evaluation, "overall_grade").label("grade"),
+        sa.func.list_value(*scores).label("scores"),
+        every.c.final_score,
+        sa.func.json_keys(every.c.metadata).label("keys"),
+        sa.func.list_transform(metadata_values, _HASHED).label("hashes"),
+    )
+
+
+def _field(path: str) -> FieldRef:
+    return resolve(CONVERSATIONS.record.fields, path)
+
+
+def _of_message(expression: str) -> _Lambda:
+    return _Lambda("message", sa.literal_column(expression))
+
+
+_MEASURED: Final = _of_message(
+    "struct_pack(role := message.role, length := length(message.content))"
+)
+_IS_REASONED: Final = _of_message("message.reasoning_content <> ''")
+_IS_EMPTY: Final = _of_message(r"NOT regexp_matches(message.content, '\S')")
+
+
+def _hash_of_value() -> sa.ColumnElement[Any]:
+    """The same for values that a filter takes for equal, lists and objects by text; null is NULL.
+
+    DuckDB has written `value` as JSON without spaces, so its first character tells its type.
+    """
+    text = sa.cast(sa.literal_column("value"), sa.String)
+    number = sa.try_cast(text, sa.Double)
+    return sa.case(
+        (text == sa.literal_column("'null'"), sa.null()),
+        (sa.not_(sa.func.regexp_matches(text, "^[-0-9NI]")), sa.func.hash(text)),
+        # Below 2**53 all integers are doubles, too. The others need more than a comparison.
+        (sa.func.abs(number) < float(2**53), sa.func.hash(number)),
+        else_=sa.func.hash(*order_of_values(JsonPath(sa.literal_column("value")))),
+    )
+
+
+_EACH: Final = sa.literal_column("'$.*'", sa.String)
+_HASHED: Final = _Lambda("value", _hash_of_value())
+
+
+def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:
+    """One row of everything; what is told by role and by key is a list of structs in it."""
+    every, count = narrow.c, sa.func.count()
+    scores = [sa.func.list_extract(every.scores, at + 1) for at in range(len(_CRITERIA))]
+    odd = [count.filter(sa.not_(sa.func.isfinite(score))) for score in (*scores, every.final_score)]
+    columns = {
+        "conversations": count,
+        "duplicates": count - sa.func.count(sa.distinct(every.fingerprint)),
+        "turns": _distribution(every.turns),
+        "by_role": _by_role(narrow),
+        "empty_contents": sa.cast(sa.func.coalesce(sa.func.sum(every.empty), 0), sa.BigInteger),
+        "with_reasoning": count.filter(every.reasoned),
+        "with_evaluation": count.filter(every.evaluated),
+        "grades": sa.func.list_value(*(count.filter(every.grade == name) for name in _GRADES)),
+        "mean_scores": sa.func.list_value(*map(_mean, scores)),
+        "final_score": _distribution(every.final_score),
+        "histogram": _histogram(narrow),
+        "final_score_nulls": count.filter(every.final_score.is_(None)),
+        "not_finite": sum(odd[1:], odd[0]),
+        "by_key": _by_key(narrow, top_keys),
+        "metadata_key_count": _key_count(narrow),
+    }
+    return sa.select(*(column.label(name) for name, column in columns.items()))
+
+
+def _distribution(numbers: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The struct that a `Distribution` is made of, of the finite ones among some numbers."""
+    functions = {
+        "count": sa.func.count(numbers),
+        "min": sa.func.min(numbers),
+        "median": sa.func.quantile_cont(numbers, 0.5),
+        "p95": sa.func.quantile_cont(numbers, 0.95),
+        "max": sa.func.max(numbers),
+    }
+    finite = sa.func.isfinite(numbers)
+    return _struct(
+        **{name: function.filter(finite) for name, function in functions.items()},
+        mean=_mean(numbers),
+    )
+
+
+def _mean(numbers: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Of the finite ones, added up in their order: the same to the last bit in every run."""
+    ordered: Any = aggregate_order_by(numbers, numbers)
+    return sa.func.avg(ordered).filter(sa.func.isfinite(numbers))
+
+
+def _histogram(narrow: sa.FromClause) -> sa.ScalarSelect[Any]:
+    """Edges and counts of the bins that `Histogram` describes."""
+    score = narrow.c.final_score
+    finite = sa.select(score).where(sa.func.isfinite(score)).subquery()
+    ends = sa.select(
+        sa.func.least(0.0, sa.func.min(finite.c.final_score)).label("low"),
+        sa.func.greatest(1.0, sa.func.max(finite.c.final_score)).label("high"),
+    ).subquery()
+    # Weighted so that no edge overflows, and that those from 0 to 1 are 0.1, 0.2, 0.3, …
+    edges = [
+        ends.c.low * ((_BINS - at) / _BINS) + ends.c.high * (at / _BINS) for at in range(_BINS + 1)
+    ]
+    score = finite.c.final_score
+    at_least = [sa.func.count().filter(score >= edge) for edge in edges[:-1]]
+    counts = [low - high for low, high in pairwise([*at_least, sa.literal(0)])]
+    found = _struct(
+        edges=sa.func.list_value(*map(sa.func.any_value, edges)), counts=sa.func.list_value(*counts)
+    )
+    return sa.select(found).select_from(ends.outerjoin(finite, sa.true())).scalar_subquery()
+
+
+def _by_role(narrow: sa.FromClause) -> sa.ScalarSelect[Any]:
+    message = sa.select(sa.func.unnest(narrow.c.messages).label("message")).subquery()
+    role, length = (_inside(message.c.message, name) for name in ("role", "length"))
+    found = sa.select(role.label("role"), _distribution(length).label("lengths")).group_by(role)
+    return _listed(found.subquery())
+
+
+def _by_key(narrow: sa.FromClause, top_keys: int) -> sa.ScalarSelect[Any]:
+    pairs = _pairs(narrow)
+    rows = sa.func.count(pairs.c.hash).label("rows")
+    values = sa.func.count(sa.distinct(pairs.c.hash)).label("values")
+    found = sa.select(pairs.c.key, rows, values).group_by(pairs.c.key)
+    return _listed(found.order_by(rows.desc(), pairs.c.key).limit(top_keys).subquery())
+
+
+def _key_count(narrow: sa.FromClause) -> sa.ScalarSelect[Any]:
+    return sa.select(sa.func.count(sa.distinct(_pairs(narrow).c.key))).scalar_subquery()
+
+
+def _pairs(narrow: sa.FromClause) -> sa.Subquery:
+    """Every metadata key of every conversation, and the hash of its value; NULL for null."""
+    return sa.select(
+        sa.func.unnest(narrow.c["keys"]).label("key"),
+        sa.func.unnest(narrow.c.hashes).label("hash"),
+    ).subquery()
+
+
+def _listed(rows: sa.Subquery) -> sa.ScalarSelect[Any]:
+    """All rows in one list of structs."""
+    return sa.select(sa.func.list(_struct(**dict(rows.c.items())))).scalar_subquery()
+
+
+def _struct(**parts: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """A struct; the names are constants of this module."""
+    return sa.func.struct_pack(
+        *(sa.literal_column(f'"{name}"').op(":=")(part) for name, part in parts.items())
+    )
+
+
+def _inside(struct: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]:
+    return sa.func.struct_extract(struct, sa.literal_column(f"'{name}'"))
