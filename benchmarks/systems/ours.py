@@ -13,7 +13,7 @@ import pyarrow.acero  # or else the first count would import it
 
 import afterimage.storage
 from afterimage.storage import EvaluatedConversationWithContext
-from afterimage.storage.query.query import OrderBy
+from afterimage.storage.query.arguments import OrderBy
 from afterimage.storage.record_storage import RecordStorage
 from benchmarks.harness.dataset import PAGE
 from benchmarks.systems.base import SMALL_SAVES, RecordStore
@@ -21,8 +21,8 @@ from benchmarks.systems.base import SMALL_SAVES, RecordStore
 __all__ = ["OurStore"]
 
 # What a call imports when it is first needed is imported now: only the work itself is measured.
-for _module in pkgutil.iter_modules(afterimage.storage.__path__):
-    importlib.import_module(f"afterimage.storage.{_module.name}")
+for _module in pkgutil.walk_packages(afterimage.storage.__path__, "afterimage.storage."):
+    importlib.import_module(_module.name)
 
 
 class OurStore(RecordStore):
