@@ -29,6 +29,7 @@ from afterimage.storage.reports.faults import CorruptRecords, OnError
 from afterimage.storage.reports.progress import Progress, only_share, parts, unseen
 from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.gc_pause import kept_until_the_end
+from afterimage.storage.system.streams import BatchIterator, RecordIterator
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
     import pyarrow as pa
@@ -129,8 +130,22 @@ class RecordStorage(ImportExport):
         *,
         batch_size: int = 1024,
         on_error: OnError = "raise",
-    ) -> Iterator[EvaluatedConversationWithContext]:
-        """The records of `load_conversations` one by one, `batch_size` of them in memory."""
+    ) -> RecordIterator[EvaluatedConversationWithContext]:
+        """The records of `load_conversations` one by one, `batch_size` of them in memory.
+
+        The iterator may be shared by several threads: each record is given once. A file may stay
+        open until it is read to its end, closed (`close()`, or as a context manager) or no longer
+        referenced. A process that is forked meanwhile cannot use it and has to call again.
+
+        >>> from afterimage.storage import Conversation, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> store.save_conversations([Conversation(conversations=[], metadata={"n": 1})] * 3)
+        >>> with store.iter_conversations() as records:
+        ...     next(records).metadata["n"]
+        1
+        >>> next(records, None) is None
+        True
+        """
         query = self._query(CONVERSATIONS, limit, offset, filters, order_by)
         return self._iterate(CONVERSATIONS, query, batch_size, on_error)
 
@@ -218,8 +233,8 @@ class RecordStorage(ImportExport):
         *,
         batch_size: int = 1024,
         on_error: OnError = "raise",
-    ) -> Iterator[Document]:
-        """The records of `load_documents` one by one, `batch_size` of them in memory."""
+    ) -> RecordIterator[Document]:
+        """The records of `load_documents` one by one; see `iter_conversations`."""
         query = self._query(DOCUMENTS, limit, offset, filters, order_by)
         return self._iterate(DOCUMENTS, query, batch_size, on_error)
 
@@ -401,11 +416,11 @@ class RecordStorage(ImportExport):
 
     def _iterate(
         self, table: RecordTable, query: Query, batch_size: int, on_error: OnError
-    ) -> Iterator[Any]:
+    ) -> RecordIterator[Any]:
         corrupt = CorruptRecords(on_error)
         size = positive(batch_size, "batch_size")
         batches = self._held_models(table, query, size, corrupt)
-        return chain.from_iterable(corrupt.watched(batches))
+        return RecordIterator(corrupt.watched(batches))
 
     def _scan(
         self,
@@ -428,7 +443,9 @@ class RecordStorage(ImportExport):
         corrupt = CorruptRecords(on_error)
         return pa.RecordBatchReader.from_batches(
             projected_schema(query.columns),
-            corrupt.watched(self._held_batches(table, query, corrupt, progress or unseen)),
+            BatchIterator(
+                corrupt.watched(self._held_batches(table, query, corrupt, progress or unseen))
+            ),
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, Literal, NamedTuple, TypeVar, get_args
@@ -177,7 +177,7 @@ class CorruptRecords:
             report = SkippedRecords(found.first[0].path, found.count, found.first)
             warnings.warn(SkippedRecordsWarning(report), stacklevel=_level_of_the_caller())
 
-    def watched(self, items: Iterator[_Item]) -> Iterator[_Item]:
+    def watched(self, items: Iterator[_Item]) -> Generator[_Item, None, None]:
         """The same items, with a report at their end or when no more are wanted."""
         try:
             yield from items
