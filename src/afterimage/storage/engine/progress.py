@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from afterimage.storage.engine.database import share_done
 from afterimage.storage.reports.progress import ShareProgress
 
-__all__ = ["followed_statement"]
+__all__ = ["followed_share", "followed_statement"]
 
 _SECONDS = 0.1
 
@@ -30,8 +30,24 @@ def followed_statement(connection: sa.Connection, progress: ShareProgress | None
     if progress is None:
         yield
         return
+    with followed_share(share_done(connection), progress):
+        yield
+
+
+@contextmanager
+def followed_share(
+    ask: Callable[[], float | None], progress: ShareProgress | None
+) -> Iterator[None]:
+    """Report what `ask` answers while this lasts: a share from 0 to 1, or None if unknown.
+
+    Args:
+        ask: called in a thread.
+        progress: called in a thread; None to leave it.
+    """
+    if progress is None:
+        yield
+        return
     ended = threading.Event()
-    ask = share_done(connection)
 
     def follow() -> None:
         reached = 0.0
