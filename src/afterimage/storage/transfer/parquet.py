@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from afterimage.storage.system.atomic_files import replaced
 from afterimage.storage.errors import InvalidQueryError, shorten
-from afterimage.storage.records.fields import RecordTable
-from afterimage.storage.transfer.partitions import write_partitions
-from afterimage.storage.transfer.parquet_writer import ParquetFile
 from afterimage.storage.query.query import Query, positive
+from afterimage.storage.records.fields import RecordTable
 from afterimage.storage.records.schema import projected_schema
+from afterimage.storage.system.atomic_files import replaced
+from afterimage.storage.transfer.parquet_writer import ParquetFile
+from afterimage.storage.transfer.partitions import write_partitions
 
 __all__ = ["write_parquet"]
 
@@ -53,7 +53,10 @@ def write_parquet(
     if not partition_by:
         if path.is_dir():
             raise InvalidQueryError(f"{path} is a folder. Give a file, or partition_by.")
-        with replaced(path) as fresh, ParquetFile(fresh, schema, compression, row_group_bytes) as file:
+        with (
+            replaced(path) as fresh,
+            ParquetFile(fresh, schema, compression, row_group_bytes) as file,
+        ):
             return sum(file.write(batch) for batch in batches)
     _check_partitions(table, query, partition_by)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

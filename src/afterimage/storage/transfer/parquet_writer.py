@@ -34,6 +34,10 @@ class ParquetFile:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is None:
             self._flush()
+        self.close()
+
+    def close(self) -> None:
+        """Write the footer; what is held back is not written."""
         self._writer.close()
 
     def write(self, batch: pa.RecordBatch) -> int:

@@ -35,7 +35,7 @@ _RUN_BYTES = 32 * 2**20
 _SMALL_BYTES = _RUN_BYTES // 64
 
 # What partitions may hold in memory together; over it, the largest go to the temporary file.
-_HELD_BYTES = 96 * 2**20
+_HELD_BYTES = 64 * 2**20
 
 # Files that stay open because their partition had a full row group. Other partitions wait in the
 # temporary file and are written one after the other at the end.
@@ -115,23 +115,23 @@ class _Partitions:
         self._partitions: dict[_Key, _Partition] = {}
         self._holding: dict[_Key, _Partition] = {}
         self._held_bytes = 0
-        self._open = 0
+        self._files: set[ParquetFile] = set()
         self._run: list[pa.RecordBatch] = []
         self._run_bytes = 0
-        self._exits = ExitStack()
         self._spill = _Spill(folder, self._schema)
 
     def __enter__(self) -> Self:
-        self._exits.enter_context(self._spill)
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._exits.__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        with ExitStack() as stack:
+            stack.callback(self._spill.close)
+            for file in self._files:
+                stack.callback(file.close)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take a batch's rows; they are written when their partition has a row group."""
-        most = min(self._group_bytes, _RUN_BYTES)
-        for part in plain_parts(batch, plain_schema(batch.schema), most):
+        for part in plain_parts(batch, plain_schema(batch.schema), _RUN_BYTES):
             if self._run and self._run_bytes + part.nbytes > _RUN_BYTES:
                 self._sort_run()
             self._run.append(part)
@@ -159,7 +159,7 @@ class _Partitions:
                     small.append((partition, rows))
                 else:
                     self._hold(partition, data.take(pa.array(rows, pa.int64())))
-            # One copy in the order of the partitions is much faster than a copy for each.
+            # One copy in the order of the partitions is faster than a copy for each.
             order = [row for _, rows in small for row in rows]
             ordered = data.take(pa.array(order, pa.int64()))
             at = 0
@@ -188,16 +188,19 @@ class _Partitions:
             found = self._partitions[key] = _Partition(key)
         return found
 
-    def _hold(self, partition: _Partition, batch: pa.RecordBatch) -> None:
+    def _keep(self, partition: _Partition, batch: pa.RecordBatch) -> None:
         partition.held.append(batch)
         partition.held_bytes += batch.nbytes
         self._held_bytes += batch.nbytes
         self._holding[partition.key] = partition
+
+    def _hold(self, partition: _Partition, batch: pa.RecordBatch) -> None:
+        self._keep(partition, batch)
         self._write_if_full(partition)
         while self._held_bytes > _HELD_BYTES:
             self._spill_held(max(self._holding.values(), key=lambda each: each.held_bytes))
 
-    def _let_go(self, partition: _Partition) -> list[pa.RecordBatch]:
+    def _take_held(self, partition: _Partition) -> list[pa.RecordBatch]:
         """What the partition held in memory until now."""
         held, partition.held = partition.held, []
         self._held_bytes -= partition.held_bytes
@@ -206,7 +209,7 @@ class _Partitions:
         return held
 
     def _spill_held(self, partition: _Partition) -> None:
-        for batch in self._let_go(partition):
+        for batch in self._take_held(partition):
             self._spill_batch(partition, batch)
 
     def _spill_batch(self, partition: _Partition, batch: pa.RecordBatch) -> None:
@@ -217,12 +220,12 @@ class _Partitions:
 
     def _write_if_full(self, partition: _Partition) -> None:
         full = partition.spilled_bytes + partition.held_bytes >= self._group_bytes
-        if full and (partition.file is not None or self._open < _OPEN_FILES):
+        if full and (partition.file is not None or len(self._files) < _OPEN_FILES):
             self._write_groups(partition)
 
     def _pending(self, partition: _Partition) -> Iterator[pa.RecordBatch]:
         spilled, partition.spilled, partition.spilled_bytes = partition.spilled, None, 0
-        held = self._let_go(partition)
+        held = self._take_held(partition)
         for at in range(0, len(spilled or ()), 2):
             assert spilled is not None
             yield self._spill.read(spilled[at], spilled[at + 1])
@@ -247,16 +250,14 @@ class _Partitions:
         if last:
             if group:
                 _write_group(file, group)
-            file.__exit__(None, None, None)
+            self._files.remove(file)
             partition.file = None
+            file.close()
         elif group:
             # Copied, as a small slice would keep all of a large batch in memory.
             rest = pa.Table.from_batches(group)
             for batch in rest.take(pa.array(range(len(rest)), pa.int64())).to_batches():
-                partition.held.append(batch)
-                partition.held_bytes += batch.nbytes
-                self._held_bytes += batch.nbytes
-                self._holding[partition.key] = partition
+                self._keep(partition, batch)
 
     def _open_file(self, partition: _Partition) -> ParquetFile:
         names = [_hive_name(*each) for each in zip(self._names, partition.key, strict=True)]
@@ -265,11 +266,84 @@ class _Partitions:
         try:
             path.mkdir()
         except FileExistsError as error:
-            values = ", ".join(map(unquote, partition.key))
             raise InvalidQueryError(
-                f"the folder of {shorten(repr(values), 80)} is also that of another value: this "
-                "file system does not tell upper from lower case. Export to another one."
+                f"{shorten('/'.join(names), 100)}: another value has the same folder, as this file "
+                "system does not tell upper from lower case. Export to another file system."
             ) from error
-        file = ParquetFile(path / "part-0.parquet", self._schema, self._compression, 1)
+        file = ParquetFile(
+            path / "part-0.parquet", self._schema, self._compression, self._group_bytes
+        )
         partition.file = file
+        self._files.add(file)
         return file
+
+
+class _Spill:
+    """Batches in a temporary file, which is created with the first one."""
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self._folder = folder
+        self._schema = schema
+        self._file: IO[bytes] | None = None
+        self._end = 0
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, batch: pa.RecordBatch) -> tuple[int, int]:
+        """Append a batch; its offset and length in bytes."""
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(  # noqa: SIM115  closed by `close`
+                dir=self._folder, buffering=0
+            )
+        data = memoryview(batch.serialize())
+        at = self._end
+        self._file.seek(at)
+        while data:  # an unbuffered write may take a part only
+            data = data[self._file.write(data) :]
+        self._end = self._file.tell()
+        return at, self._end - at
+
+    def read(self, offset: int, length: int) -> pa.RecordBatch:
+        assert self._file is not None
+        self._file.seek(offset)
+        data = bytearray(length)
+        left = memoryview(data)
+        while left:
+            count = self._file.readinto(left)  # type: ignore[attr-defined]
+            if not count:
+                raise OSError("the temporary file of the export has been cut short")
+            left = left[count:]
+        return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
+
+
+def _write_group(file: ParquetFile, group: list[pa.RecordBatch]) -> None:
+    if len(group) > _MANY_BATCHES:
+        group = pa.Table.from_batches(group).combine_chunks().to_batches()
+    file.write_group(group)
+
+
+def _rows_by_key(batch: pa.RecordBatch, names: Sequence[str]) -> dict[_Key, list[int]]:
+    """The rows of each combination of values; rows and combinations in the order they come."""
+    rows_of: dict[_Key, list[int]] = {}
+    keys = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+    for row, key in enumerate(keys):
+        rows_of.setdefault(tuple(map(_hive_value, key)), []).append(row)
+    return rows_of
+
+
+def _hive_value(value: Any) -> str:
+    # An empty string has no folder name of its own; Hive, too, reads it back as null.
+    return _NULL_PARTITION if value is None or value == "" else quote(str(value), safe=" ")
+
+
+def _hive_name(field: str, value: str) -> str:
+    return f"{quote(field, safe=' ')}={value}"
+
+
+def _longest_name(folder: Path) -> int:
+    """How many bytes a file name may have."""
+    if os.name != "posix":
+        return 255
+    return os.pathconf(folder, "PC_NAME_MAX")
