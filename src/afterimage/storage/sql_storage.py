@@ -29,6 +29,7 @@ from afterimage.storage.engine.database import (
 )
 from afterimage.storage.errors import (
     CorruptRecordError,
+    DatabaseError,
     InvalidQueryError,
     InvalidRecordError,
     shorten,
@@ -185,7 +186,7 @@ class SQLStorage(RecordStorage):
                 *(pa.field(name, arrow_type(stored.fields[name])) for name in columns),
             ]
         )
-        numbered = _numbered(batches, schema, _next_in_sequence(connection, stored))
+        numbered = _numbered(batches, schema, _next_in_sequence(connection, stored), stored)
         with streamed(connection, schema, numbered) as incoming:
             values: dict[str, Any] = {
                 stored.sequence: incoming.c.sequence,
@@ -433,10 +434,16 @@ def _next_in_sequence(connection: sa.Connection, stored: StoredTable) -> int:
 
 
 def _numbered(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, first: int
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, first: int, stored: StoredTable
 ) -> Iterator[pa.RecordBatch]:
     """The batches with the sequence before their columns, counting from `first`."""
     for batch in batches:
+        if first + len(batch) > 2**63:
+            raise DatabaseError(
+                f"table {stored.name!r} has no {stored.sequence} left for new rows, as its highest "
+                f"one is near or at {2**63 - 1}, the limit. Give the rows that were numbered by "
+                "hand lower numbers. Nothing was saved."
+            )
         numbers = pa.array(range(first, first + len(batch)), pa.int64())
         yield pa.RecordBatch.from_arrays([numbers, *batch.columns], schema=schema)
         first += len(batch)

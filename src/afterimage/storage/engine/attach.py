@@ -29,6 +29,7 @@ from typing import Final
 import duckdb
 from filelock import FileLock
 
+from afterimage.storage.engine.held_files import HeldFiles, identity_of, is_open_here, replaced
 from afterimage.storage.errors import (
     DatabaseError,
     LockTimeoutError,
@@ -172,6 +173,7 @@ def _cursor_of(root: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
 
 
 _instance = _Instance()
+_held_files = HeldFiles()
 # DuckDB hands out a database that another thread is still opening, and opens a file anew that
 # another thread has not finished closing.
 # Taken again by its own thread where the collector ends a stream just then.
@@ -184,11 +186,11 @@ def _after_fork() -> None:
     To end an instance waits for its threads, which are not in the child: it would crash. To end a
     turn would end the parent's. So the child keeps them, beyond the end of the interpreter too.
     """
-    global _instance, _lock
+    global _instance, _held_files, _lock
     for kept in [*_live, *_turns.values()]:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
     _turns.clear()
-    _instance, _lock = _Instance(), threading.RLock()
+    _instance, _held_files, _lock = _Instance(), HeldFiles(), threading.RLock()
 
 
 _forking = threading.local()
@@ -318,24 +320,33 @@ def put_in_place(fresh: Path, path: Path) -> bool:
 
 
 def _open(path: Path, *, alone: bool) -> Opened | None:
-    """A connection; None where the file is another process's, or was while we opened it."""
+    """A connection; None where the file is another process's, or was while we opened it.
+
+    Raises:
+        DatabaseError: the file was replaced, and connections of this process hold the former one.
+    """
     real = os.path.realpath(path)
+    _held_files.check(path, real)
     if not os.access(path, os.W_OK):  # nobody's turn: DuckDB shares a file that is only read
-        return _opened(real, "READ_ONLY", alone=alone)
+        opened = _opened(path, real, "READ_ONLY", alone=alone)
+        return opened and (opened[0], _releasing(opened[1]))
     turn = _turns.setdefault(real, Turn(Path(real)))
     is_first = not turn.is_taken
     if not turn.take():
         return None
     try:
         before = state_of(path)
-        connection, release = _opened(real, _ROW_GROUP, alone=alone)
-        if is_first and state_of(path) != before:
-            release()
-            turn.give_back()
-            return None
+        opened = _opened(path, real, _ROW_GROUP, alone=alone)
+        if opened is not None and is_first and _is_changed(path, before):
+            opened[1]()
+            opened = None
     except BaseException:
         turn.give_back()
         raise
+    if opened is None:
+        turn.give_back()
+        return None
+    connection, release = opened
 
     def release_all() -> None:
         release()
@@ -344,17 +355,54 @@ def _open(path: Path, *, alone: bool) -> Opened | None:
     return connection, _releasing(release_all)
 
 
-def _opened(real: str, options: str, *, alone: bool) -> Opened:
-    """A connection by whatever instance has the file, or may; to be closed under `_lock`."""
+def _is_changed(path: Path, before: tuple[int, int, int]) -> bool:
+    try:
+        return state_of(path) != before
+    except OSError:  # it is gone
+        return True
+
+
+def _opened(path: Path, real: str, options: str, *, alone: bool) -> Opened | None:
+    """A connection to the file that is at a path; to be closed under `_lock`.
+
+    None where there is none, or where it was replaced while it was opened.
+    """
+    is_first = not _held_files.has(real)
+    identity = identity_of(real)
+    if identity is None:
+        return None
+    connection, close, is_own = _joined(real, options, alone=alone)
+    if identity_of(real) != identity:
+        close()
+        return None
+    # What others of this process opened is joined by its path; only the system knows which it is.
+    if is_first and not is_own and not is_open_here(identity):
+        close()
+        raise replaced(path)
+    end = _held_files.hold(real, identity)
+
+    def release() -> None:
+        try:
+            close()
+        finally:
+            end()
+
+    return connection, release
+
+
+def _joined(
+    real: str, options: str, *, alone: bool
+) -> tuple[duckdb.DuckDBPyConnection, Release, bool]:
+    """A connection by whatever instance has the file, or may; and whether that is our own."""
     if _instance.has(real) or not alone:
         try:
-            return _attached(real, options)
+            return *_attached(real, options), True
         except duckdb.Error as error:
             if not _IS_OPEN_HERE.search(str(error)):
                 raise
     connection = duckdb.connect(real, read_only=options == "READ_ONLY")
     _live.add(connection)
-    return connection, connection.close
+    return connection, connection.close, False
 
 
 def _attached(real: str, options: str) -> Opened:

@@ -33,6 +33,7 @@ from afterimage.storage.engine.attach import (
     open_memory,
     put_in_place,
 )
+from afterimage.storage.engine.held_files import FileIdentity, identity_of
 from afterimage.storage.errors import (
     DatabaseError,
     LockTimeoutError,
@@ -117,7 +118,18 @@ class Database:
     def writing(self) -> Iterator[sa.Connection]:
         """A connection whose changes are all committed at the end, or none of them."""
         with self._turn(), translated(self.name), self._calls.begin() as connection:
+            opened = self._identity
             yield connection
+            if opened is not None and self._identity != opened:
+                raise DatabaseError(
+                    f"{self.name} was replaced or removed while it was written. Nothing was saved. "
+                    "Call again: that works on the file that is there then."
+                )
+
+    @property
+    def _identity(self) -> FileIdentity | None:
+        """Which file is at the path; None where none is yet, or an empty one, or in memory."""
+        return identity_of(self.name) if self.size else None
 
     @property
     def size(self) -> int:

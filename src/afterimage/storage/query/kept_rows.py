@@ -14,13 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from afterimage.storage.engine.database import fetch_all
+from afterimage.storage.query.row_ranges import has_gaps, range_ends
 from afterimage.storage.reports.progress import Progress, tell
 
 __all__ = ["kept_in_parts"]
 
-# A range is wide enough for all cores to get some and for its statement not to count, and so narrow
-# that a large table has a hundred.
-_FEWEST_NUMBERS = 16_384
+# A range has rows enough for all cores to get some and for its statement not to count, and is so
+# narrow that a large table has a hundred.
+_FEWEST_ROWS = 16_384
 _MOST_PARTS = 100
 
 
@@ -38,24 +39,37 @@ def kept_in_parts(
         select: the statement for the rows of it that meet a condition.
         progress: is told of rows as they are made.
     """
-    [(low, high)] = fetch_all(connection, sa.select(sa.func.min(sequence), sa.func.max(sequence)))
+    ranges = _ranges(connection, sequence)
     none = select(sa.false())
     kept = sa.table(
         f"kept_{uuid.uuid4().hex}", *(sa.column(each.name) for each in none.selected_columns)
     )
     connection.execute(_CreateFrom(kept, none))
-    if low is None:
-        return kept
-    width = max(_FEWEST_NUMBERS, (high - low) // _MOST_PARTS + 1)
     count, before = sa.select(sa.func.count()).select_from(kept), 0
-    for first in range(low, high + 1, width):
-        last = min(first + width - 1, high)
-        part = select(sequence.between(first, last))
+    for at, (low, high) in enumerate(ranges, 1):
+        part = select(sequence.between(low, high))
         connection.execute(sa.insert(kept).from_select(kept.c.keys(), part))
         found = fetch_all(connection, count)[0][0]
-        tell(progress, found - before, (last - low + 1) / (high - low + 1))
+        tell(progress, found - before, at / len(ranges))
         before = found
     return kept
+
+
+def _ranges(connection: sa.Connection, sequence: sa.ColumnElement[int]) -> list[tuple[int, int]]:
+    """Ranges of the sequence that cover a table, of as many rows each as far as that is cheap."""
+    extent = sa.select(sa.func.min(sequence), sa.func.max(sequence), sa.func.count(sequence))
+    [(low, high, rows)] = fetch_all(connection, extent)
+    if low is None:
+        return []
+    if has_gaps(low, high, rows, _FEWEST_ROWS):
+        width = max(_FEWEST_ROWS, rows // _MOST_PARTS + 1)
+        ends = range_ends(connection, sequence, low, high, width).to_pylist()
+    else:
+        width = max(_FEWEST_ROWS, (high - low) // _MOST_PARTS + 1)
+        ends = list(range(low + width - 1, high, width))
+    distinct = sorted({*ends, high})
+    starts = [low, *(end + 1 for end in distinct[:-1])]
+    return list(zip(starts, distinct, strict=True))
 
 
 class _CreateFrom(sa.Executable, sa.ClauseElement):

@@ -22,6 +22,7 @@ from afterimage.storage.engine.database import (
 )
 from afterimage.storage.query.predicates import Source, filtered, in_order, sliced
 from afterimage.storage.query.query import Query
+from afterimage.storage.query.row_ranges import has_gaps, range_ends
 
 __all__ = ["SMALL_PAGE", "scan_table"]
 
@@ -114,7 +115,8 @@ class _Ranges:
     """Ranges of the sequence that cover a query's records, each as wide as its bytes allow.
 
     The records of a slice are the matching ones between the first and the last of them, as the
-    sequence is the order.
+    sequence is the order. Where the sequence has gaps, a range is as wide in rows, not in numbers:
+    the work grows with the rows, and a range after a gap holds no more of them than another.
     """
 
     def __init__(
@@ -124,8 +126,8 @@ class _Ranges:
         if query.limit is not None or query.offset:
             chosen = sliced(chosen.order_by(source.sequence), query)
         within = chosen.subquery()
-        newest = sa.select(sa.func.max(source.sequence)).scalar_subquery()
-        bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at), newest)
+        count = sa.select(sa.func.count(source.sequence)).scalar_subquery()
+        bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at), count)
         self._next, self._last, rows = fetch_all(connection, bounds)[0]
         self._width = _VECTOR
         if rows and file_size:
@@ -133,12 +135,30 @@ class _Ranges:
             self._width = min(max(_NARROWEST_WINDOW, _WINDOW_BYTES // likely), _WIDEST_WINDOW)
             if self._width > _VECTOR:
                 self._width -= self._width % _VECTOR
+        # The number of every 256th row; None where the ranges need no rows to be found.
+        self._ends: pa.ChunkedArray | None = None
+        self._passed = 0
+        if self._next is not None and has_gaps(self._next, self._last, rows, _WIDEST_WINDOW):
+            self._ends = range_ends(
+                connection, source.sequence, self._next, self._last, _NARROWEST_WINDOW
+            )
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         while self._next is not None and self._next <= self._last:
             low = self._next
-            self._next = low + self._width
-            yield low, min(self._next - 1, self._last)
+            high = min(self._end(low), self._last)
+            self._next = high + 1
+            if low <= high:  # not where the rows of two ranges have the same number
+                yield low, high
+
+    def _end(self, low: int) -> int:
+        """The last number of a range that begins at `low`."""
+        if self._ends is None:
+            return low + self._width - 1
+        self._passed += max(1, self._width // _NARROWEST_WINDOW)
+        if self._passed > len(self._ends):
+            return self._last
+        return int(self._ends[self._passed - 1].as_py())
 
     def read(self, size: int) -> None:
         """Say how many bytes the last range gave, so that the next one is as it should be."""
