@@ -211,13 +211,14 @@ def _locked(
     # By default DuckDB would spill beside the store, or into the working folder.
     spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
     settings = {**_SETTINGS, "temp_directory": str(spill)}
-    if not allow_files:  # it cannot be set to true while an instance runs, which is the default
-        settings["enable_external_access"] = "false"
+    # After the others: without access, `temp_directory` cannot be set. It is on by default, and
+    # cannot be switched on while an instance runs.
+    last = {} if allow_files else {"enable_external_access": "false"}
     try:
         if isinstance(source, Path):
             connection, release = connect(source, lock_timeout, read_only_settings=settings)
             try:
-                _set(connection, _OF_A_CONNECTION)
+                _set(connection, {**last, **_OF_A_CONNECTION})
                 yield connection
             finally:
                 release()
@@ -225,7 +226,7 @@ def _locked(
             borrowed = source().raw_connection()
             try:
                 driver: Any = borrowed.driver_connection
-                _set(driver, {**settings, **_OF_A_CONNECTION})
+                _set(driver, {**settings, **last, **_OF_A_CONNECTION})
                 yield driver
             finally:
                 borrowed.close()
