@@ -84,7 +84,7 @@ NOT_READING = [
     # Nothing.
     "",
     ";",
-    "-- SELECT 1",
+    "/* SELECT 1 */",
 ]
 
 # A SELECT to the parser, which DuckDB or its plan refuse.
