@@ -212,7 +212,7 @@ class TestPartitionedParquet:
             [*conversations(*({"v": str(n)} for n in range(30))), conversation("x", {"v": value})]
         )
         before = sorted(tmp_path.iterdir())
-        with pytest.raises(InvalidQueryError, match="metadata.v") as caught:
+        with pytest.raises(InvalidQueryError, match=r"metadata\.v") as caught:
             storage.export_parquet(tmp_path / "out", partition_by=["metadata.v"])
         assert value[:20] in str(caught.value)
         assert "255" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Folders of many partitions: bounded memory, few open files, the order kept, whole or not there."""
+"""Exports into many partitions: bounded memory, few open files, the order kept, whole or not."""
 
 from __future__ import annotations
 
@@ -127,7 +127,6 @@ def test_memory_does_not_grow_with_the_partitions(tmp_path: Path) -> None:
     store_records(tmp_path, RECORDS, 500, 2400)
     for kind in KINDS:
         rows, peak = export_in_a_child(kind, tmp_path, {resource.RLIMIT_NOFILE: 256})
-        print(f"{kind}: {peak / 2**20:.0f} MiB at most for {RECORDS:,} records")
         assert rows == RECORDS
         assert exported(tmp_path / "out") == expected(tmp_path / "talks.jsonl")
         assert peak <= MOST

@@ -181,7 +181,10 @@ class ImportExport(Backend):
             order_by: as everywhere.
             limit: as everywhere.
             offset: as everywhere.
-            partition_by: fields whose values make Hive folders, `metadata.domain=Flights/…`.
+            partition_by: fields whose values make Hive folders, `metadata.domain=Flights/…`, with
+                one file each, `part-0.parquet`. There may be any number of them: rows that memory
+                has no room for wait in a temporary file in the new folder, which takes up to the
+                size of the records as Arrow data. A value must fit into the name of a folder.
             compression: "zstd", "snappy", "gzip", "lz4", "brotli" or "none".
             row_group_bytes: about how many bytes of Arrow data make a row group.
             progress: called now and then with how many records were written since the last call;
