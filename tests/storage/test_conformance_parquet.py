@@ -196,8 +196,10 @@ class TestPartitionedParquet:
         ]
         storage.save_conversations(conversations(*({"v": value} for value in values)))
         folder = tmp_path / "out"
+        before = list(tmp_path.iterdir())
         assert storage.export_parquet(folder, partition_by=["metadata.v"]) == len(values)
-        assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["out"]
+        assert sorted(tmp_path.iterdir()) == sorted([*before, folder])
+        assert len(list(folder.iterdir())) == len(values)
         dataset = pyarrow.dataset.dataset(folder, partitioning="hive")
         rows = dataset.to_table(columns=["metadata", "metadata.v"]).to_pylist()
         assert sorted(row["metadata.v"] for row in rows) == sorted(values)
@@ -218,6 +220,6 @@ class TestPartitionedParquet:
         assert "255" in str(caught.value)
         assert len(str(caught.value)) < 400
         assert sorted(tmp_path.iterdir()) == before
-        shorter = {"metadata.v": [str(n) for n in range(30)]}
-        options: dict[str, Any] = {"filters": shorter, "partition_by": ["metadata.v"]}
-        assert storage.export_parquet(tmp_path / "out", **options) == 30
+        others = [("metadata.v", "in", [str(n) for n in range(30)])]
+        out = tmp_path / "out"
+        assert storage.export_parquet(out, filters=others, partition_by=["metadata.v"]) == 30

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
 from afterimage.storage import SQLStorage, StorageError
 from tests.storage.processes import KINDS, child, opened, told_by
+from tests.storage.records import conversation
 
 resource = pytest.importorskip("resource", reason="limits processes as POSIX systems do")
 
@@ -59,7 +59,7 @@ def exported(folder: Path) -> dict[str, list[int]]:
     return {
         path.name.removeprefix("metadata.part="): [
             json.loads(text)["n"]
-            for text in pq.ParquetFile(path / "part-0.parquet").read()["metadata"].to_pylist()
+            for text in pq.ParquetFile(path / "part-0.parquet").read(["metadata"])[0].to_pylist()
         ]
         for path in folder.iterdir()
     }
@@ -98,22 +98,15 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 class TestManyPartitions:
-    def test_few_files_are_open_and_the_order_is_kept(self, many: Path, kind: str) -> None:
-        found = export_in_a_child(kind, many, {resource.RLIMIT_NOFILE: 256})
+    def test_few_files_are_open_and_the_order_is_kept(self, many: Path) -> None:
+        found = export_in_a_child("sql", many, {resource.RLIMIT_NOFILE: 256})
         assert found[0] == 20_000
         assert exported(many / "out") == expected(many / "talks.jsonl")
         dataset = ds.dataset(many / "out", partitioning="hive")
         assert dataset.count_rows(filter=ds.field("metadata.part") == "p4999") >= 1
-        with duckdb.connect() as connection:
-            counted = connection.execute(
-                'SELECT count(*), count(DISTINCT "metadata.part") '
-                "FROM read_parquet(?, hive_partitioning=true)",
-                [f"{many}/out/*/*.parquet"],
-            ).fetchone()
-        assert counted == (20_000, 5000)
 
+    @pytest.mark.parametrize("kind", KINDS)
     def test_a_full_disk_is_an_error_and_leaves_nothing(self, many: Path, kind: str) -> None:
         before = sorted(path.name for path in many.iterdir() if path.name != "out")
         [error, _] = export_in_a_child(kind, many, {resource.RLIMIT_FSIZE: 1_000_000})
@@ -162,12 +155,10 @@ class TestRowGroups:
         for first in range(0, 1200, 100):
             store.save_conversations(
                 [
-                    {
-                        "conversations": [
-                            {"role": "user", "content": "x" * rng.choice([1, 1, 1, 10**6])}
-                        ],
-                        "metadata": {"n": n, "part": f"p{n % 40 if n % 7 else 0}"},
-                    }
+                    conversation(
+                        "x" * rng.choice([1, 1, 1, 10**6]),
+                        {"n": n, "part": f"p{n % 40 if n % 7 else 0}"},
+                    )
                     for n in range(first, first + 100)
                 ]
             )
