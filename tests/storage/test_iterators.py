@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from afterimage.storage import Document, StorageError
+from afterimage.storage import Document
 from tests.storage.factories import Storage
 from tests.storage.processes import KINDS, opened
 from tests.storage.records import conversation
@@ -85,8 +85,7 @@ class TestThreads:
         found: list[int] = []
 
         def read() -> None:
-            for record in records:
-                found.append(_key(record))
+            found.extend(_key(record) for record in records)
 
         _in_threads(read)
         assert sorted(found) == list(range(_RECORDS))

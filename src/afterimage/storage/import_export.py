@@ -22,6 +22,7 @@ from afterimage.storage.records.kinds import RECORD_TABLES, Kind, check_kind
 from afterimage.storage.reports.faults import CorruptRecords, OnError
 from afterimage.storage.reports.progress import Progress, followed, only_share, parts, tell, unseen
 from afterimage.storage.system.atomic_files import written_lines
+from afterimage.storage.system.interrupts import checkpoint, deferred_signals
 from afterimage.storage.system.prefetch import prefetched
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
@@ -63,7 +64,8 @@ class ImportExport(Backend):
         """
         corrupt = CorruptRecords(on_error)
         check_kind(kind)
-        saved = self._import(RECORD_TABLES[kind], Path(path), corrupt, progress or unseen)
+        with deferred_signals():
+            saved = self._import(RECORD_TABLES[kind], Path(path), corrupt, progress or unseen)
         corrupt.warn()
         return saved
 
@@ -144,8 +146,9 @@ class ImportExport(Backend):
         written = 0
         refuse_own_file(Path(path), self._own_files())
         objects = self._objects(kind, query, corrupt, _of_reading(query, progress))
-        with written_lines(Path(path)) as file, closing(objects) as batches:
+        with deferred_signals(), written_lines(Path(path)) as file, closing(objects) as batches:
             for some in batches:
+                checkpoint()
                 file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in some)))
                 written += len(some)
                 progress(len(some))
@@ -208,7 +211,7 @@ class ImportExport(Backend):
         progress = progress or unseen
         found = self._batches(table, query, corrupt, _of_reading(query, progress))
         ahead = prefetched(found, ahead=_AHEAD)
-        with closing(followed(ahead, progress)) as batches:
+        with deferred_signals(), closing(followed(ahead, progress)) as batches:
             written = write_parquet(
                 Path(path),
                 table,
@@ -233,8 +236,9 @@ class ImportExport(Backend):
         written = 0
         refuse_own_file(path, self._own_files())
         texts = self._texts(query, made.line, corrupt, _of_reading(query, progress))
-        with written_lines(path) as file, closing(texts) as batches:
+        with deferred_signals(), written_lines(path) as file, closing(texts) as batches:
             for batch in batches:
+                checkpoint()
                 lines = batch.column(0).drop_null().to_pylist()
                 file.write("".join(chain.from_iterable((line, "\n") for line in lines)).encode())
                 written += len(lines)

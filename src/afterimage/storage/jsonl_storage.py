@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from afterimage.storage.backend import refuse_own_file
@@ -56,7 +56,8 @@ from afterimage.storage.reports.progress import Progress, after_each, parts, tel
 from afterimage.storage.reports.verification import Findings, Verification, verify_lines
 from afterimage.storage.system.atomic_files import sync_folder
 from afterimage.storage.system.gc_pause import paused_collector
-from afterimage.storage.system.locks import lock_holder, lock_path
+from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.locks import acquire_file, lock_holder, lock_path
 
 if TYPE_CHECKING:  # light to import: Arrow and DuckDB are loaded by the calls that need them
     import pyarrow as pa
@@ -134,6 +135,7 @@ class JSONLStorage(RecordStorage):
 
     def _lines_to_save(self, table: RecordTable, records: Sequence[BaseModel], start: int) -> bytes:
         """The lines of records; `start` is the place of the first among all that are saved."""
+        checkpoint()
         if table is CONVERSATIONS and self._codec == "utf-8":
             block = exact_lines(records)
             if block is not None:
@@ -215,6 +217,7 @@ class JSONLStorage(RecordStorage):
             with closing(self._lines(table.kind, query, corrupt, unseen)) as batches:
                 for lines in batches:
                     for at in range(0, len(lines), batch_size):
+                        checkpoint()
                         some = lines[at : at + batch_size]
                         try:
                             with paused_collector():
@@ -337,17 +340,16 @@ class JSONLStorage(RecordStorage):
     def _locked(self, path: Path, *, reading: bool = False) -> Iterator[None]:
         """Hold the lock of a file: a save while it appends, a read only to see where it ends."""
         _require_folder(path)
-        lock = FileLock(lock_path(path), timeout=self.lock_timeout)
+        lock = FileLock(lock_path(path))
         try:
-            lock.acquire()
-        except Timeout:
-            holder = lock_holder(lock_path(path))
-            raise LockTimeoutError.of(path, self.lock_timeout, holder) from None
+            has_lock = acquire_file(lock, self.lock_timeout)
         except OSError as error:
             if not reading:
                 raise StorageError(f"{path} cannot be locked: {error.strerror}") from error
             yield  # a folder that may not be written: nobody appends there
             return
+        if not has_lock:
+            raise LockTimeoutError.of(path, self.lock_timeout, lock_holder(lock_path(path)))
         try:
             yield
         finally:
@@ -410,6 +412,7 @@ def _append(path: Path, blocks: Iterable[bytes], length: int, codec: str) -> Non
                 first, length = b"\n" + first, length + 1
             with saving(path, file.fileno(), length, first):
                 for block in chain([first], blocks):
+                    checkpoint()
                     _write(file, block)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error

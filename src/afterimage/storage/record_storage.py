@@ -7,7 +7,8 @@ Those that read and write other files come from `import_export.py`; what a stora
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,7 @@ from afterimage.storage.reports.faults import CorruptRecords, OnError
 from afterimage.storage.reports.progress import Progress, only_share, parts, unseen
 from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.gc_pause import kept_until_the_end
+from afterimage.storage.system.interrupts import checkpoint, deferred_signals
 from afterimage.storage.system.streams import BatchIterator, RecordIterator
 
 if TYPE_CHECKING:  # the JSONL storage alone is not to load it
@@ -82,7 +84,8 @@ class RecordStorage(ImportExport):
             InvalidRecordError: a record has no form in JSON, or could not be read back.
             LockTimeoutError: another process held the file for all of `lock_timeout`.
         """
-        self._save(CONVERSATIONS, _listed(conversations))
+        with deferred_signals():
+            self._save(CONVERSATIONS, _listed(conversations))
 
     async def asave_conversations(
         self,
@@ -205,7 +208,8 @@ class RecordStorage(ImportExport):
             InvalidRecordError: a record is no document, or has no form in JSON.
             LockTimeoutError: another process held the file for all of `lock_timeout`.
         """
-        self._save(DOCUMENTS, _listed(documents))
+        with deferred_signals():
+            self._save(DOCUMENTS, _listed(documents))
 
     async def asave_documents(self, documents: list[Document]) -> None:
         """`save_documents` in a worker thread; a subclass that overrides it is honoured."""
@@ -296,13 +300,17 @@ class RecordStorage(ImportExport):
         query = Query.of(own, limit=limit, offset=offset, filters=filters, order_by=order_by)
         match = matching(model)
         corrupt = CorruptRecords(on_error)
-        found = (
-            record
-            for objects in self._objects(kind, query.without_slice(), corrupt, unseen)
-            for record in map(match, objects)
-            if record is not None
-        )
-        page = list(islice(islice(found, query.offset, None), query.limit))
+
+        def found() -> Generator[_Model, None, None]:
+            with closing(self._objects(kind, query.without_slice(), corrupt, unseen)) as batches:
+                for objects in batches:
+                    for record in map(match, objects):
+                        checkpoint()  # for each, as a model may have slow validators
+                        if record is not None:
+                            yield record
+
+        with deferred_signals(), closing(found()) as records:
+            page = list(islice(islice(records, query.offset, None), query.limit))
         corrupt.warn()
         return page
 
@@ -361,18 +369,19 @@ class RecordStorage(ImportExport):
         kinds: tuple[Kind, ...] = ("documents", "records", "conversations")
         first, second, last = parts(progress or unseen, self._weights(kinds))
         corrupt = CorruptRecords(on_error)
-        with self._relation("documents", Query(), corrupt, only_share(first)) as found:
-            documents = counted(*found)
-        with self._relation("records", Query(), corrupt, only_share(second)) as found:
-            records = counted(*found)
-        with self._relation("conversations", query, corrupt, last) as found:
-            statistics = conversation_statistics(
-                *found,
-                documents=documents,
-                records=records,
-                top_keys=top_keys,
-                progress=last if progress else None,
-            )
+        with deferred_signals():
+            with self._relation("documents", Query(), corrupt, only_share(first)) as found:
+                documents = counted(*found)
+            with self._relation("records", Query(), corrupt, only_share(second)) as found:
+                records = counted(*found)
+            with self._relation("conversations", query, corrupt, last) as found:
+                statistics = conversation_statistics(
+                    *found,
+                    documents=documents,
+                    records=records,
+                    top_keys=top_keys,
+                    progress=last if progress else None,
+                )
         corrupt.warn()
         return statistics
 
@@ -397,20 +406,22 @@ class RecordStorage(ImportExport):
         >>> report.ok, report.documents, report.duplicate_ids.count
         (False, 2, 1)
         """
-        return self._verify(progress)
+        with deferred_signals():
+            return self._verify(progress)
 
     # -- what the above share -----------------------------------------------------------------
 
     def _load(self, table: RecordTable, query: Query, on_error: OnError) -> list[Any]:
         corrupt = CorruptRecords(on_error)
-        with kept_until_the_end():
+        with deferred_signals(), kept_until_the_end():
             found = list(chain.from_iterable(self._models(table, query, _LOAD_BATCH, corrupt)))
         corrupt.warn()
         return found
 
     def _counted(self, kind: Kind, query: Query, on_error: OnError) -> int:
         corrupt = CorruptRecords(on_error)
-        counted = self._count(kind, query, corrupt)
+        with deferred_signals():
+            counted = self._count(kind, query, corrupt)
         corrupt.warn()
         return counted
 

@@ -23,6 +23,7 @@ from pydantic_core import to_json
 
 from afterimage.storage.engine.database import (
     MUCH_KEPT,
+    execute,
     fetch_all,
     open_database,
     streamed,
@@ -56,6 +57,7 @@ from afterimage.storage.reports.faults import CorruptRecords
 from afterimage.storage.reports.progress import Progress, followed, tell, unseen
 from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.gc_pause import paused_collector
+from afterimage.storage.system.interrupts import checkpoint, deferred_signals
 from afterimage.storage.system.prefetch import prefetched
 from afterimage.storage.tables.checks import UNREADABLE, RowFaults, record_object
 from afterimage.storage.tables.layout import Layout, StoredTable
@@ -125,16 +127,17 @@ class SQLStorage(RecordStorage):
         self.batch_size = positive(batch_size, "batch_size")
         self.lock_timeout = lock_timeout
         self._layout = Layout(conversations_table_name, documents_table_name)
-        self._database = open_database(
-            url, lock_timeout, partial(self._layout.create, metadata_fields=keys)
-        )
-        if self._database.is_new:
-            return
-        with self._database.reading() as connection:
-            ready = self._layout.is_ready(connection, keys)
-        if not ready:
-            with self._database.writing() as connection:
-                self._layout.create(connection, keys)
+        with deferred_signals():
+            self._database = open_database(
+                url, lock_timeout, partial(self._layout.create, metadata_fields=keys)
+            )
+            if self._database.is_new:
+                return
+            with self._database.reading() as connection:
+                ready = self._layout.is_ready(connection, keys)
+            if not ready:
+                with self._database.writing() as connection:
+                    self._layout.create(connection, keys)
 
     @property
     def engine(self) -> sa.Engine:
@@ -167,6 +170,7 @@ class SQLStorage(RecordStorage):
         # Batches are made at their size, not sliced to it: DuckDB misreads structs of a slice.
         size = max(self.batch_size, _BATCH_ROWS)
         for start in range(0, len(records), size):
+            checkpoint()
             some = records[start : start + size]
             yield to_batch(table, rows_of(table, some, start), start)
 
@@ -194,8 +198,9 @@ class SQLStorage(RecordStorage):
             }
             if "metadata" in columns:
                 values |= stored.metadata_values(values["metadata"], stored.metadata_columns)
-            connection.execute(
-                stored.table.insert().from_select(list(values), sa.select(*values.values()))
+            execute(
+                connection,
+                stored.table.insert().from_select(list(values), sa.select(*values.values())),
             )
 
     def _insert_others(
@@ -320,6 +325,7 @@ class SQLStorage(RecordStorage):
         with closing(prefetched(batches, ahead) if many else batches) as found:
             for batch in found:
                 for at in range(0, batch.num_rows, batch_size):
+                    checkpoint()
                     try:
                         with paused_collector():
                             some = batch.slice(at, batch_size)
@@ -454,6 +460,7 @@ def _by_kind(
         if isinstance(record, Conversation):
             declared.append(record)
             continue
+        checkpoint()
         try:
             found = check(to_object(record), type(record))
         except InvalidRecordError as error:

@@ -36,6 +36,7 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.system.forks import is_inherited
+from afterimage.storage.system.interrupts import acquire, checkpoint
 from afterimage.storage.system.locks import Turn, lock_holder, lock_path, state_of
 
 __all__ = [
@@ -237,9 +238,12 @@ def connect(path: Path, lock_timeout: float, *, alone: bool = False) -> Opened:
             )
         refusal = None
         try:
-            with _lock:
+            acquire(lock := _lock)
+            try:
                 if (opened := _open(path, alone=alone)) is not None:
                     return opened
+            finally:
+                lock.release()
         except duckdb.ConnectionException as error:
             raise DatabaseError(
                 f"{path} is open in this process with other settings (read_only?): close that "
@@ -249,6 +253,7 @@ def connect(path: Path, lock_timeout: float, *, alone: bool = False) -> Opened:
             refusal = str(error)
             if not (_IS_LOCKED.search(refusal) or _IS_OPEN_HERE.search(refusal)):
                 raise DatabaseError(f"{path} cannot be opened: {shorten(error, 300)}") from None
+        checkpoint()
         waited = time.monotonic() - started
         if waited >= lock_timeout:
             real = Path(os.path.realpath(path))

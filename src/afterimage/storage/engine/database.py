@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import duckdb
 import duckdb_engine
@@ -41,10 +42,19 @@ from afterimage.storage.errors import (
     UnsupportedURLError,
     shorten,
 )
+from afterimage.storage.system.interrupts import (
+    acquire,
+    checkpoint,
+    current_operation,
+    deferred_signals,
+    interruptible,
+    responsive,
+)
 
 __all__ = [
     "MUCH_KEPT",
     "Database",
+    "execute",
     "execute_arrow",
     "existing",
     "fetch_all",
@@ -55,6 +65,11 @@ __all__ = [
     "streamed",
     "translated",
 ]
+
+# Batches that are handed over at once, and the time that may be spent on them: to hand over each
+# one would cost as much as to make a small one.
+_FEW_BATCHES = 16
+_FEW_SECONDS = 0.005
 
 MUCH_KEPT = 32 * 2**20
 """Bytes of a file that DuckDB may keep in memory while all of it is read or written."""
@@ -108,7 +123,11 @@ class Database:
                 process may open it meanwhile; it takes longer.
         """
         engine = self.engine if by_hand else self._calls
-        with translated(self.name), engine.connect() as connection:
+        with (
+            translated(self.name),
+            engine.connect() as connection,
+            interruptible(_driver(connection).interrupt),
+        ):
             if by_hand:  # as our own instance has it
                 connection.exec_driver_sql("SET arrow_large_buffer_size = true")
             yield connection
@@ -116,7 +135,13 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A connection whose changes are all committed at the end, or none of them."""
-        with self._turn(), translated(self.name), self._calls.begin() as connection:
+        # The commit, which comes after the last of these, is not interrupted.
+        with (
+            self._turn(),
+            translated(self.name),
+            self._calls.begin() as connection,
+            interruptible(_driver(connection).interrupt),
+        ):
             yield connection
 
     @property
@@ -132,16 +157,14 @@ class Database:
 
         Call it between statements.
         """
-        driver = connection.connection.driver_connection
-        assert driver is not None
         if not self.name.startswith(":memory:"):
-            drop_cached_blocks(Path(self.name), driver, most)
+            drop_cached_blocks(Path(self.name), _driver(connection), most)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """This thread's turn to write, so that sequence numbers are given out once."""
         lock = self._turns.lock
-        if not lock.acquire(timeout=max(0, min(self._lock_timeout, threading.TIMEOUT_MAX))):
+        if not acquire(lock, self._lock_timeout):
             holder = f"a write of another thread of process {os.getpid()}"
             raise LockTimeoutError.of(self.name, self._lock_timeout, holder)
         try:
@@ -212,8 +235,7 @@ def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
     Each is tried on its own: to list them, DuckDB would look into every file that is attached, and
     none of those could be let go of meanwhile.
     """
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver = _driver(connection)
     quote = connection.dialect.identifier_preparer.quote_identifier
     [[database]] = driver.execute("SELECT current_database()").fetchall()
     found = set()
@@ -230,30 +252,66 @@ def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
 
 def fetch_all(connection: sa.Connection, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
     """All rows of a statement; DuckDB 2.0 takes no other one while rows are left to fetch."""
-    return connection.execute(statement).all()
+    return responsive(lambda: connection.execute(statement).all())
+
+
+def execute(connection: sa.Connection, statement: sa.Executable) -> None:
+    """Execute a statement that gives no rows."""
+    responsive(lambda: connection.execute(statement))
 
 
 def execute_arrow(connection: sa.Connection, statement: sa.Executable) -> pa.Table:
     """The whole result of a statement."""
-    return stream_arrow(connection, statement).read_all()
+    return responsive(lambda: _arrow_reader(connection, statement).read_all())
 
 
 def stream_arrow(
+    connection: sa.Connection, statement: sa.Executable
+) -> Generator[pa.RecordBatch, None, None]:
+    """The result of a statement in record batches of about 2,048 rows, as DuckDB makes them.
+
+    The connection can run nothing else until all were given.
+    """
+    # In a list, which is cleared before the connection is closed, whatever an error keeps.
+    reader = [responsive(lambda: _arrow_reader(connection, statement))]
+    failure: Exception | None = None
+    try:
+        while failure is None:
+            checkpoint()
+            batches, failure = responsive(lambda: _next_batches(reader))
+            yield from batches
+    finally:
+        reader.clear()
+    if not isinstance(failure, StopIteration):
+        raise failure
+
+
+def _next_batches(
+    reader: Sequence[pa.RecordBatchReader],
+) -> tuple[list[pa.RecordBatch], Exception | None]:
+    """One batch, or more where they come fast, and what the reader raised after them, if it did."""
+    batches: list[pa.RecordBatch] = []
+    end = time.monotonic() + _FEW_SECONDS
+    try:
+        while not batches or (len(batches) < _FEW_BATCHES and time.monotonic() < end):
+            batches.append(reader[0].read_next_batch())
+    except Exception as error:  # noqa: BLE001  raised after the batches before it
+        return batches, error
+    return batches, None
+
+
+def _arrow_reader(
     connection: sa.Connection, statement: sa.Executable, rows: int = 2048
 ) -> pa.RecordBatchReader:
-    """The result of a statement in record batches of about `rows` rows, as DuckDB makes them.
-
-    The connection can run nothing else until the reader is at its end.
-    """
     compiled = statement.compile(  # type: ignore[attr-defined]
         dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
     )
     values = compiled.construct_params(escape_names=False)
     parameters = [values[name] for name in compiled.positiontup or ()]
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver = _driver(connection)
     # Each version has one call that streams a query with parameters; the other one keeps the whole
     # result in memory first.
+    found: Any
     if _duckdb_major() >= 2:
         found = driver.sql(str(compiled), params=parameters or None)
     else:
@@ -266,8 +324,7 @@ def share_done(connection: sa.Connection) -> Callable[[], float | None]:
 
     It may be called in another thread, as long as the connection is not closed.
     """
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver = _driver(connection)
     for setting, value in (("enable_progress_bar", "true"), ("enable_progress_bar_print", "false")):
         driver.execute(f"SET {setting} = {value}").fetchall()  # of this connection only
 
@@ -286,14 +343,17 @@ def streamed(
 
     What goes wrong in making them is raised as it is; DuckDB would only tell its message.
     """
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver = _driver(connection)
     name = f"arrow_{uuid.uuid4().hex}"
     failed: list[BaseException] = []
+    operation = current_operation()  # DuckDB makes the batches in threads of its own
 
     def watched() -> Iterator[pa.RecordBatch]:
         try:
-            yield from batches
+            for batch in batches:
+                if operation is not None:
+                    operation.checkpoint()
+                yield batch
         except BaseException as error:
             failed.append(error)
             raise
@@ -417,7 +477,19 @@ def _create(file: _File, database: Database, create: MakeTables) -> bool:
 
 
 def _engine(url: str, opened: Callable[[], Opened]) -> sa.Engine:
-    return sa.create_engine(url, creator=lambda: _Connection(*opened()), poolclass=NullPool)
+    def connected() -> _Connection:
+        with deferred_signals() as signals:
+            connection = _Connection(*opened())
+            signals.undo = connection.close
+        return connection
+
+    return sa.create_engine(url, creator=connected, poolclass=NullPool)
+
+
+def _driver(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
+    driver: Any = connection.connection.driver_connection
+    assert driver is not None
+    return cast("duckdb.DuckDBPyConnection", driver)
 
 
 class _Preparer(duckdb_engine.DuckDBIdentifierPreparer):
@@ -447,10 +519,13 @@ class _Connection(duckdb_engine.ConnectionWrapper):
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, release: Release) -> None:
         super().__init__(connection)
-        self._release = release
+        self._release: Release | None = release
 
     def close(self) -> None:
-        self._release()
+        with deferred_signals():
+            release, self._release = self._release, None
+            if release is not None:
+                release()
 
 
 class _Turns:

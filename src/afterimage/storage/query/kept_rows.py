@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from afterimage.storage.engine.database import fetch_all
+from afterimage.storage.engine.database import execute, fetch_all
 from afterimage.storage.reports.progress import Progress, tell
 
 __all__ = ["kept_in_parts"]
@@ -51,7 +51,7 @@ def kept_in_parts(
     for first in range(low, high + 1, width):
         last = min(first + width - 1, high)
         part = select(sequence.between(first, last))
-        connection.execute(sa.insert(kept).from_select(kept.c.keys(), part))
+        execute(connection, sa.insert(kept).from_select(kept.c.keys(), part))
         found = fetch_all(connection, count)[0][0]
         tell(progress, found - before, (last - low + 1) / (high - low + 1))
         before = found

@@ -20,6 +20,7 @@ from afterimage.storage.records.objects import is_conversation
 from afterimage.storage.reports.faults import CorruptRecords, Found, Place, Tally
 from afterimage.storage.reports.progress import Progress, tell, unseen
 from afterimage.storage.system.gc_pause import paused_collector
+from afterimage.storage.system.interrupts import deferred_signals
 
 __all__ = ["Findings", "TornTail", "Verification", "verify_jsonl", "verify_lines"]
 
@@ -145,7 +146,8 @@ def verify_jsonl(
     """
     check_kind(kind)
     findings = Findings(str(path))
-    verify_lines(RECORD_TABLES[kind], read_chunks(Path(path)), findings, progress or unseen)
+    with deferred_signals():
+        verify_lines(RECORD_TABLES[kind], read_chunks(Path(path)), findings, progress or unseen)
     return findings.report()
 
 

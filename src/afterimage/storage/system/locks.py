@@ -8,11 +8,18 @@ look whether anybody else, as the DuckDB command line, wrote it while they opene
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Final
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
-__all__ = ["Turn", "lock_holder", "lock_path", "state_of"]
+from afterimage.storage.system.interrupts import checkpoint
+
+__all__ = ["Turn", "acquire_file", "lock_holder", "lock_path", "state_of"]
+
+
+_POLL_SECONDS: Final = (0.005, 0.05)
 
 
 class Turn:
@@ -44,6 +51,28 @@ class Turn:
         self._sharers -= 1
         if not self._sharers:
             self._lock.release()
+
+
+def acquire_file(lock: BaseFileLock, seconds: float) -> bool:
+    """Acquire a file's lock; False where others hold it for so long. A signal may end the wait.
+
+    Args:
+        lock: the lock.
+        seconds: how long to wait; without end if negative.
+    """
+    end = time.monotonic() + seconds
+    pause, longest = _POLL_SECONDS
+    while True:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            checkpoint()
+            if seconds >= 0 and time.monotonic() >= end:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+        else:
+            return True
 
 
 def lock_path(path: Path) -> Path:

@@ -1,7 +1,8 @@
 """Iterators that a caller keeps: safe from several threads, closed on purpose, useless in a fork.
 
 The invariants: a generator below is entered by one thread at a time; each item is given once; a
-process that inherited an iterator from its parent touches neither a file nor the engine through it.
+process that inherited an iterator from its parent touches neither a file nor the engine through it;
+a signal that arrives during a step closes the iterator before its exception is raised.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from afterimage.storage.errors import StorageError
+from afterimage.storage.system.interrupts import (
+    Operation,
+    acquire,
+    checkpoint,
+    deferred_signals,
+)
 
 __all__ = ["BatchIterator", "RecordIterator"]
 
 _Item = TypeVar("_Item")
-_Self = TypeVar("_Self", bound="_Stream")
 
 _live: weakref.WeakSet[_Stream] = weakref.WeakSet()
 
@@ -31,8 +37,10 @@ class _Stream:
     def __init__(self, items: Generator[Any, None, None]) -> None:
         self._items = items
         self._lock = threading.RLock()
+        self._operation = Operation()
         self._owner = os.getpid()
         self._is_closed = False
+        self._is_stepping = False
         _live.add(self)
 
     def close(self) -> None:
@@ -40,12 +48,16 @@ class _Stream:
         if os.getpid() != self._owner:  # the parent goes on reading
             self._is_closed = True
             return
-        with self._lock:
-            if not self._is_closed:
+        with deferred_signals(self._operation):
+            acquire(self._lock)
+            try:
                 self._is_closed = True
-                self._items.close()
+                if not self._is_stepping:  # else the step closes it
+                    self._items.close()
+            finally:
+                self._lock.release()
 
-    def __enter__(self: _Self) -> _Self:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -57,30 +69,53 @@ class _Stream:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_is_closed"):
-            self.close()
+        if not self.__dict__.get("_is_closed", True):
+            with deferred_signals(later=True):
+                self.close()
 
-    def _check_process(self) -> None:
-        """Refuse in a fork, where the position in the file is the parent's, too.
+    def _next(self, take: Callable[[], _Item]) -> _Item:
+        """What `take` gives under the lock.
 
         Raises:
-            StorageError: this process is not the one that began the iteration.
+            StorageError: this process is a fork of the one that began the iteration, and the
+                position in the file is the parent's, too.
         """
         if os.getpid() != self._owner:
             raise StorageError(
                 f"this iteration was begun in process {self._owner}, and this is a fork of it. "
                 "Call the storage again in this process."
             )
+        with deferred_signals(self._operation, self.close):
+            acquire(self._lock)
+            try:
+                return take()
+            finally:
+                self._lock.release()
 
     def _step(self) -> Any:
-        """The next item; called under the lock."""
+        """The next item of the generator; called under the lock."""
         if self._is_closed:
             raise StopIteration
+        if self._is_stepping:
+            raise StorageError("this iterator is in a step already, which called it again")
+        self._is_stepping = True
         try:
-            return next(self._items)
+            item = next(self._items)
+            checkpoint()
         except BaseException:
-            self._is_closed = True  # the generator has ended
+            self._is_closed = True
+            is_main = threading.current_thread() is threading.main_thread()
+            if self._operation.is_stopped and not is_main:
+                raise StorageError(
+                    "this iterator was closed by a signal to the main thread. Call the storage "
+                    "again."
+                ) from None
             raise
+        finally:
+            self._is_stepping = False
+            if self._is_closed:
+                self._items.close()
+        return item
 
 
 class BatchIterator(_Stream, Generic[_Item]):
@@ -93,9 +128,7 @@ class BatchIterator(_Stream, Generic[_Item]):
         return self
 
     def __next__(self) -> _Item:
-        self._check_process()
-        with self._lock:
-            item: _Item = self._step()
+        item: _Item = self._next(self._step)
         return item
 
 
@@ -123,7 +156,7 @@ class RecordIterator(_Stream, Generic[_Item]):
         try:
             return self._take()
         except IndexError:
-            return self._refill()
+            return self._next(self._refill)
 
     def close(self) -> None:
         """End the iteration, and close the file that is read. It may be called several times."""
@@ -131,19 +164,19 @@ class RecordIterator(_Stream, Generic[_Item]):
         self._ready.clear()
 
     def _refill(self) -> _Item:
-        self._check_process()
-        with self._lock:
-            while True:
-                try:
-                    return self._take()  # another thread was here first
-                except IndexError:
-                    self._ready.extend(self._step())
+        while True:
+            try:
+                return self._take()  # another thread was here first
+            except IndexError:
+                self._ready.extend(self._step())
 
 
 def _after_fork() -> None:
     """Keep what belongs to the parent for good: to end a generator would use its file or engine."""
     for stream in list(_live):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream._items))  # noqa: SLF001
+        if isinstance(stream, RecordIterator):
+            stream._ready.clear()  # noqa: SLF001  the error comes at once, not some records later
 
 
 if hasattr(os, "register_at_fork"):

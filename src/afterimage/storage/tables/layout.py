@@ -16,7 +16,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from afterimage.storage.engine.database import execute_arrow, existing, fetch_all
+from afterimage.storage.engine.database import execute, execute_arrow, existing, fetch_all
 from afterimage.storage.engine.sql_types import SqlType
 from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, shorten
 from afterimage.storage.query.json_values import json_path, kind_of_type
@@ -287,7 +287,7 @@ class Layout:
                 connection.execute(sa.text(_escaped(statement)))
         table = stored.table
         values = stored.metadata_values(table.c["metadata"], missing)
-        connection.execute(table.update().values(values))
+        execute(connection, table.update().values(values))
         connection.execute(
             _CATALOG.update()
             .where(_CATALOG.c.table_name == stored.name)
