@@ -187,7 +187,7 @@ class CorruptRecords:
 
 def _level_of_the_caller() -> int:
     """The level, for the function that asks, of the first frame outside this package."""
-    package = str(Path(__file__).parent)
+    package = str(Path(__file__).parents[1])
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_code.co_filename.startswith(package + os.sep):
         frame, level = frame.f_back, level + 1
