@@ -134,7 +134,7 @@ class TestReads:
     def test_skip_what_is_corrupt(self, store: SQLStorage, numbers: list[int]) -> None:
         with store.engine.begin() as connection:
             connection.exec_driver_sql(
-                f"UPDATE conversations SET extra = '[' WHERE id = '{numbers[-1]}'"
+                f"UPDATE conversations SET conversations = NULL WHERE id = '{numbers[-1]}'"
             )
         assert not store.verify().ok
         with pytest.warns(UserWarning, match="1 "):

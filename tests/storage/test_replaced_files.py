@@ -1,4 +1,4 @@
-"""A file that is replaced while this process has it open: nothing is saved where nobody finds it."""
+"""A file that is replaced while this process has it open: no save goes where nobody finds it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,20 @@ def sql(path: Path) -> SQLStorage:
     return SQLStorage(f"duckdb:///{path}")
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of several ranges, so that an iterator at its first record keeps it open."""
+    path = tmp_path_factory.mktemp("large") / "large.duckdb"
+    sql(path).save_conversations(
+        [conversation(f"{at} {os.urandom(6000).hex()}") for at in range(ROWS)]
+    )
+    return path
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> SQLStorage:
-    """A store whose iterators keep its file open, as it is too large to be read at once."""
-    store = sql(tmp_path / "a.duckdb")
-    store.save_conversations([conversation(f"{at} {'x' * 4000}") for at in range(ROWS)])
-    return store
+def store(tmp_path: Path, large: Path) -> SQLStorage:
+    shutil.copy(large, tmp_path / "a.duckdb")
+    return sql(tmp_path / "a.duckdb")
 
 
 @pytest.fixture
@@ -124,7 +132,7 @@ class TestDatabases:
                 lambda: list(store.iter_conversations()),
                 lambda: store.scan_conversations().read_all(),
                 store.verify,
-                lambda: store.engine.connect(),
+                store.engine.connect,
                 lambda: sql(path),
             ):
                 with pytest.raises(DatabaseError) as caught:

@@ -29,7 +29,12 @@ from typing import Final
 import duckdb
 from filelock import FileLock
 
-from afterimage.storage.engine.held_files import HeldFiles, identity_of, is_open_here, replaced
+from afterimage.storage.engine.held_files import (
+    HeldFiles,
+    ReplacedFileError,
+    identity_of,
+    is_open_here,
+)
 from afterimage.storage.errors import (
     DatabaseError,
     LockTimeoutError,
@@ -323,7 +328,7 @@ def _open(path: Path, *, alone: bool) -> Opened | None:
     """A connection; None where the file is another process's, or was while we opened it.
 
     Raises:
-        DatabaseError: the file was replaced, and connections of this process hold the former one.
+        ReplacedFileError: the file was replaced, and connections hold the former one.
     """
     real = os.path.realpath(path)
     _held_files.check(path, real)
@@ -378,7 +383,7 @@ def _opened(path: Path, real: str, options: str, *, alone: bool) -> Opened | Non
     # What others of this process opened is joined by its path; only the system knows which it is.
     if is_first and not is_own and not is_open_here(identity):
         close()
-        raise replaced(path)
+        raise ReplacedFileError.of(path)
     end = _held_files.hold(real, identity)
 
     def release() -> None:

@@ -16,10 +16,24 @@ from pathlib import Path
 
 from afterimage.storage.errors import DatabaseError
 
-__all__ = ["FileIdentity", "HeldFiles", "identity_of", "is_open_here", "replaced"]
+__all__ = ["FileIdentity", "HeldFiles", "ReplacedFileError", "identity_of", "is_open_here"]
 
 FileIdentity = tuple[int, int]
 """The device of a file and its number there; no other file has them while the file is open."""
+
+
+class ReplacedFileError(DatabaseError):
+    """A file was replaced while this process had it open: its data is whole, but not reached."""
+
+    @classmethod
+    def of(cls, path: Path) -> ReplacedFileError:
+        """The error for the file at `path`."""
+        return cls(
+            f"{path} was replaced while it was open in this process: an iterator, a scan or a "
+            "connection still has the former file, and what is saved now would be lost with it. "
+            "Close those that are still open, then call again: it works on the file that is there "
+            "now."
+        )
 
 
 @dataclass
@@ -42,11 +56,11 @@ class HeldFiles:
         """See that the file at a path is the one that connections hold by that path.
 
         Raises:
-            DatabaseError: it is another one.
+            ReplacedFileError: it is another one.
         """
         held = self._held.get(real)
         if held is not None and held.identity != identity_of(real):
-            raise replaced(path)
+            raise ReplacedFileError.of(path)
 
     def hold(self, real: str, identity: FileIdentity) -> Callable[[], None]:
         """Note a connection to a file; call what is returned when the connection is closed."""
@@ -64,7 +78,7 @@ class HeldFiles:
 def identity_of(path: str | Path) -> FileIdentity | None:
     """Which file is at a path; None where there is none."""
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -73,7 +87,7 @@ def identity_of(path: str | Path) -> FileIdentity | None:
 def is_open_here(identity: FileIdentity) -> bool:
     """Whether this process has the file open; True where the system does not tell."""
     try:
-        numbers = os.listdir("/dev/fd")
+        numbers = [entry.name for entry in Path("/dev/fd").iterdir()]
     except OSError:
         return True
     for number in numbers:
@@ -82,12 +96,3 @@ def is_open_here(identity: FileIdentity) -> bool:
             if stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) == identity:
                 return True
     return False
-
-
-def replaced(path: Path) -> DatabaseError:
-    """The error for a file that was replaced while this process had it open."""
-    return DatabaseError(
-        f"{path} was replaced while it was open in this process: an iterator, a scan or a "
-        "connection still has the former file, and what is saved now would be lost with it. "
-        "Close those that are still open, then call again: it works on the file that is there now."
-    )

@@ -21,7 +21,7 @@ __all__ = ["kept_in_parts"]
 
 # A range has rows enough for all cores to get some and for its statement not to count, and is so
 # narrow that a large table has a hundred.
-_FEWEST_ROWS = 16_384
+_FEWEST_NUMBERS = 16_384
 _MOST_PARTS = 100
 
 
@@ -61,11 +61,11 @@ def _ranges(connection: sa.Connection, sequence: sa.ColumnElement[int]) -> list[
     [(low, high, rows)] = fetch_all(connection, extent)
     if low is None:
         return []
-    if has_gaps(low, high, rows, _FEWEST_ROWS):
-        width = max(_FEWEST_ROWS, rows // _MOST_PARTS + 1)
+    if has_gaps(low, high, rows, _FEWEST_NUMBERS):
+        width = max(_FEWEST_NUMBERS, rows // _MOST_PARTS + 1)
         ends = range_ends(connection, sequence, low, high, width).to_pylist()
     else:
-        width = max(_FEWEST_ROWS, (high - low) // _MOST_PARTS + 1)
+        width = max(_FEWEST_NUMBERS, (high - low) // _MOST_PARTS + 1)
         ends = list(range(low + width - 1, high, width))
     distinct = sorted({*ends, high})
     starts = [low, *(end + 1 for end in distinct[:-1])]

@@ -157,7 +157,7 @@ class _Ranges:
             return low + self._width - 1
         self._passed += max(1, self._width // _NARROWEST_WINDOW)
         if self._passed > len(self._ends):
-            return self._last
+            return int(self._last)
         return int(self._ends[self._passed - 1].as_py())
 
     def read(self, size: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from afterimage.storage.engine.database import Database, fetch_all
+from afterimage.storage.engine.held_files import ReplacedFileError
 from afterimage.storage.errors import CorruptRecordError, DatabaseError, shorten
 from afterimage.storage.query.duplicates import repeated
 from afterimage.storage.records.fields import DOCUMENTS
@@ -81,6 +82,8 @@ def _damage_found(findings: Findings, path: Path, stored: StoredTable) -> Iterat
     """Note that the engine cannot read a table, as where a block of the file is damaged."""
     try:
         yield
+    except ReplacedFileError:  # nothing is known of the file that is there now
+        raise
     except DatabaseError as error:
         findings.corrupt.add(Place(path, stored.name, None, None, shorten(error, 300)))
 
