@@ -1,8 +1,8 @@
 """Write what the pages tell of the code, after the mark in each: `python docs/write_pages.py`.
 
-That is the help of every command in docs/cli.md; in docs/schema.md the fields as `fields.py` has
-them, the Arrow schema of a scan, and the DDL that DuckDB tells of a new database. Tests fail where
-a page and these differ.
+That is the help of every command in docs/cli.md; in docs/schema.md the fields as
+`records/fields.py` has them, the Arrow schema of a scan, and the DDL that DuckDB gives for a new
+database. Tests fail where a page and these differ.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from afterimage.storage.system import gc_pause as collector
+from afterimage.storage.system import gc_pause
 from afterimage.storage.system.gc_pause import kept_until_the_end, paused_collector
 from tests.storage.records import conversations
 
@@ -24,9 +24,9 @@ class Node:
 
 @pytest.fixture
 def small_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collector, "_pause", collector._Pause())
-    monkeypatch.setattr(collector, "_MANY_OBJECTS", 100)
-    monkeypatch.setattr(collector, "_OBJECTS_PER_WALK", 1000)
+    monkeypatch.setattr(gc_pause, "_pause", gc_pause._Pause())
+    monkeypatch.setattr(gc_pause, "_MANY_OBJECTS", 100)
+    monkeypatch.setattr(gc_pause, "_OBJECTS_PER_WALK", 1000)
 
 
 @contextmanager
@@ -54,11 +54,11 @@ def build(count: int) -> list[Any]:
 def test_no_load_waits_for_a_walk_of_what_it_has_built_so_far(storage: Any) -> None:
     storage.save_conversations(conversations(*({"n": n} for n in range(4000))))
     gc.collect()
-    collector._pause.built = 0
+    gc_pause._pause.built = 0
     with counted_walks() as walks:
         first = storage.load_conversations()
     assert not walks
-    assert collector._pause.built > 4000  # in pauses that would each have been due
+    assert gc_pause._pause.built > 4000  # in pauses that would each have been due
     assert len(first) == 4000
 
 
@@ -68,8 +68,8 @@ def test_a_load_after_many_finds_what_they_hid(storage: Any) -> None:
     hidden = Node()
     dead = weakref.ref(hidden)
     del hidden
-    collector._pause.alive = 0
-    collector._pause.built = 10**9
+    gc_pause._pause.alive = 0
+    gc_pause._pause.built = 10**9
     with counted_walks() as walks:
         storage.load_conversations()
     assert len(walks) == 1
@@ -107,21 +107,21 @@ def test_a_finalizer_may_build_records_too() -> None:
             built.append(len(build(10)))
 
     Last()
-    collector._pause.built = 10**9
+    gc_pause._pause.built = 10**9
     build(1000)
     assert built == [10]
 
 
 @pytest.mark.usefixtures("small_pauses")
 def test_a_finalizer_that_runs_within_may_build_records_too() -> None:
-    with collector._pause.lock:  # where Python's own passes may come, too
+    with gc_pause._pause.lock:  # where Python's own passes may come, too
         assert len(build(10)) == 10
 
 
 @pytest.mark.usefixtures("small_pauses")
 def test_a_program_without_a_collector_gets_no_walk(storage: Any) -> None:
     storage.save_conversations(conversations({"n": 1}))
-    collector._pause.built = 10**9
+    gc_pause._pause.built = 10**9
     gc.disable()
     try:
         with counted_walks() as walks:
@@ -156,7 +156,7 @@ def test_what_the_program_froze_stays_frozen() -> None:
     try:
         build(1000)
         assert gc.get_freeze_count() > 0
-        assert collector._pause.built == 0
+        assert gc_pause._pause.built == 0
     finally:
         gc.unfreeze()
 

@@ -26,7 +26,7 @@ from afterimage.storage import (
     LockTimeoutError,
     SQLStorage,
 )
-from afterimage.storage.engine import attach as duckdb_files
+from afterimage.storage.engine import attach
 from tests.storage.processes import child, opened, told_by
 from tests.storage.records import conversation, conversations, firsts
 
@@ -105,7 +105,7 @@ class TestOtherProcesses:
             "    connection.execute('CREATE TABLE theirs AS SELECT 1 AS one')\n"
         )
         opens = []
-        opened_file = duckdb_files._opened
+        opened_file = attach._opened
 
         def late(path: str, *options: Any, **more: Any) -> Any:
             opens.append(path)
@@ -113,7 +113,7 @@ class TestOtherProcesses:
                 subprocess.run([sys.executable, "-c", code, path], check=True)
             return opened_file(path, *options, **more)
 
-        monkeypatch.setattr(duckdb_files, "_opened", late)
+        monkeypatch.setattr(attach, "_opened", late)
         storage.save_conversations([conversation("b")])
         assert len(opens) == 2
         assert firsts(storage.load_conversations()) == ["a", "b"]

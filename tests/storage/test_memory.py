@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from afterimage.storage import SQLStorage
-from afterimage.storage.engine import attach as duckdb_files
+from afterimage.storage.engine import attach
 from tests.storage.processes import KINDS, child, opened, told_by
 
 ROWS = 30_000
@@ -48,7 +48,7 @@ def measured(pipe: Any, kind: str, folder: Path) -> None:
 
 
 def memory_limit() -> Any:
-    [[limit]] = duckdb_files.connect_memory()[0].execute(LIMIT).fetchall()
+    [[limit]] = attach.connect_memory()[0].execute(LIMIT).fetchall()
     return limit
 
 

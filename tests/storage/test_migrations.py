@@ -15,8 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from afterimage.storage import SchemaMismatchError, SQLStorage
-from afterimage.storage.tables import layout as tables
-from afterimage.storage.tables import migrations
+from afterimage.storage.tables import layout, migrations
 from tests.storage.data import make_version_1 as version_1
 from tests.storage.plain_python import same
 from tests.storage.processes import child
@@ -91,7 +90,7 @@ def assert_whole(storage: SQLStorage, folder: Path) -> None:
 class TestTheFirstLayout:
     def test_opens_with_all_that_was_saved(self, path: Path, tmp_path: Path) -> None:
         assert_whole(opened(path), tmp_path)
-        assert layouts(path) == {tables.SCHEMA_VERSION}
+        assert layouts(path) == {layout.SCHEMA_VERSION}
 
     def test_takes_further_records(self, path: Path, tmp_path: Path) -> None:
         storage = opened(path)
@@ -104,7 +103,7 @@ class TestTheFirstLayout:
         assert version_1.DATABASE.stat().st_size < 2_000_000
 
     def test_there_is_a_way_from_every_layout_to_this_one(self) -> None:
-        assert sorted(migrations.MIGRATIONS) == list(range(1, tables.SCHEMA_VERSION))
+        assert sorted(migrations.MIGRATIONS) == list(range(1, layout.SCHEMA_VERSION))
 
 
 def add_mood(connection: sa.Connection, kind: str, table: str) -> None:
@@ -125,8 +124,8 @@ def next_layout(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str
             taken.append((kind, table))
             step(connection, kind, table)
 
-        monkeypatch.setitem(migrations.MIGRATIONS, tables.SCHEMA_VERSION, noted)
-        monkeypatch.setattr(tables, "SCHEMA_VERSION", tables.SCHEMA_VERSION + 1)
+        monkeypatch.setitem(migrations.MIGRATIONS, layout.SCHEMA_VERSION, noted)
+        monkeypatch.setattr(layout, "SCHEMA_VERSION", layout.SCHEMA_VERSION + 1)
         return taken
 
     return register
@@ -141,8 +140,8 @@ def die_half_way(pipe: Connection, path: Path) -> None:
             pipe.recv()
         add_mood(connection, kind, table)
 
-    migrations.MIGRATIONS[tables.SCHEMA_VERSION] = step
-    tables.SCHEMA_VERSION += 1  # type: ignore[misc]
+    migrations.MIGRATIONS[layout.SCHEMA_VERSION] = step
+    layout.SCHEMA_VERSION += 1  # type: ignore[misc]
     opened(path)
 
 
@@ -153,7 +152,7 @@ class TestUpgrades:
         taken = next_layout(add_mood)
         storage = opened(path)
         assert sorted(taken) == [(n, n) for n in ("conversations", "documents", "records")]
-        assert layouts(path) == {tables.SCHEMA_VERSION}
+        assert layouts(path) == {layout.SCHEMA_VERSION}
         with duckdb.connect(str(path)) as connection:
             moods = connection.sql("SELECT DISTINCT mood = 'mood ' || id FROM conversations")
             assert moods.fetchall() == [(True,)]
@@ -177,7 +176,7 @@ class TestUpgrades:
                 opened(path)
         assert ("conversations", "conversations") in taken
         monkeypatch.undo()
-        assert layouts(path) == {tables.SCHEMA_VERSION}
+        assert layouts(path) == {layout.SCHEMA_VERSION}
         assert columns(path) == before
         assert_whole(opened(path), tmp_path)
 
@@ -188,11 +187,11 @@ class TestUpgrades:
         with child(die_half_way, path) as (_, pipe):
             assert pipe.recv() == "half-way"
         assert columns(path) == before
-        assert layouts(path) == {tables.SCHEMA_VERSION}
+        assert layouts(path) == {layout.SCHEMA_VERSION}
         assert_whole(opened(path), tmp_path)
         next_layout(add_mood)
         assert_whole(opened(path), tmp_path)
-        assert layouts(path) == {tables.SCHEMA_VERSION}
+        assert layouts(path) == {layout.SCHEMA_VERSION}
 
     def test_a_layout_that_no_step_starts_from_is_refused(self, path: Path) -> None:
         set_layout(path, 0)
@@ -213,7 +212,7 @@ class TestUpgrades:
 
 class TestNewerLayouts:
     def test_they_are_refused_and_left_as_they_are(self, path: Path) -> None:
-        set_layout(path, tables.SCHEMA_VERSION + 1)
+        set_layout(path, layout.SCHEMA_VERSION + 1)
         before = fingerprint(path)
         with pytest.raises(SchemaMismatchError, match="newer") as caught:
             SQLStorage(f"duckdb:///{path}", metadata_fields=["another"])
@@ -221,7 +220,7 @@ class TestNewerLayouts:
         assert fingerprint(path) == before
 
     def test_also_where_the_newer_one_has_other_tables(self, path: Path) -> None:
-        set_layout(path, tables.SCHEMA_VERSION + 1)
+        set_layout(path, layout.SCHEMA_VERSION + 1)
         with duckdb.connect(str(path)) as connection:
             connection.execute("DROP VIEW messages; ALTER TABLE conversations DROP COLUMN extra")
         before = fingerprint(path)
@@ -231,7 +230,7 @@ class TestNewerLayouts:
 
     def test_a_storage_that_is_open_while_another_upgrades_saves_no_more(self, path: Path) -> None:
         storage = opened(path)
-        set_layout(path, tables.SCHEMA_VERSION + 1)
+        set_layout(path, layout.SCHEMA_VERSION + 1)
         before = fingerprint(path)
         with pytest.raises(SchemaMismatchError, match="newer"):
             storage.save_conversations([conversation()])

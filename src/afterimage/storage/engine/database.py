@@ -1,6 +1,6 @@
 """Statements through SQLAlchemy and Arrow, and DuckDB's exceptions translated into ours.
 
-Beside `duckdb_files.py`, the one module that touches the DuckDB driver. A connection is for one
+Beside `attach.py`, the one module that touches the DuckDB driver. A connection is for one
 call: `Database.reading` and `Database.writing` open it and close it.
 """
 

@@ -124,7 +124,7 @@ class RecordSource:
 
 
 def conversation_lines(lines: sa.FromClause) -> sa.FromClause:
-    """The lines that are conversations: `records.is_conversation`, in one pass over each line.
+    """The lines that are conversations: `objects.is_conversation`, in one pass over each line.
 
     A line that is no JSON object is an error of the engine; `jsonl_storage.py` then finds it.
     """

@@ -1,8 +1,9 @@
 """The one table of fields: what a record is made of, declared once.
 
-The Arrow schema (`schema.py`), the SQL columns (`tables.py`), the conversion both ways
-(`arrow.py`), the checks of a query (`query.py`) and the reading of JSON lines (`sources.py`) all
-follow from `CONVERSATIONS` and `DOCUMENTS` below. Nothing is ever inferred from data.
+The Arrow schema (`schema.py`), the conversion both ways (`arrow.py`), the SQL columns
+(`tables/layout.py`), the checks of a query (`query/query.py`) and the reading of JSON lines
+(`query/relations.py`) all follow from `CONVERSATIONS` and `DOCUMENTS` below. Nothing is ever
+inferred from data.
 
 No engine is imported here, so that the JSONL storage stays light to import.
 """

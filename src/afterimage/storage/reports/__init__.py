@@ -1,5 +1,6 @@
 """What a call reports: skipped records, progress, statistics, verification.
 
-It imports `records`, and lines where they are verified.
+`verification.py` imports `records`, `jsonl`, `query` and `system`, as it verifies lines itself; the
+other modules import only the errors and each other.
 The invariant: the size of a report does not depend on the number of faults.
 """

@@ -1,6 +1,7 @@
 """`Statistics`: what `store.stats()` found out about a data set, as one frozen value.
 
-Only numbers and names are here; `stats_query.py` works them out and `stats_report.py` shows them.
+Only numbers and names are here. `query/statistics.py` computes them, and
+`statistics_report.py` shows them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from afterimage.storage.reports import statistics_report as stats_report
+from afterimage.storage.reports import statistics_report
 
 __all__ = ["Distribution", "Histogram", "MetadataKey", "Statistics"]
 
@@ -132,7 +133,7 @@ class Statistics:
         }
 
     def __str__(self) -> str:
-        return stats_report.as_text(self)
+        return statistics_report.as_text(self)
 
     def _repr_html_(self) -> str:
-        return stats_report.as_html(self)
+        return statistics_report.as_html(self)
