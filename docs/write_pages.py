@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from afterimage.storage import SQLStorage
 from afterimage.storage.cli.app import app
-from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, RecordTable
+from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, RecordKind
 
 DOCS = Path(__file__).parent
 MARK = "<!-- What follows is written by docs/write_pages.py. -->\n"
@@ -44,11 +44,11 @@ def schema() -> str:
     """The fields, the Arrow schema and the tables in DuckDB."""
     store = SQLStorage("duckdb:///:memory:", metadata_fields=["domain"])
     scans = {
-        CONVERSATIONS.kind: store.scan_conversations().schema,
-        DOCUMENTS.kind: store.scan_documents().schema,
+        CONVERSATIONS.name: store.scan_conversations().schema,
+        DOCUMENTS.name: store.scan_documents().schema,
     }
     parts = [
-        *(_fields(table, scans[table.kind]) for table in (CONVERSATIONS, DOCUMENTS)),
+        *(_fields(kind, scans[kind.name]) for kind in (CONVERSATIONS, DOCUMENTS)),
         "\n## In DuckDB\n",
         *(f"\n```sql\n{statement}\n```\n" for statement in _ddl(store)),
     ]
@@ -62,16 +62,16 @@ def _block(name: str, text: str) -> str:
     return f"\n## {name}\n\n```text\n{text}\n```\n"
 
 
-def _fields(table: RecordTable, schema: pa.Schema) -> str:
+def _fields(kind: RecordKind, schema: pa.Schema) -> str:
     """A table of the fields, and the Arrow schema of a scan of all of them."""
     rows = []
-    for name in table.record.fields:
-        defaults = table.record.defaults
+    for name in kind.record.fields:
+        defaults = kind.record.defaults
         default = f"`{defaults[name]!r}`" if name in defaults else "required"
-        null = "yes" if name in table.record.nullable else "no"
+        null = "yes" if name in kind.record.nullable else "no"
         rows.append(f"| `{name}` | {default} | {null} |")
     return (
-        f"\n## {table.kind.capitalize()}\n\n| field | default | may be null |\n|---|---|---|\n"
+        f"\n## {kind.name.capitalize()}\n\n| field | default | may be null |\n|---|---|---|\n"
         + "\n".join(rows)
         + f"\n\nIn Arrow:\n\n```text\n{_arrow(schema)}\n```\n"
     )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from afterimage.storage.cli.conditions import parse_columns, parse_filter, parse_order
+from afterimage.storage.cli.options import parse_columns, parse_filter, parse_order
 from tests.storage import strategies
 from tests.storage.plain_python import path_of
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from afterimage.storage import CorruptRecordError
-from afterimage.storage.jsonl.checks import loadable, sound_chunks
+from afterimage.storage.jsonl.checks import loadable, valid_chunks
 from afterimage.storage.jsonl.lines import read_chunks
-from afterimage.storage.reports.faults import CorruptRecords
+from afterimage.storage.records.fields import CONVERSATIONS
+from afterimage.storage.reports.faults import Faults
 from tests.storage.records import conversation
 from tests.storage.test_conformance_errors import BAD_LINES
 
@@ -24,9 +25,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_good_lines_keep_their_numbers_and_offsets(path: Path) -> None:
-    corrupt = CorruptRecords("skip")
+    corrupt = Faults("skip")
     before = [line for chunk in read_chunks(path) for line in chunk.records()]
-    sound = sound_chunks(read_chunks(path), loadable("conversations"), corrupt)
+    sound = valid_chunks(read_chunks(path), loadable(CONVERSATIONS), corrupt)
     after = [line for chunk in sound for line in chunk.records()]
     assert corrupt.found().count == len(BAD_LINES)
     assert [line.text for line in after].count(GOOD) == len(BAD_LINES) + 1
@@ -38,7 +39,7 @@ def test_good_lines_keep_their_numbers_and_offsets(path: Path) -> None:
 
 
 def test_by_default_the_first_corrupt_line_is_raised(path: Path) -> None:
-    chunks = sound_chunks(read_chunks(path), loadable("conversations"), CorruptRecords("raise"))
+    chunks = valid_chunks(read_chunks(path), loadable(CONVERSATIONS), Faults("raise"))
     with pytest.raises(CorruptRecordError) as caught:
         next(chunks)
     assert (caught.value.line, caught.value.offset) == (3, len(GOOD) + 2)

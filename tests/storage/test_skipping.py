@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from afterimage.storage import CorruptRecordError, SkippedRecordsWarning
-from afterimage.storage.reports.faults import CorruptRecords
+from afterimage.storage.reports.faults import Faults
 
 
 def test_of_a_hundred_thousand_corrupt_records_the_first_few_are_kept() -> None:
-    corrupt = CorruptRecords("skip")
+    corrupt = Faults("skip")
     tracemalloc.start()
     try:
         for line in range(1, 100_001):
-            corrupt.met(CorruptRecordError("talks.jsonl", line, 10 * line, "x" * 500))
+            corrupt.handle(CorruptRecordError("talks.jsonl", line, 10 * line, "x" * 500))
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -31,8 +31,8 @@ def test_of_a_hundred_thousand_corrupt_records_the_first_few_are_kept() -> None:
 
 
 def test_a_warning_goes_through_pickle_and_copy() -> None:
-    corrupt = CorruptRecords("skip")
-    corrupt.met(CorruptRecordError(Path("talks.jsonl"), 3, 17, "no JSON"))
+    corrupt = Faults("skip")
+    corrupt.handle(CorruptRecordError(Path("talks.jsonl"), 3, 17, "no JSON"))
     with pytest.warns(SkippedRecordsWarning) as caught:
         corrupt.warn()
     warning = caught[0].message

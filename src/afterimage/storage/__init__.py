@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UnknownFieldError,
         UnsupportedURLError,
     )
+    from afterimage.storage.jsonl.verify import verify_jsonl
     from afterimage.storage.jsonl_storage import JSONLStorage
     from afterimage.storage.models import (
         Conversation,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     )
     from afterimage.storage.reports.faults import SkippedRecords, SkippedRecordsWarning
     from afterimage.storage.reports.statistics import Statistics
-    from afterimage.storage.reports.verification import Verification, verify_jsonl
+    from afterimage.storage.reports.verification import Verification
     from afterimage.storage.sql_storage import SQLStorage
 
 __all__ = [
@@ -83,7 +84,7 @@ _MODULES = {
     "SkippedRecords": "reports.faults",
     "SkippedRecordsWarning": "reports.faults",
     "Verification": "reports.verification",
-    "verify_jsonl": "reports.verification",
+    "verify_jsonl": "jsonl.verify",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
 }
 

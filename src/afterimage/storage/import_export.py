@@ -1,40 +1,74 @@
-"""Records from files and to files, streamed: JSONL as they were saved or to train from, Parquet.
+"""`ImportExport`: the calls that read or write files other than the storage's own.
 
-The invariants: a file is imported whole or not at all, and a file that is written appears whole or
-not at all; a storage never writes over its own file.
+The invariants: a file is imported whole or not at all; a file that is written appears whole or not
+at all; a storage never overwrites its own file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from pydantic_core import to_json
 
-from afterimage.storage.backend import Backend, refuse_own_file
+from afterimage.storage.backend import Backend
 from afterimage.storage.errors import InvalidQueryError
-from afterimage.storage.query.query import Columns, Filters, OrderBy, Query, listed
-from afterimage.storage.records.fields import CONVERSATIONS, FieldType, Json
-from afterimage.storage.records.kinds import RECORD_TABLES, Kind, check_kind
-from afterimage.storage.reports.faults import CorruptRecords, OnError
-from afterimage.storage.reports.progress import Progress, followed, only_share, parts, tell, unseen
-from afterimage.storage.system.atomic_files import written_lines
+from afterimage.storage.query.arguments import Columns, Filters, OrderBy, as_list
+from afterimage.storage.query.query import Query
+from afterimage.storage.query.read import Read
+from afterimage.storage.records.fields import (
+    CONVERSATIONS,
+    OTHERS,
+    Kind,
+    RecordKind,
+    kind_named,
+)
+from afterimage.storage.reports.faults import Faults, OnError
+from afterimage.storage.reports.progress import (
+    Progress,
+    counting,
+    ignore,
+    report,
+    share_only,
+    split,
+)
+from afterimage.storage.system.atomic_files import refuse_own_file, written_lines
 from afterimage.storage.system.prefetch import prefetched
 
-if TYPE_CHECKING:  # the JSONL storage alone is not to load it
-    from afterimage.storage.transfer.training_formats import FormatName, Reasoning, TrainingFormat
+if TYPE_CHECKING:  # importing the JSONL storage does not load the engine
+    from afterimage.storage.transfer.training_formats import (
+        FormatName,
+        Reasoning,
+        TrainingFormat,
+    )
 
-__all__ = ["AnyField", "ImportExport"]
+__all__ = ["ImportExport"]
 
-# Batches read ahead of what is being written: about as many as make the next row group of Parquet.
+# Batches read ahead of the writer: about as many as make the next row group of Parquet.
 _AHEAD = 8
 
 
-class ImportExport(Backend):
-    """The calls of `RecordStorage` that read or write files other than its own."""
+class ImportExport:
+    """The calls of `RecordStorage` that read or write files other than its own.
+
+    Args:
+        backend: where the records are.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait for other writers and processes; may be changed at any time."""
+        return self._backend.lock_timeout
+
+    @lock_timeout.setter
+    def lock_timeout(self, seconds: float) -> None:
+        self._backend.lock_timeout = seconds
 
     def import_jsonl(
         self,
@@ -61,15 +95,14 @@ class ImportExport(Backend):
             CorruptRecordError: a line is no valid record; names it. Nothing was saved.
             MissingFileError: there is no such file.
         """
-        corrupt = CorruptRecords(on_error)
-        check_kind(kind)
-        saved = self._import(RECORD_TABLES[kind], Path(path), corrupt, progress or unseen)
-        corrupt.warn()
+        read = Read(kind_named(kind).saved_as, faults=Faults(on_error), progress=progress or ignore)
+        saved = self._backend.append_file(Path(path), read)
+        read.faults.warn()
         return saved
 
     def export_jsonl(
         self,
-        path: str | Path,
+        path: str | Path | IO[bytes],
         *,
         kind: Kind = "conversations",
         filters: Filters = None,
@@ -87,7 +120,8 @@ class ImportExport(Backend):
         The file appears when it is complete; whatever was there before stays until then.
 
         Args:
-            path: `.jsonl`, or `.jsonl.gz` or `.jsonl.zst` to have it packed.
+            path: a `.jsonl` file, or `.jsonl.gz` or `.jsonl.zst` for a compressed one; or a binary
+                stream, which gets plain lines and stays open.
             kind: "conversations", "documents", or "records" for those of other models.
             filters: as everywhere; of "records", any field.
             order_by: as everywhere.
@@ -121,36 +155,26 @@ class ImportExport(Backend):
         >>> path.read_text()
         '{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"Hello"}]}\n'
         """
-        progress = progress or unseen
-        corrupt = CorruptRecords(on_error)
+        made = None
         if format is not None:
-            from afterimage.storage.transfer.training_formats import TrainingFormat  # noqa: PLC0415  heavy
+            from afterimage.storage.transfer.training_formats import (  # noqa: PLC0415  loads DuckDB
+                TrainingFormat,
+            )
 
-            check_kind(kind)
-            query = self._query(CONVERSATIONS, limit, offset, filters, order_by)
-            if kind != "conversations":
+            if kind_named(kind) is not CONVERSATIONS:
                 raise InvalidQueryError(f"a format is for conversations, not for {kind}")
             made = TrainingFormat.of(format, system_prompt, reasoning)
-            return self._export_training(Path(path), query, made, corrupt, progress)
-        if (system_prompt, reasoning) != (None, None):
+        elif (system_prompt, reasoning) != (None, None):
             raise InvalidQueryError("system_prompt and reasoning go with a format; give one")
-        check_kind(kind)
-        if kind == "records":
-            query = Query.of(
-                AnyField(), limit=limit, offset=offset, filters=filters, order_by=order_by
-            )
+        query = self._query(kind_named(kind), limit, offset, filters, order_by)
+        read = Read(kind_named(kind), query, Faults(on_error), progress or ignore)
+        if isinstance(path, str | Path):
+            refuse_own_file(Path(path), self._backend.files())
+            with written_lines(Path(path)) as file:
+                written = self._write_lines(file, read, made)
         else:
-            query = self._query(RECORD_TABLES[kind], limit, offset, filters, order_by)
-        written = 0
-        refuse_own_file(Path(path), self._own_files())
-        objects = self._objects(kind, query, corrupt, _of_reading(query, progress))
-        with written_lines(Path(path)) as file, closing(objects) as batches:
-            for some in batches:
-                file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in some)))
-                written += len(some)
-                progress(len(some))
-        tell(progress, 0, 1.0)
-        corrupt.warn()
+            written = self._write_lines(path, read, made)
+        _finish(read)
         return written
 
     def export_parquet(
@@ -193,71 +217,82 @@ class ImportExport(Backend):
         """
         from afterimage.storage.transfer.parquet import write_parquet  # noqa: PLC0415  heavy
 
-        check_kind(kind)
-        if kind == "records":
+        records = kind_named(kind)
+        if records is OTHERS:
             raise InvalidQueryError(
                 "records of other models have no declared columns; export_jsonl writes them"
             )
-        table = RECORD_TABLES[kind]
-        names = list(table.stored if columns is None else listed(columns, "columns"))
-        partitions = list(listed(partition_by, "partition_by"))
+        names = list(records.stored if columns is None else as_list(columns, "columns"))
+        partitions = list(as_list(partition_by, "partition_by"))
         names += [name for name in partitions if name not in names]
-        refuse_own_file(Path(path), self._own_files())
-        query = self._query(table, limit, offset, filters, order_by, names)
-        corrupt = CorruptRecords(on_error)
-        progress = progress or unseen
-        found = self._batches(table, query, corrupt, _of_reading(query, progress))
-        ahead = prefetched(found, ahead=_AHEAD)
-        with closing(followed(ahead, progress)) as batches:
+        refuse_own_file(Path(path), self._backend.files())
+        query = self._query(records, limit, offset, filters, order_by, names)
+        read = Read(records, query, Faults(on_error), progress or ignore)
+        ahead = prefetched(self._backend.select(_reading_share(read)), ahead=_AHEAD)
+        with closing(counting(ahead, read.progress)) as batches:
             written = write_parquet(
                 Path(path),
-                table,
+                records,
                 query,
                 batches,
                 partition_by=partitions,
                 compression=compression,
                 row_group_bytes=row_group_bytes,
             )
-        tell(progress, 0, 1.0)
-        corrupt.warn()
+        _finish(read)
         return written
 
-    def _export_training(
-        self,
-        path: Path,
-        query: Query,
-        made: TrainingFormat,
-        corrupt: CorruptRecords,
-        progress: Progress,
-    ) -> int:
+    def _write_lines(self, file: IO[bytes], read: Read, made: TrainingFormat | None) -> int:
+        """Write the records of a read, or the lines that a format makes of them; how many."""
         written = 0
-        refuse_own_file(path, self._own_files())
-        texts = self._texts(query, made.line, corrupt, _of_reading(query, progress))
-        with written_lines(path) as file, closing(texts) as batches:
-            for batch in batches:
-                lines = batch.column(0).drop_null().to_pylist()
-                file.write("".join(chain.from_iterable((line, "\n") for line in lines)).encode())
-                written += len(lines)
-                progress(len(batch))
-        tell(progress, 0, 1.0)
-        corrupt.warn()
+        reading = _reading_share(read)
+        if made is None:
+            with closing(self._backend.objects(reading)) as batches:
+                for objects in batches:
+                    file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
+                    written += len(objects)
+                    read.progress(len(objects))
+        else:
+            with closing(self._backend.select(reading, made.line)) as texts:
+                for batch in texts:
+                    lines = batch.column(0).drop_null().to_pylist()
+                    joined = "".join(chain.from_iterable((line, "\n") for line in lines))
+                    file.write(joined.encode())
+                    written += len(lines)
+                    read.progress(len(batch))
         return written
 
+    def _query(
+        self,
+        kind: RecordKind,
+        limit: int | None,
+        offset: int | None,
+        filters: Filters,
+        order_by: OrderBy,
+        columns: Columns = None,
+    ) -> Query:
+        """The query of a call, checked before anything is read."""
+        fields = self._backend.fields(kind)
+        projectable = None if columns is None else {**fields, **kind.stored}
+        return Query.of(
+            fields,
+            limit=limit,
+            offset=offset,
+            filters=filters,
+            order_by=order_by,
+            columns=columns,
+            projectable=projectable,
+        )
 
-def _of_reading(query: Query, progress: Progress) -> Progress:
-    """What is told how much is read for an export."""
-    # Sorted, nothing is written before all is read: that is half of the work.
-    return only_share(parts(progress, [1, 1])[0] if query.order else progress)
+
+def _reading_share(read: Read) -> Read:
+    """The read of an export, which reports its share of the work and no records."""
+    progress = read.progress
+    # With a sort, nothing is written before everything is read: that is half of the work.
+    stage = split(progress, [1, 1])[0] if read.query.order else progress
+    return replace(read, progress=share_only(stage))
 
 
-class AnyField(Mapping[str, FieldType]):
-    """Fields of records whose model is not known: any name, any value."""
-
-    def __getitem__(self, name: str) -> FieldType:
-        return Json()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
+def _finish(read: Read) -> None:
+    report(read.progress, 0, 1.0)
+    read.faults.warn()

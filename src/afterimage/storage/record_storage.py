@@ -1,7 +1,6 @@
-"""The calls that every storage of this package answers, over the few that each must implement.
+"""`RecordStorage`: the calls that every storage of this package answers, over its backend.
 
-Those that read and write other files come from `import_export.py`; what a storage implements is in
-`backend.py`.
+The calls that read or write other files are in `import_export.py`.
 """
 
 from __future__ import annotations
@@ -13,38 +12,48 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from afterimage.storage.base import BaseStorage
 from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, shown
-from afterimage.storage.import_export import AnyField, ImportExport
+from afterimage.storage.import_export import ImportExport
 from afterimage.storage.models import (
     Conversation,
     ConversationWithContext,
     Document,
     EvaluatedConversationWithContext,
 )
-from afterimage.storage.query.query import Columns, Filters, OrderBy, Query, positive
-from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, FieldType, Json, RecordTable
-from afterimage.storage.records.kinds import Kind
-from afterimage.storage.records.objects import matching
-from afterimage.storage.reports.faults import CorruptRecords, OnError
-from afterimage.storage.reports.progress import Progress, only_share, parts, unseen
+from afterimage.storage.query.arguments import Columns, Filters, OrderBy, positive
+from afterimage.storage.query.query import Query
+from afterimage.storage.query.read import Read
+from afterimage.storage.records.fields import (
+    CONVERSATIONS,
+    DOCUMENTS,
+    OTHERS,
+    FieldType,
+    Json,
+    RecordKind,
+)
+from afterimage.storage.records.validation import matching
+from afterimage.storage.reports.faults import Faults, OnError
+from afterimage.storage.reports.progress import Progress, ignore, share_only, split
 from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.gc_pause import kept_until_the_end
 
-if TYPE_CHECKING:  # the JSONL storage alone is not to load it
+if TYPE_CHECKING:  # importing the JSONL storage does not load Arrow
     import pyarrow as pa
 
     from afterimage.storage.reports.statistics import Statistics
 
-__all__ = ["Kind", "RecordStorage"]
+__all__ = ["RecordStorage"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-# Records that one step of a load builds: enough to make its costs vanish, few enough for memory.
+# Records that one step of a load builds: enough for its fixed costs to vanish, few enough for
+# memory.
 _LOAD_BATCH = 4096
 
 
-class RecordStorage(ImportExport):
-    """What the storages of this package have in common.
+class RecordStorage(ImportExport, BaseStorage):
+    """The public calls of a storage; a backend answers them.
 
     All reads take the same arguments:
 
@@ -81,7 +90,7 @@ class RecordStorage(ImportExport):
             InvalidRecordError: a record has no form in JSON, or could not be read back.
             LockTimeoutError: another process held the file for all of `lock_timeout`.
         """
-        self._save(CONVERSATIONS, _listed(conversations))
+        self._backend.append(CONVERSATIONS, _as_records(conversations))
 
     async def asave_conversations(
         self,
@@ -179,7 +188,7 @@ class RecordStorage(ImportExport):
     def count_conversations(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """How many conversations match."""
         query = self._query(CONVERSATIONS, None, None, filters, None)
-        return self._counted("conversations", query, on_error)
+        return self._count(Read(CONVERSATIONS, query, Faults(on_error)))
 
     # -- documents ----------------------------------------------------------------------------
 
@@ -190,7 +199,7 @@ class RecordStorage(ImportExport):
             InvalidRecordError: a record is no document, or has no form in JSON.
             LockTimeoutError: another process held the file for all of `lock_timeout`.
         """
-        self._save(DOCUMENTS, _listed(documents))
+        self._backend.append(DOCUMENTS, _as_records(documents))
 
     async def asave_documents(self, documents: list[Document]) -> None:
         """`save_documents` in a worker thread; a subclass that overrides it is honoured."""
@@ -240,7 +249,7 @@ class RecordStorage(ImportExport):
     def count_documents(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """How many documents match."""
         query = self._query(DOCUMENTS, None, None, filters, None)
-        return self._counted("documents", query, on_error)
+        return self._count(Read(DOCUMENTS, query, Faults(on_error)))
 
     # -- records of any model -----------------------------------------------------------------
 
@@ -273,22 +282,22 @@ class RecordStorage(ImportExport):
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise InvalidQueryError(f"a model is a pydantic class, not {shown(model, 60)}")
         own: dict[str, FieldType] = {name: Json() for name in model.model_fields}
-        kind: Kind = "records"
+        kind = OTHERS
         if issubclass(model, Conversation):
             # The model's own fields come before columns of the storage of the same name.
-            kind = "conversations"
-            own = {**self._fields(CONVERSATIONS), **own, **CONVERSATIONS.record.fields}
+            kind = CONVERSATIONS
+            own = {**self._backend.fields(kind), **own, **kind.record.fields}
         query = Query.of(own, limit=limit, offset=offset, filters=filters, order_by=order_by)
         match = matching(model)
-        corrupt = CorruptRecords(on_error)
+        read = Read(kind, query.without_slice(), Faults(on_error))
         found = (
             record
-            for objects in self._objects(kind, query.without_slice(), corrupt, unseen)
+            for objects in self._backend.objects(read)
             for record in map(match, objects)
             if record is not None
         )
         page = list(islice(islice(found, query.offset, None), query.limit))
-        corrupt.warn()
+        read.faults.warn()
         return page
 
     def count_records(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
@@ -302,7 +311,8 @@ class RecordStorage(ImportExport):
         >>> store.count_records({"text": "two"})
         1
         """
-        return self._counted("records", Query.of(AnyField(), filters=filters), on_error)
+        query = self._query(OTHERS, None, None, filters, None)
+        return self._count(Read(OTHERS, query, Faults(on_error)))
 
     # -- all at once --------------------------------------------------------------------------
 
@@ -322,7 +332,7 @@ class RecordStorage(ImportExport):
         Args:
             filters: which conversations it is about. Documents and records of other models are
                 always counted whole.
-            top_keys: how many metadata keys to tell of.
+            top_keys: number of metadata keys to list.
             progress: called now and then with how many conversations, or lines of a JSONL file,
                 were read since the last call. A database is then read in parts, which takes a
                 little longer.
@@ -338,27 +348,31 @@ class RecordStorage(ImportExport):
         >>> found.metadata_keys
         (MetadataKey(key='day', rows=2, values=1),)
         """
-        from afterimage.storage.query.counts import counted  # noqa: PLC0415  heavy
-        from afterimage.storage.query.statistics import conversation_statistics  # noqa: PLC0415  heavy
+        from afterimage.storage.query.predicates import count_rows  # noqa: PLC0415  loads DuckDB
+        from afterimage.storage.query.statistics import (  # noqa: PLC0415  loads DuckDB
+            conversation_statistics,
+        )
 
         query = self._query(CONVERSATIONS, None, None, filters, None)
         positive(top_keys, "top_keys")
-        kinds: tuple[Kind, ...] = ("documents", "records", "conversations")
-        first, second, last = parts(progress or unseen, self._weights(kinds))
-        corrupt = CorruptRecords(on_error)
-        with self._relation("documents", Query(), corrupt, only_share(first)) as found:
-            documents = counted(*found)
-        with self._relation("records", Query(), corrupt, only_share(second)) as found:
-            records = counted(*found)
-        with self._relation("conversations", query, corrupt, last) as found:
+        weights = self._backend.read_weights([DOCUMENTS, OTHERS, CONVERSATIONS])
+        first, second, last = split(progress or ignore, weights)
+        faults = Faults(on_error)
+        with self._backend.relation(Read(DOCUMENTS, Query(), faults, share_only(first))) as found:
+            documents = count_rows(found)
+        # Where both kinds are read together, the read of the conversations reports the faults.
+        others = faults.without_report() if self._backend.mixes_kinds else faults
+        with self._backend.relation(Read(OTHERS, Query(), others, share_only(second))) as found:
+            records = count_rows(found)
+        with self._backend.relation(Read(CONVERSATIONS, query, faults, last)) as found:
             statistics = conversation_statistics(
-                *found,
+                found,
                 documents=documents,
                 records=records,
                 top_keys=top_keys,
                 progress=last if progress else None,
             )
-        corrupt.warn()
+        faults.warn()
         return statistics
 
     # -- what is stored -----------------------------------------------------------------------
@@ -382,34 +396,35 @@ class RecordStorage(ImportExport):
         >>> report.ok, report.documents, report.duplicate_ids.count
         (False, 2, 1)
         """
-        return self._verify(progress)
+        return self._backend.verify(progress)
 
-    # -- what the above share -----------------------------------------------------------------
+    # -- shared by the above ------------------------------------------------------------------
 
-    def _load(self, table: RecordTable, query: Query, on_error: OnError) -> list[Any]:
-        corrupt = CorruptRecords(on_error)
+    def _load(self, kind: RecordKind, query: Query, on_error: OnError) -> list[Any]:
+        read = Read(kind, query, Faults(on_error))
         with kept_until_the_end():
-            found = list(chain.from_iterable(self._models(table, query, _LOAD_BATCH, corrupt)))
-        corrupt.warn()
+            found = list(chain.from_iterable(self._backend.models(read, _LOAD_BATCH)))
+        read.faults.warn()
         return found
 
-    def _counted(self, kind: Kind, query: Query, on_error: OnError) -> int:
-        corrupt = CorruptRecords(on_error)
-        counted = self._count(kind, query, corrupt)
-        corrupt.warn()
-        return counted
+    def _count(self, read: Read) -> int:
+        from afterimage.storage.query.predicates import count_rows  # noqa: PLC0415  loads DuckDB
+
+        with self._backend.relation(read) as relation:
+            count = count_rows(relation)
+        read.faults.warn()
+        return count
 
     def _iterate(
-        self, table: RecordTable, query: Query, batch_size: int, on_error: OnError
+        self, kind: RecordKind, query: Query, batch_size: int, on_error: OnError
     ) -> Iterator[Any]:
-        corrupt = CorruptRecords(on_error)
-        size = positive(batch_size, "batch_size")
-        batches = self._held_models(table, query, size, corrupt)
-        return chain.from_iterable(corrupt.watched(batches))
+        read = Read(kind, query, Faults(on_error), long_lived=True)
+        batches = self._backend.models(read, positive(batch_size, "batch_size"))
+        return chain.from_iterable(read.faults.warn_after(batches))
 
     def _scan(
         self,
-        table: RecordTable,
+        kind: RecordKind,
         columns: Columns,
         limit: int | None,
         offset: int | None,
@@ -418,21 +433,20 @@ class RecordStorage(ImportExport):
         on_error: OnError,
         progress: Progress | None,
     ) -> pa.RecordBatchReader:
-        import pyarrow as pa  # noqa: PLC0415  heavy: not with the JSONL storage
+        import pyarrow as pa  # noqa: PLC0415  importing the JSONL storage does not load it
 
-        from afterimage.storage.records.schema import projected_schema  # noqa: PLC0415
+        from afterimage.storage.records.schema import projected_schema  # noqa: PLC0415  as above
 
-        names = list(table.stored) if columns is None else columns
-        query = self._query(table, limit, offset, filters, order_by, names)
+        names = list(kind.stored) if columns is None else columns
+        query = self._query(kind, limit, offset, filters, order_by, names)
         assert query.columns is not None
-        corrupt = CorruptRecords(on_error)
+        read = Read(kind, query, Faults(on_error), progress or ignore, long_lived=True)
         return pa.RecordBatchReader.from_batches(
-            projected_schema(query.columns),
-            corrupt.watched(self._held_batches(table, query, corrupt, progress or unseen)),
+            projected_schema(query.columns), read.faults.warn_after(self._backend.select(read))
         )
 
 
-def _listed(records: Any) -> list[BaseModel]:
+def _as_records(records: Any) -> list[BaseModel]:
     if isinstance(records, BaseModel | str | Mapping) or not isinstance(records, Iterable):
         raise InvalidRecordError(
             f"give a list of records, not one {type(records).__name__}: [record]"

@@ -12,7 +12,13 @@ from typing import Any
 import click
 
 from afterimage.storage._version import __version__
-from afterimage.storage.cli import bulk, check, demonstrate, look
+from afterimage.storage.cli.demo import demo_command
+from afterimage.storage.cli.export import export_command
+from afterimage.storage.cli.head import head_command
+from afterimage.storage.cli.import_ import import_command
+from afterimage.storage.cli.sql import sql_command
+from afterimage.storage.cli.stats import stats_command
+from afterimage.storage.cli.verify import verify_command
 from afterimage.storage.errors import StorageError, shorten
 
 __all__ = ["app", "run"]
@@ -48,13 +54,13 @@ def app() -> None:
 
 
 for _command in (
-    bulk.import_command,
-    bulk.export_command,
-    look.head_command,
-    look.stats_command,
-    look.sql_command,
-    check.verify_command,
-    demonstrate.demo_command,
+    import_command,
+    export_command,
+    head_command,
+    stats_command,
+    sql_command,
+    verify_command,
+    demo_command,
 ):
     app.add_command(_command)
 

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["Bar", "following"]
+__all__ = ["Bar", "progress_bar"]
 
 
 class Bar:
@@ -53,7 +53,7 @@ class Bar:
 
 
 @contextmanager
-def following(what: str) -> Iterator[Bar | None]:
+def progress_bar(what: str) -> Iterator[Bar | None]:
     """A bar with records, their rate and the time left, which goes away at the end.
 
     Args:

@@ -19,6 +19,7 @@ from afterimage.storage.record_storage import RecordStorage
 __all__ = ["Tables", "is_database", "open_existing", "open_or_make"]
 
 _URL = "duckdb:///"
+_MEMORY = f"{_URL}:memory:"
 _DATABASES = (".duckdb", ".ddb", ".db")
 _LINES = (".jsonl", ".ndjson", ".json", ".gz", ".zst")
 
@@ -47,12 +48,19 @@ def open_existing(store: str, kind: str = "conversations", tables: Tables = USUA
     """
     path = _path(store)
     if path is None:
-        return storage.SQLStorage(store, *tables.names())
+        return storage.SQLStorage(store, *tables.names(), create=store.startswith(_MEMORY))
     if not path.exists():
         raise MissingFileError(f"{path}: no such store. Check the path.")
     if store.startswith(_URL) or is_database(path):
-        _check_holds_store(path, tables)
-        return storage.SQLStorage(f"{_URL}{path}", *tables.names())
+        if not is_database(path):
+            raise SchemaMismatchError(f"{path} is not a DuckDB file.")
+        try:
+            return storage.SQLStorage(f"{_URL}{path}", *tables.names(), create=False)
+        except SchemaMismatchError as error:
+            raise SchemaMismatchError(
+                f"{error} On the command line: --conversations-table and --documents-table; "
+                "`import` makes the tables of a store."
+            ) from None
     if path.suffix.lower() in _LINES or _holds_lines(path):
         return _lines(path, kind, tables)
     raise click.BadParameter(f"{path} is neither a DuckDB file nor a file of JSON lines.")
@@ -94,7 +102,7 @@ def is_database(path: Path) -> bool:
 
 def _path(store: str) -> Path | None:
     """The file that a store is in; None where a URL says otherwise."""
-    if store.startswith(_URL) and not store.startswith(f"{_URL}:memory:"):
+    if store.startswith(_URL) and not store.startswith(_MEMORY):
         store = store.removeprefix(_URL)
     return None if "://" in store or not store else Path(store)
 
@@ -117,20 +125,3 @@ def _lines(path: Path, kind: str, tables: Tables) -> RecordStorage:
     none = path.with_name(f"{path.name}.none")
     paths = (none, path) if kind == "documents" else (path, none)
     return storage.JSONLStorage(*paths)
-
-
-def _check_holds_store(path: Path, tables: Tables) -> None:
-    """A storage makes its tables where they are missing, which reading a file must not do."""
-    from afterimage.storage.engine.database import open_database  # noqa: PLC0415  heavy
-    from afterimage.storage.tables.layout import Layout  # noqa: PLC0415  heavy
-
-    if not is_database(path):
-        raise SchemaMismatchError(f"{path} is no DuckDB file.")
-    layout = Layout(*tables.names())
-    with open_database(f"{_URL}{path}", 30).reading() as connection:
-        if not layout.is_ready(connection, ()):
-            raise SchemaMismatchError(
-                f"{path} is a DuckDB file without a store in the tables "
-                f"{' and '.join(map(repr, tables.names()))}. Name others with "
-                "--conversations-table and --documents-table; `import` makes those of a store."
-            )

@@ -36,7 +36,7 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.system.forks import is_inherited
-from afterimage.storage.system.locks import Turn, lock_holder, lock_path, state_of
+from afterimage.storage.system.locks import ProcessLock, fingerprint, lock_holder, lock_path
 
 __all__ = [
     "Opened",
@@ -96,7 +96,7 @@ class _Attached:
 
 # The connections of this process that keep a database, and its turns at files.
 _live: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
-_turns: dict[str, Turn] = {}
+_turns: dict[str, ProcessLock] = {}
 
 
 class _Instance:
@@ -322,24 +322,24 @@ def _open(path: Path, *, alone: bool) -> Opened | None:
     real = os.path.realpath(path)
     if not os.access(path, os.W_OK):  # nobody's turn: DuckDB shares a file that is only read
         return _opened(real, "READ_ONLY", alone=alone)
-    turn = _turns.setdefault(real, Turn(Path(real)))
-    is_first = not turn.is_taken
-    if not turn.take():
+    turn = _turns.setdefault(real, ProcessLock(Path(real)))
+    is_first = not turn.is_held
+    if not turn.acquire():
         return None
     try:
-        before = state_of(path)
+        before = fingerprint(path)
         connection, release = _opened(real, _ROW_GROUP, alone=alone)
-        if is_first and state_of(path) != before:
+        if is_first and fingerprint(path) != before:
             release()
-            turn.give_back()
+            turn.release()
             return None
     except BaseException:
-        turn.give_back()
+        turn.release()
         raise
 
     def release_all() -> None:
         release()
-        turn.give_back()
+        turn.release()
 
     return connection, _releasing(release_all)
 

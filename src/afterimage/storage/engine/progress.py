@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.database import share_done
+from afterimage.storage.engine.statements import share_done
 from afterimage.storage.reports.progress import ShareProgress
 
 __all__ = ["followed_statement"]

@@ -1,4 +1,4 @@
-"""Lines of JSON straight to an Arrow record batch: the way of every import, with no model built."""
+"""JSON lines to Arrow record batches without building models: the path of every import."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.jsonl.lines import Chunk, Line, parse
 from afterimage.storage.records.arrow import rows_of_objects, to_batch
-from afterimage.storage.records.fields import CONVERSATIONS, RecordTable
-from afterimage.storage.records.objects import is_conversation
+from afterimage.storage.records.fields import CONVERSATIONS, RecordKind
+from afterimage.storage.records.validation import is_conversation
 
 __all__ = ["batch_of_lines", "regrouped"]
 
@@ -38,7 +38,7 @@ def regrouped(chunks: Iterable[Chunk], count: int) -> Iterator[Chunk]:
         yield held
 
 
-def batch_of_lines(table: RecordTable, chunk: Chunk) -> tuple[pa.RecordBatch, list[bytes]]:
+def batch_of_lines(kind: RecordKind, chunk: Chunk) -> tuple[pa.RecordBatch, list[bytes]]:
     """The records of a chunk as a batch, and the lines that are records of other models.
 
     Raises:
@@ -51,25 +51,25 @@ def batch_of_lines(table: RecordTable, chunk: Chunk) -> tuple[pa.RecordBatch, li
         try:
             found = parse(chunk, line)
         except CorruptRecordError:
-            _raise_for_the_line(table, chunk, lines, objects)  # if one before it is no record
+            _raise_for_the_line(kind, chunk, lines, objects)  # if one before it is no record
             raise
-        if table is CONVERSATIONS and not is_conversation(found):
+        if kind is CONVERSATIONS and not is_conversation(found):
             others.append(line.text)
         else:
             lines.append(line)
             objects.append(found)
     try:
-        return to_batch(table, rows_of_objects(table, objects)), others
+        return to_batch(kind, rows_of_objects(kind, objects)), others
     except InvalidRecordError as error:
-        _raise_for_the_line(table, chunk, lines, objects)
+        _raise_for_the_line(kind, chunk, lines, objects)
         raise AssertionError("a batch is refused and none of its records is") from error
 
 
 def _raise_for_the_line(
-    table: RecordTable, chunk: Chunk, lines: Sequence[Line], objects: Sequence[dict[str, Any]]
+    kind: RecordKind, chunk: Chunk, lines: Sequence[Line], objects: Sequence[dict[str, Any]]
 ) -> None:
     for line, found in zip(lines, objects, strict=True):
         try:
-            to_batch(table, rows_of_objects(table, [found]))
+            to_batch(kind, rows_of_objects(kind, [found]))
         except InvalidRecordError as error:
             raise chunk.corrupt(line, str(error)) from None

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["saving", "set_aside", "take_back", "visible_size"]
+__all__ = ["quarantine", "saving", "take_back", "visible_size"]
 
 _HEAD_BYTES = 4096
 
@@ -60,12 +60,12 @@ def take_back(path: Path) -> None:
     """Move what a killed save left of itself aside; call it under the file's lock."""
     start = _unfinished(path)
     if start is not None:
-        set_aside(path, start, "a save that was killed")
+        quarantine(path, start, "a save that was killed")
     with suppress(FileNotFoundError):
         _mark(path).unlink()
 
 
-def set_aside(path: Path, start: int, what: str) -> None:
+def quarantine(path: Path, start: int, what: str) -> None:
     """Move a file's bytes from `start` on to `<name>.torn-<start>` beside it, and warn."""
     aside = path.with_name(f"{path.name}.torn-{start}")
     with path.open("r+b") as file:

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from afterimage.storage.engine.database import fetch_all, scratch_database, streamed
+from afterimage.storage.engine.database import scratch_connection
+from afterimage.storage.engine.statements import fetch_all, streamed
 from afterimage.storage.errors import shorten
 from afterimage.storage.reports.faults import FEW, Found, Place
 
@@ -34,7 +35,7 @@ def repeated_ids(found: Iterable[list[tuple[str, Path, int, int]]]) -> Found[Pla
             rows = [{"id": id_, "line": line, "offset": at} for id_, _, line, at in some]
             yield pa.RecordBatch.from_pylist(rows, schema=_IDS)
 
-    with scratch_database().reading() as connection, streamed(connection, _IDS, batches()) as ids:
+    with scratch_connection() as connection, streamed(connection, _IDS, batches()) as ids:
         places = [sa.func.min(ids.c.line), sa.func.min(ids.c.offset)]
         rows, count = _repeated(connection, ids, ids.c.id, places)
     return Found(

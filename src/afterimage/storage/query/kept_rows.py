@@ -13,8 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from afterimage.storage.engine.database import fetch_all
-from afterimage.storage.reports.progress import Progress, tell
+from afterimage.storage.engine.statements import fetch_all
+from afterimage.storage.reports.progress import Progress, report
 
 __all__ = ["kept_in_parts"]
 
@@ -53,7 +53,7 @@ def kept_in_parts(
         part = select(sequence.between(first, last))
         connection.execute(sa.insert(kept).from_select(kept.c.keys(), part))
         found = fetch_all(connection, count)[0][0]
-        tell(progress, found - before, (last - low + 1) / (high - low + 1))
+        report(progress, found - before, (last - low + 1) / (high - low + 1))
         before = found
     return kept
 

@@ -14,16 +14,19 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.sql_types import SqlType
+from afterimage.storage.engine.dialect import SqlType
+from afterimage.storage.engine.statements import fetch_all
 from afterimage.storage.query.json_values import JsonPath, JsonValue, TypedText
-from afterimage.storage.query.query import Condition, FieldRef, Query
+from afterimage.storage.query.query import Condition, Query
+from afterimage.storage.query.relations import Relation, Source
 from afterimage.storage.records.fields import Double, Integer, Text, Timestamp
+from afterimage.storage.records.paths import FieldRef
 
-__all__ = ["Source", "filtered", "in_order", "order_of_values", "select_list", "sliced"]
+__all__ = ["count_rows", "filtered", "in_order", "order_of_values", "select_list", "sliced"]
 
 # Below this, every integer is a double of its own, so that comparing doubles is exact.
 _EXACT = 2**53
@@ -32,34 +35,20 @@ _BIGNUM = SqlType("BIGNUM")
 Predicate = sa.ColumnElement[bool]
 
 
-class Source(Protocol):
-    """Where the fields of a record are found in SQL."""
-
-    def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
-        """A field of a declared type (not JSON), as a column of that type."""
-
-    def json(self, field: FieldRef) -> JsonValue:
-        """A field as JSON: metadata, and what is inside it."""
-
-    @property
-    def sequence(self) -> sa.ColumnElement[int]:
-        """The insertion sequence, ascending."""
-
-
 def filtered(statement: sa.Select[Any], source: Source, query: Query) -> sa.Select[Any]:
-    """A statement over a source, of the records only that match the query's filters."""
+    """Add the query's filters to `statement`."""
     groups = [
         sa.and_(*(_condition(source, condition) for condition in group)) for group in query.where
     ]
     if query.without:
-        # In a subquery they are hashed; a list would be walked for each row.
+        # DuckDB hashes a subquery; a list would be searched again for each row.
         left_out = sa.func.unnest(_bound_list(list(query.without), "BIGINT[]"))
         statement = statement.where(source.sequence.not_in(sa.select(left_out)))
     return statement.where(sa.or_(*groups)) if groups else statement
 
 
 def sliced(statement: sa.Select[Any], query: Query) -> sa.Select[Any]:
-    """A statement's rows, of the query's slice only."""
+    """Add the query's limit and offset to `statement`."""
     return statement.limit(query.limit).offset(query.offset or None)
 
 
@@ -87,6 +76,13 @@ def in_order(
             ordered.append(directed.nulls_last())
     statement = sa.select(*(found.c[column.name] for column in chosen))
     return statement.order_by(*ordered, found.c.sequence.asc())
+
+
+def count_rows(relation: Relation) -> int:
+    """The number of records that match the relation's query."""
+    connection, table, source, query = relation
+    statement = filtered(sa.select(sa.func.count()).select_from(table), source, query)
+    return int(fetch_all(connection, statement)[0][0])
 
 
 def select_list(source: Source, columns: Iterable[FieldRef]) -> list[sa.ColumnElement[Any]]:

@@ -1,68 +1,36 @@
-"""A query as one frozen, checked value: what every read of every storage is given.
+"""A query as one frozen, checked value.
 
 `Query.of` takes what users write (`filters`, `order_by`, `limit`, `offset`, `columns`), checks all
 of it against the declared fields, and raises before anything is read. `predicates.py` compiles it.
+This module needs no engine.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
-from afterimage.storage.errors import InvalidQueryError, UnknownFieldError, shorten, shown
-from afterimage.storage.records import paths
-from afterimage.storage.records.fields import FieldType, Json, Struct, Timestamp, dotted_paths
-from afterimage.storage.records.objects import MAX_DIGITS
+from afterimage.storage.errors import InvalidQueryError, shorten, shown
+from afterimage.storage.query.arguments import (
+    Columns,
+    Filters,
+    OrderBy,
+    as_list,
+    record_count,
+)
+from afterimage.storage.records.fields import FieldType, Timestamp
+from afterimage.storage.records.paths import FieldRef, resolve
+from afterimage.storage.records.validation import MAX_DIGITS
 
-__all__ = [
-    "Columns",
-    "Condition",
-    "FieldRef",
-    "Filters",
-    "Operator",
-    "OrderBy",
-    "Query",
-    "SortKey",
-    "is_text",
-    "listed",
-    "positive",
-    "resolve",
-]
-
-Filters = Mapping[str, Any] | Sequence[Any] | None
-"""`{field: value}`, or `[(field, op, value), …]` (ANDed), or a list of such lists (ORed)."""
-OrderBy = Sequence[tuple[str, int | str]] | None
-"""`[(field, direction), …]`, the direction being 1, -1, "asc" or "desc"."""
-Columns = Sequence[str] | None
-"""Field paths, in the order wanted; None for all declared fields."""
+__all__ = ["Condition", "Operator", "Query", "SortKey"]
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
 _OPERATORS: Final[dict[str, Operator]] = {"=": "==", **{op: op for op in get_args(Operator)}}
 _DESCENDING: Final = {1: False, -1: True, "asc": False, "desc": True}
-
-
-@dataclass(frozen=True)
-class FieldRef:
-    """A field path bound to the declared fields.
-
-    Attributes:
-        path: the path as the user wrote it.
-        column: the top-level field.
-        inner: steps into declared structs below it.
-        keys: steps into JSON below that; () unless `type` is `Json`.
-        type: type of what `column` and `inner` lead to.
-    """
-
-    path: str
-    column: str
-    inner: tuple[str, ...]
-    keys: tuple[str, ...]
-    type: FieldType
 
 
 @dataclass(frozen=True)
@@ -127,9 +95,9 @@ class Query:
         """
         return cls(
             where=_where(fields, filters),
-            order=tuple(_sort_key(fields, item) for item in listed(order_by, "order_by")),
-            limit=None if limit is None else _count(limit, "limit"),
-            offset=0 if offset is None else _count(offset, "offset"),
+            order=tuple(_sort_key(fields, item) for item in as_list(order_by, "order_by")),
+            limit=None if limit is None else record_count(limit, "limit"),
+            offset=0 if offset is None else record_count(offset, "offset"),
             columns=None if columns is None else _projection(projectable or fields, columns),
         )
 
@@ -138,36 +106,16 @@ class Query:
         return replace(self, limit=None, offset=0)
 
 
-def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:
-    """Bind `path` to `fields`.
-
-    Raises:
-        UnknownFieldError: no such field; names the nearest.
-        InvalidQueryError: it is no path at all.
-    """
-    column, *rest = paths.parse(path)
-    kind = fields.get(column)
-    inner: list[str] = []
-    while rest and isinstance(kind, Struct):
-        inner.append(rest.pop(0))
-        kind = kind.fields.get(inner[-1])
-    if kind is None or (rest and not isinstance(kind, Json)):
-        raise UnknownFieldError.of(path, dotted_paths(fields))
-    if not is_text(path):
-        raise InvalidQueryError(f"field {path!a} holds a lone surrogate, which no data holds")
-    return FieldRef(path, column, tuple(inner), tuple(rest), kind)
-
-
 def _where(fields: Mapping[str, FieldType], filters: Filters) -> tuple[tuple[Condition, ...], ...]:
     if isinstance(filters, Mapping):
         group = tuple(_condition(fields, field, "==", value) for field, value in filters.items())
         return (group,) if group else ()
-    items = list(listed(filters, "filters"))
+    items = list(as_list(filters, "filters"))
     if not items:
         return ()
     if _is_triple(items[0]):
         return (tuple(_triple(fields, item) for item in items),)
-    groups = [list(listed(item, "a group of filters")) for item in items]
+    groups = [list(as_list(item, "a group of filters")) for item in items]
     if not all(groups):
         raise InvalidQueryError(
             "filters hold an empty group; leave it out, or give no filters to match everything"
@@ -254,7 +202,7 @@ def _sort_key(fields: Mapping[str, FieldType], item: Any) -> SortKey:
 
 
 def _projection(fields: Mapping[str, FieldType], columns: Columns) -> tuple[FieldRef, ...]:
-    chosen = list(listed(columns, "columns"))
+    chosen = list(as_list(columns, "columns"))
     if not chosen:
         raise InvalidQueryError("columns is empty; name at least one field, or leave it out")
     refs = tuple(resolve(fields, path) for path in chosen)
@@ -262,48 +210,3 @@ def _projection(fields: Mapping[str, FieldType], columns: Columns) -> tuple[Fiel
         twice = next(path for path in chosen if chosen.count(path) > 1)
         raise InvalidQueryError(f"columns names {shorten(twice, 80)!r} twice")
     return refs
-
-
-def listed(value: Any, what: str) -> Iterable[Any]:
-    """`value`, if it is a list or the like, and an empty one for None.
-
-    Raises:
-        InvalidQueryError: it is one string or no list at all.
-    """
-    if value is None:
-        return ()
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise InvalidQueryError(f"{what} takes a list, not {shown(value, 80)}")
-    return value
-
-
-def _count(value: Any, what: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if number < 0 or isinstance(value, bool):
-        raise InvalidQueryError(
-            f"{what} must be a whole number of records, 0 or more, not {shown(value, 40)}"
-        )
-    return min(number, 2**63 - 1)
-
-
-def positive(value: Any, what: str) -> int:
-    """`value`, if it is a whole number of 1 or more.
-
-    Raises:
-        InvalidQueryError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidQueryError(f"{what} must be a whole number, 1 or more, not {shown(value, 40)}")
-    return value
-
-
-def is_text(value: str) -> bool:
-    """Whether a string can be written as UTF-8: one with a lone surrogate can't."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,47 +1,98 @@
-"""Where the fields of a record are found in SQL: in the columns of a table, or in JSON lines.
+"""Relations: where an SQL statement finds the records of one kind, and their fields.
 
-Each class here is a `predicates.Source`; a query compiled against either gives the same answer.
+A table and a stream of JSON lines become relations with the same columns, so that one set of
+statements serves both. A column of lines is an expression over the line: DuckDB evaluates it only
+where a statement uses it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.sql_types import SqlType
+from afterimage.storage.engine.dialect import SqlType
 from afterimage.storage.query.json_values import JsonPath, JsonValue, TypedText
-from afterimage.storage.query.query import FieldRef
-from afterimage.storage.records.fields import Double, Integer, Json, RecordTable, Text, Timestamp
+from afterimage.storage.query.query import Query
+from afterimage.storage.records.fields import (
+    CONVERSATIONS,
+    DOCUMENTS,
+    OTHERS,
+    Double,
+    FieldType,
+    Integer,
+    Json,
+    RecordKind,
+    Text,
+    Timestamp,
+)
+from afterimage.storage.records.paths import FieldRef
 from afterimage.storage.records.schema import json_structure
 
-__all__ = ["LinesSource", "RecordSource", "TableSource", "conversation_lines", "other_lines"]
+__all__ = ["RecordSource", "Relation", "Source", "TableSource", "lines_relation"]
+
+_NO_COLUMNS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({})
+
+
+class Source(Protocol):
+    """Where the fields of a record are found in SQL."""
+
+    def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
+        """A field of a declared type (not JSON), as a column of that type."""
+
+    def json(self, field: FieldRef) -> JsonValue:
+        """A field as JSON: metadata, and what is inside it."""
+
+    @property
+    def sequence(self) -> sa.ColumnElement[int]:
+        """The insertion sequence, ascending."""
+
+
+class Relation(NamedTuple):
+    """The records of one kind, for one statement that reads them once.
+
+    Attributes:
+        connection: executes the statement.
+        table: the records.
+        source: where the fields are in `table`.
+        query: the query to answer, without the rows that are skipped as corrupt.
+    """
+
+    connection: sa.Connection
+    table: sa.FromClause
+    source: Source
+    query: Query
 
 
 class TableSource:
-    """The columns of a table of ours.
+    """The declared columns of a relation.
 
     Args:
-        record_table: what the table holds.
-        table: the table.
+        kind: the kind of its records.
+        table: the relation.
         metadata_columns: text and type column of each metadata key that has columns of its own.
+        whole: the column that holds each record as JSON text, if there is one. Values inside JSON
+            are extracted from it directly, so that a line is parsed once for each of them.
     """
 
     def __init__(
         self,
-        record_table: RecordTable,
+        kind: RecordKind,
         table: sa.FromClause,
-        metadata_columns: Mapping[str, tuple[str, str]],
+        metadata_columns: Mapping[str, tuple[str, str]] = _NO_COLUMNS,
+        whole: sa.ColumnElement[Any] | None = None,
     ) -> None:
-        self._record_table = record_table
+        self._kind = kind
         self._columns = table.c
         self._metadata_columns = metadata_columns
+        self._whole = whole
 
     @property
     def sequence(self) -> sa.ColumnElement[int]:
-        return self._columns[self._record_table.sequence]
+        return self._columns[self._kind.sequence]
 
     def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
         found: sa.ColumnElement[Any] = self._columns[field.column]
@@ -52,65 +103,21 @@ class TableSource:
     def json(self, field: FieldRef) -> JsonValue:
         if not isinstance(field.type, Json):
             return JsonPath(sa.func.to_json(self.value(field)))
-        if field.column not in self._record_table.record.fields:  # a field of a subclass
+        is_declared = field.column in self._kind.record.fields
+        if self._whole is not None and (field.keys or not is_declared):
+            return JsonPath(self._whole, (field.column, *field.keys))
+        if not is_declared:  # a field of a subclass
             return JsonPath(self._columns["extra"], ("fields", field.column, *field.keys))
-        whole = JsonPath(self._columns[field.column], field.keys)
+        in_metadata = JsonPath(self._columns[field.column], field.keys)
         own = self._metadata_columns.get(field.keys[0]) if len(field.keys) == 1 else None
         if field.column != "metadata" or own is None:
-            return whole
+            return in_metadata
         text, kind = own
-        return TypedText(self._columns[text], self._columns[kind], whole)
-
-
-class LinesSource:
-    """JSON lines, a record each, in a column `line` beside their `position` (from 0)."""
-
-    def __init__(self, record_table: RecordTable, lines: sa.FromClause) -> None:
-        self._record = record_table.record
-        self._line = lines.c.line
-        self.sequence: sa.ColumnElement[int] = lines.c.position
-
-    def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
-        found = JsonPath(self._line, (field.column, *field.inner))
-        default = None if field.inner else self._record.defaults.get(field.column)
-        match field.type:
-            case Text():
-                return found.text
-            case Double() | Integer() | Timestamp():
-                # true and false are numbers to pydantic, and so to a load
-                number = sa.case(
-                    (found.text == "true", 1.0),
-                    (found.text == "false", 0.0),
-                    else_=sa.try_cast(found.text, sa.Double),
-                )
-                return _or_default(found, number, default, "DOUBLE")
-            case _:
-                text = _or_default(found, found.json, default, "JSON")
-                structure = sa.literal_column(f"'{json_structure(field.type)}'", sa.String)
-                return sa.func.json_transform(text, structure)
-
-    def json(self, field: FieldRef) -> JsonValue:
-        if not isinstance(field.type, Json):
-            return JsonPath(sa.func.to_json(self.value(field)))
-        found = JsonPath(self._line, (field.column, *field.keys))
-        if field.keys or field.column not in self._record.defaults:
-            return found
-        default = self._record.defaults[field.column]
-        return JsonPath(_or_default(found, found.json, default, "JSON"))
-
-
-def _or_default(
-    found: JsonPath, value: sa.ColumnElement[Any], default: Any, kind: str
-) -> sa.ColumnElement[Any]:
-    """`value` or, where the line lacks the field, the default that the model gives it."""
-    if default is None:
-        return value
-    literal = sa.literal_column(f"'{json.dumps(default)}'", sa.String)
-    return sa.case((found.json.is_(None), sa.cast(literal, SqlType(kind))), else_=value)
+        return TypedText(self._columns[text], self._columns[kind], in_metadata)
 
 
 class RecordSource:
-    """Whole records as JSON text in one column, of models this package knows nothing about."""
+    """Whole records as JSON text in one column, for models that this package does not know."""
 
     def __init__(self, record: sa.ColumnElement[Any], sequence: sa.ColumnElement[int]) -> None:
         self._record = record
@@ -123,24 +130,70 @@ class RecordSource:
         return JsonPath(self._record, (field.column, *field.keys))
 
 
-def conversation_lines(lines: sa.FromClause) -> sa.FromClause:
-    """The lines that are conversations: `objects.is_conversation`, in one pass over each line.
+def lines_relation(kind: RecordKind, lines: sa.FromClause) -> tuple[sa.FromClause, Source]:
+    """The lines of one kind with the columns that a table of that kind has.
 
-    A line that is no JSON object is an error of the engine; `jsonl_storage.py` then finds it.
+    Args:
+        kind: which lines; the others are left out.
+        lines: JSON lines in a column `line` beside their `position` (from 0).
+
+    Returns:
+        The relation and its source. `extra` is not among its columns; `line` is. A line that is
+        not a JSON object is an error of the engine; `jsonl/backend.py` then finds it.
     """
-    return _lines_that(lines, conversations=True)
+    rows = lines if kind is DOCUMENTS else _lines_of(kind, lines)
+    if kind is OTHERS:
+        return rows, RecordSource(rows.c.line, rows.c.position)
+    columns = [
+        _column(rows.c.line, name, field_type, kind.record.defaults.get(name)).label(name)
+        for name, field_type in kind.record.fields.items()
+    ]
+    position = rows.c.position.label(kind.sequence)
+    relation = sa.select(position, rows.c.line, *columns).subquery()
+    return relation, TableSource(kind, relation, whole=relation.c.line)
 
 
-def other_lines(lines: sa.FromClause) -> sa.FromClause:
-    """The lines that are no conversations; see `conversation_lines`."""
-    return _lines_that(lines, conversations=False)
+def _column(
+    line: sa.ColumnElement[Any], name: str, field_type: FieldType, default: Any
+) -> sa.ColumnElement[Any]:
+    """A declared field of a line, as a column of its SQL type."""
+    found = JsonPath(line, (name,))
+    match field_type:
+        case Text():
+            return found.text
+        case Double() | Integer() | Timestamp():
+            # For pydantic, and so for a load, true and false are numbers.
+            number = sa.case(
+                (found.text == "true", 1.0),
+                (found.text == "false", 0.0),
+                else_=sa.try_cast(found.text, sa.Double),
+            )
+            return _or_default(found, number, default, "DOUBLE")
+        case Json():
+            return _or_default(found, found.json, default, "JSON")
+        case _:
+            text = _or_default(found, found.json, default, "JSON")
+            structure = sa.literal_column(f"'{json_structure(field_type)}'", sa.String)
+            return sa.func.json_transform(text, structure)
 
 
-def _lines_that(lines: sa.FromClause, *, conversations: bool) -> sa.FromClause:
+def _or_default(
+    found: JsonPath, value: sa.ColumnElement[Any], default: Any, sql_type: str
+) -> sa.ColumnElement[Any]:
+    """`value`, or the model's default where the line lacks the field."""
+    if default is None:
+        return value
+    literal = sa.literal_column(f"'{json.dumps(default)}'", sa.String)
+    return sa.case((found.json.is_(None), sa.cast(literal, SqlType(sql_type))), else_=value)
+
+
+def _lines_of(kind: RecordKind, lines: sa.FromClause) -> sa.FromClause:
+    """The lines that `validation.is_conversation` accepts, or those that it does not."""
     shape: sa.ColumnElement[Any] = sa.literal_column(
         "['$', '$.conversations', '$.conversations[0]',"
         " '$.conversations[0].role', '$.conversations[0].content']"
     )
+    # All types in one call, so that each line is parsed once.
     typed = sa.select(lines, sa.func.json_type(lines.c.line, shape).label("types")).subquery()
     root, entries, first, role, content = (
         sa.func.list_extract(typed.c.types, at) for at in range(1, 6)
@@ -149,7 +202,7 @@ def _lines_that(lines: sa.FromClause, *, conversations: bool) -> sa.FromClause:
     found = sa.and_(entries == "ARRAY", sa.or_(first.is_(None), complete))
     found = sa.func.coalesce(found, sa.false())
     refused = sa.cast(sa.func.error("not a JSON object"), sa.Boolean)
-    wanted = found if conversations else sa.not_(found)
+    wanted = found if kind is CONVERSATIONS else sa.not_(found)
     return (
         sa.select(typed.c.position, typed.c.line)
         .where(sa.case((root == "OBJECT", wanted), else_=refused))

@@ -1,7 +1,7 @@
-"""What `store.stats()` tells, worked out by DuckDB in one statement that reads the data once.
+"""The statistics of `store.stats()`, computed by DuckDB in one statement that reads the data once.
 
-Of each conversation only numbers, roles, metadata keys and hashes are kept until the end: contents
-and metadata values are measured where they are read. So one statement serves a table and a stream
+Of each conversation only numbers, roles, metadata keys and hashes are kept until the end. Contents
+and metadata values are measured where they are read, so one statement serves a table and a stream
 of JSON lines, which can be read only once.
 """
 
@@ -15,53 +15,53 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.compiler import compiles
 
-from afterimage.storage.engine.database import execute_arrow
+from afterimage.storage.engine.statements import execute_arrow
+from afterimage.storage.models import GradeSchema, Role
 from afterimage.storage.query.json_values import JsonPath
 from afterimage.storage.query.kept_rows import kept_in_parts
-from afterimage.storage.query.predicates import Source, filtered, order_of_values
-from afterimage.storage.query.query import FieldRef, Query, resolve
-from afterimage.storage.records.fields import CONVERSATIONS
+from afterimage.storage.query.predicates import filtered, order_of_values
+from afterimage.storage.query.relations import Relation
+from afterimage.storage.records.fields import CONVERSATIONS, CRITERIA, Text
+from afterimage.storage.records.paths import FieldRef, resolve
 from afterimage.storage.reports.progress import Progress
-from afterimage.storage.reports.statistics import Distribution, Histogram, MetadataKey, Statistics
+from afterimage.storage.reports.statistics import (
+    Distribution,
+    Histogram,
+    MetadataKey,
+    Statistics,
+)
 
 __all__ = ["conversation_statistics"]
 
-_ROLES: Final = ("user", "assistant")
-_GRADES: Final = ("perfect", "good", "needs_improvement", "bad", "not_acceptable")
-_CRITERIA: Final = ("coherence", "factuality", "grounding", "helpfulness", "relevance")
+_ROLES: Final = Text(Role).choices
+_GRADES: Final = Text(GradeSchema).choices
 _BINS: Final = 10
 
 
 def conversation_statistics(
-    connection: sa.Connection,
-    relation: sa.FromClause,
-    source: Source,
-    query: Query,
+    relation: Relation,
     *,
     documents: int,
     records: int,
     top_keys: int,
     progress: Progress | None = None,
 ) -> Statistics:
-    """The statistics of the conversations that match a query.
+    """The statistics of the conversations that match the relation's query.
 
     Args:
-        connection: by which `relation` can be read, once.
-        relation: the conversations.
-        source: where the fields are in it.
-        query: the filters.
-        documents: how many documents there are.
-        records: how many records of other models there are.
-        top_keys: how many metadata keys to tell of.
-        progress: is told of a table's conversations as they are read; a stream tells of its own.
+        relation: the conversations; they are read once.
+        documents: number of documents.
+        records: number of records of other models.
+        top_keys: number of metadata keys to list.
+        progress: reports the conversations of a table as they are read. A stream of lines reports
+            its own.
     """
     narrow: sa.FromClause
-    if progress and isinstance(relation, sa.Table):
-        narrow = kept_in_parts(
-            connection, source.sequence, partial(_narrow, relation, source, query), progress
-        )
+    connection, source = relation.connection, relation.source
+    if progress and isinstance(relation.table, sa.Table):
+        narrow = kept_in_parts(connection, source.sequence, partial(_narrow, relation), progress)
     else:
-        every = _narrow(relation, source, query, sa.true())
+        every = _narrow(relation, sa.true())
         narrow = every.cte("narrow").prefix_with("MATERIALIZED")
     statement = _statement(narrow, top_keys)
     [row] = execute_arrow(connection, statement).to_pylist()
@@ -76,7 +76,7 @@ def conversation_statistics(
         with_reasoning=row["with_reasoning"],
         with_evaluation=row["with_evaluation"],
         grades=dict(zip(_GRADES, row["grades"], strict=True)),
-        mean_scores=dict(zip(_CRITERIA, row["mean_scores"], strict=True)),
+        mean_scores=dict(zip(CRITERIA, row["mean_scores"], strict=True)),
         final_score=Distribution(**row["final_score"]),
         final_score_histogram=Histogram(
             *(tuple(row["histogram"][name]) for name in ("edges", "counts"))
@@ -105,10 +105,9 @@ def _lambda(element: _Lambda, compiler: Any, **options: Any) -> str:
     return f"lambda {element.name}: {compiler.process(element.body, **options)}"
 
 
-def _narrow(
-    relation: sa.FromClause, source: Source, query: Query, within: sa.ColumnElement[bool]
-) -> sa.Select[Any]:
+def _narrow(relation: Relation, within: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """A row for each conversation that meets the condition, with nothing wide in it."""
+    source = relation.source
     metadata = source.json(_field("metadata"))
     assert isinstance(metadata, JsonPath)
     every = filtered(
@@ -118,13 +117,13 @@ def _narrow(
             source.value(_field("final_score")).label("final_score"),
             metadata.json.label("metadata"),
         )
-        .select_from(relation)
+        .select_from(relation.table)
         .where(within),
         source,
-        query,
+        relation.query,
     ).subquery()
     evaluation = every.c.evaluation
-    scores = [_inside(_inside(evaluation, name), "score") for name in _CRITERIA]
+    scores = [_inside(_inside(evaluation, name), "score") for name in CRITERIA]
     messages, metadata_values = every.c.messages, sa.func.json_extract(every.c.metadata, _EACH)
     return sa.select(
         sa.func.len(messages).label("turns"),
@@ -180,7 +179,7 @@ _HASHED: Final = _Lambda("value", _hash_of_value())
 def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:
     """One row of everything; what is told by role and by key is a list of structs in it."""
     every, count = narrow.c, sa.func.count()
-    scores = [sa.func.list_extract(every.scores, at + 1) for at in range(len(_CRITERIA))]
+    scores = [sa.func.list_extract(every.scores, at + 1) for at in range(len(CRITERIA))]
     odd = [count.filter(sa.not_(sa.func.isfinite(score))) for score in (*scores, every.final_score)]
     columns = {
         "conversations": count,

@@ -1,12 +1,13 @@
 """Records to Arrow record batches and back, a column at a time.
 
-The invariant: `to_objects(to_batch(table, rows_of(table, records)))` gives every record as a JSON
+The invariant: `to_objects(to_batch(kind, rows_of(kind, records)))` gives every record as a JSON
 object again, whatever its class; the schema is the declared one of `schema.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from functools import cache
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
@@ -17,20 +18,22 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from afterimage.storage.errors import InvalidRecordError, shorten
-from afterimage.storage.records.fields import FieldType, Json, List, RecordTable, Struct, Text
-from afterimage.storage.records.objects import (
-    as_declared,
-    member_of,
-    metadata_text,
-    overlay,
-    readable,
-    restore,
-    to_object,
-)
+from afterimage.storage.records.extras import overlay, restore
+from afterimage.storage.records.fast_json import exact_view, exact_views
+from afterimage.storage.records.fields import FieldType, Json, List, RecordKind, Struct, Text
+from afterimage.storage.records.objects import metadata_text, to_object
 from afterimage.storage.records.schema import arrow_schema, arrow_type
-from afterimage.storage.records.views import exact_view, exact_views
+from afterimage.storage.records.validation import as_declared, readable
 
-__all__ = ["Rows", "rows_of", "rows_of_objects", "to_batch", "to_objects", "without_extra"]
+__all__ = [
+    "Rows",
+    "parts_of",
+    "rows_of",
+    "rows_of_objects",
+    "to_batch",
+    "to_objects",
+    "without_extra",
+]
 
 _REFUSALS = (
     pa.ArrowException,
@@ -59,7 +62,7 @@ class Rows(NamedTuple):
     extra: list[bytes | None]
 
 
-def rows_of(table: RecordTable, records: Sequence[Any], start: int = 0) -> Rows:
+def rows_of(kind: RecordKind, records: Sequence[Any], start: int = 0) -> Rows:
     """The rows of models; `start` is the place of the first among all that are saved.
 
     Raises:
@@ -70,60 +73,60 @@ def rows_of(table: RecordTable, records: Sequence[Any], start: int = 0) -> Rows:
     views = _views(records)
     for at, (record, view) in enumerate(zip(records, views, strict=True), start):
         if view is None:
-            declared, extra = _long_way(table, record, at)
+            declared, extra = _long_way(kind, record, at)
         else:
-            declared, kind = view, type(record)
-            if kind not in absent:
-                absent[kind] = _extra(overlay(table.record, view))
-            extra = absent[kind]
+            declared, cls = view, type(record)
+            if cls not in absent:
+                absent[cls] = _extra(overlay(kind.record, view))
+            extra = absent[cls]
         rows.declared.append(declared)
         rows.extra.append(extra)
     return rows
 
 
-def rows_of_objects(table: RecordTable, objects: Iterable[dict[str, Any]]) -> Rows:
+def rows_of_objects(kind: RecordKind, objects: Iterable[dict[str, Any]]) -> Rows:
     """The rows of JSON objects; those that the declared fields do not cover are validated here.
 
     Raises:
-        InvalidRecordError: one of them is no record of `table`.
+        InvalidRecordError: one of them is no record of `kind`.
     """
     rows = Rows([], [])
     for record in objects:
-        if _covers(table.record, record):
+        if _covers(kind.record, record):
             rows.declared.append(record)
             rows.extra.append(None)
         else:
-            rows.declared.append(as_declared(table, record))
-            rows.extra.append(_extra(overlay(table.record, record)))
+            rows.declared.append(as_declared(kind, record))
+            rows.extra.append(_extra(overlay(kind.record, record)))
     return rows
 
 
-def to_batch(table: RecordTable, rows: Rows, start: int = 0) -> pa.RecordBatch:
+def to_batch(kind: RecordKind, rows: Rows, start: int = 0) -> pa.RecordBatch:
     """A record batch of the declared fields and `extra`.
 
     Raises:
         InvalidRecordError: a value is not of the declared type; the message says which record.
     """
     try:
-        return _to_batch(table, rows.declared, rows.extra)
+        return _to_batch(kind, rows.declared, rows.extra)
     except _REFUSALS as refusal:
         # Let the model judge each record: it may turn values into the declared type, or it says
         # what is wrong with which.
         declared = []
         for at, row in enumerate(rows.declared, start):
             try:
-                declared.append(as_declared(table, from_json(to_json(row))))
+                declared.append(as_declared(kind, from_json(to_json(row))))
             except (InvalidRecordError, *_REFUSALS) as error:
                 raise InvalidRecordError(f"record {at} of the batch: {error}") from None
         try:
-            return _to_batch(table, declared, rows.extra)
+            return _to_batch(kind, declared, rows.extra)
         except _REFUSALS:
             raise InvalidRecordError(f"a record does not fit the schema: {refusal}") from None
 
 
-def to_objects(table: RecordTable, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def to_objects(kind: RecordKind, batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """The records of a batch as JSON objects, extras put back."""
-    objects = without_extra(table, batch)
+    objects = without_extra(kind, batch)
     extras = batch.column("extra")
     if extras.null_count < len(extras):
         for record, extra in zip(objects, extras.to_pylist(), strict=True):
@@ -133,69 +136,76 @@ def to_objects(table: RecordTable, batch: pa.RecordBatch) -> list[dict[str, Any]
 
 
 def without_extra(
-    table: RecordTable, batch: pa.RecordBatch, *, members: bool = False
+    kind: RecordKind, batch: pa.RecordBatch, *, members: bool = False
 ) -> list[dict[str, Any]]:
     """The records of a batch as JSON objects of the declared fields.
 
     Args:
-        table: what they are records of.
+        kind: what they are records of.
         batch: with a column for each declared field.
         members: whether to give enum members for their values, which validate faster.
     """
-    arrays = [batch.column(name) for name in table.record.fields]
-    return _structs(table.record.fields, arrays, members=members)
+    arrays = [batch.column(name) for name in kind.record.fields]
+    return _structs(kind.record.fields, arrays, members=members)
+
+
+def parts_of(batch: pa.RecordBatch, rows: int | None) -> Iterator[pa.RecordBatch]:
+    """Slices of a record batch with at most `rows` rows each; None for the batch as it is."""
+    step = rows or max(1, batch.num_rows)
+    for at in range(0, batch.num_rows, step):
+        yield batch.slice(at, step)
 
 
 def _to_batch(
-    table: RecordTable, declared: list[dict[str, Any]], extra: list[bytes | None]
+    kind: RecordKind, declared: list[dict[str, Any]], extra: list[bytes | None]
 ) -> pa.RecordBatch:
-    defaults = table.record.defaults
+    defaults = kind.record.defaults
     arrays = []
-    for name, kind in table.record.fields.items():
+    for name, field_type in kind.record.fields.items():
         if name in defaults:
             values = [row.get(name, defaults[name]) for row in declared]
         else:
             values = [row[name] for row in declared]
-        array = _array(kind, values)
-        _check(kind, array, nulls=name in table.record.nullable, parent_nulls=0)
+        array = _array(field_type, values)
+        _check(field_type, array, nulls=name in kind.record.nullable, parent_nulls=0)
         arrays.append(array)
     arrays.append(pa.array(extra, pa.large_string()))
-    return pa.RecordBatch.from_arrays(arrays, schema=_schema(table))
+    return pa.RecordBatch.from_arrays(arrays, schema=_schema(kind))
 
 
-def _array(kind: FieldType, values: list[Any]) -> pa.Array:
+def _array(field_type: FieldType, values: list[Any]) -> pa.Array:
     if values.count(None) == len(values):  # most fields of most data: no builder is set up
-        return pa.nulls(len(values), arrow_type(kind))
-    match kind:
+        return pa.nulls(len(values), arrow_type(field_type))
+    match field_type:
         case Json():
             texts = [_json_text(value) for value in values]
             return pa.array(texts, pa.large_string(), memory_pool=_POOL)
-        case Struct(fields) if _holds_json(kind):
+        case Struct(fields) if _holds_json(field_type):
             children = [
                 _array(of, [value[name] for value in values]) for name, of in fields.items()
             ]
-            return pa.StructArray.from_arrays(children, fields=list(arrow_type(kind)))
+            return pa.StructArray.from_arrays(children, fields=list(arrow_type(field_type)))
         case List(of) if _holds_json(of):
             offsets = [0]
             for value in values:
                 offsets.append(offsets[-1] + len(value))
             items = _array(of, list(chain.from_iterable(values)))
             return pa.LargeListArray.from_arrays(
-                pa.array(offsets, pa.int64()), items, type=arrow_type(kind)
+                pa.array(offsets, pa.int64()), items, type=arrow_type(field_type)
             )
         case _:
-            return pa.array(values, arrow_type(kind), memory_pool=_POOL)
+            return pa.array(values, arrow_type(field_type), memory_pool=_POOL)
 
 
 @cache
-def _holds_json(kind: FieldType) -> bool:
-    match kind:
+def _holds_json(field_type: FieldType) -> bool:
+    match field_type:
         case Struct(fields):
             return any(map(_holds_json, fields.values()))
         case List(of):
             return _holds_json(of)
         case _:
-            return isinstance(kind, Json)
+            return isinstance(field_type, Json)
 
 
 def _json_text(value: Any) -> bytes:
@@ -204,47 +214,53 @@ def _json_text(value: Any) -> bytes:
     return readable(metadata_text(value))
 
 
-def _check(kind: FieldType, array: pa.Array, *, nulls: bool, parent_nulls: int) -> None:
+def _check(field_type: FieldType, array: pa.Array, *, nulls: bool, parent_nulls: int) -> None:
     """Raise where a value is null or not among the choices although it must be."""
     if not nulls and array.null_count > parent_nulls:
         raise TypeError("null where a value is required")
     if array.null_count == len(array):
         return
-    match kind:
-        case Text(choices) if choices:
-            if not pc.all(pc.is_in(array, value_set=_allowed(choices))).as_py() and len(array):
-                raise TypeError(f"a value that is none of {', '.join(choices)}")
+    match field_type:
+        case Text(enum) if enum:
+            allowed = _allowed(field_type)
+            if not pc.all(pc.is_in(array, value_set=allowed)).as_py() and len(array):
+                raise TypeError(f"a value that is none of {', '.join(field_type.choices)}")
         case Struct(fields):
             # Flattened, a child is null where its parent is; else it has some empty value there.
             for (name, of), child in zip(fields.items(), array.flatten(), strict=True):
-                _check(of, child, nulls=name in kind.nullable, parent_nulls=array.null_count)
+                _check(of, child, nulls=name in field_type.nullable, parent_nulls=array.null_count)
         case List(of):
             _check(of, array.values, nulls=False, parent_nulls=0)
 
 
 @cache
-def _allowed(choices: tuple[str, ...]) -> pa.Array:
-    return pa.array([*choices, None], pa.large_string())
+def _allowed(field_type: Text) -> pa.Array:
+    return pa.array([*field_type.choices, None], pa.large_string())
 
 
 @cache
-def _schema(table: RecordTable) -> pa.Schema:
-    return arrow_schema(table.stored)
+def _members(enum: type[Enum]) -> dict[str, Enum]:
+    return {member.value: member for member in enum}
+
+
+@cache
+def _schema(kind: RecordKind) -> pa.Schema:
+    return arrow_schema(kind.stored)
 
 
 def _covers(struct: Struct, record: Any) -> bool:
     """Whether a JSON object has exactly the declared fields, at every depth."""
     if not isinstance(record, dict) or record.keys() != struct.fields.keys():
         return False
-    for name, kind in struct.fields.items():
+    for name, field_type in struct.fields.items():
         value = record[name]
-        if isinstance(kind, Struct):
-            if value is not None and not _covers(kind, value):
+        if isinstance(field_type, Struct):
+            if value is not None and not _covers(field_type, value):
                 return False
-        elif isinstance(kind, List) and isinstance(kind.of, Struct):
+        elif isinstance(field_type, List) and isinstance(field_type.of, Struct):
             if not isinstance(value, list):
                 return False
-            of, names = kind.of, kind.of.fields.keys()
+            of, names = field_type.of, field_type.of.fields.keys()
             if any(isinstance(inner, Struct | List) for inner in of.fields.values()):
                 if not all(_covers(of, item) for item in value):
                     return False
@@ -262,12 +278,10 @@ def _views(records: Sequence[Any]) -> Sequence[dict[str, Any] | None]:
     return [exact_view(record) if isinstance(record, BaseModel) else None for record in records]
 
 
-def _long_way(
-    table: RecordTable, record: BaseModel, at: int
-) -> tuple[dict[str, Any], bytes | None]:
+def _long_way(kind: RecordKind, record: BaseModel, at: int) -> tuple[dict[str, Any], bytes | None]:
     try:
         dumped = to_object(record)
-        return as_declared(table, dumped), _extra(overlay(table.record, dumped))
+        return as_declared(kind, dumped), _extra(overlay(kind.record, dumped))
     except InvalidRecordError as error:
         raise InvalidRecordError(f"record {at} of the batch: {error}") from None
 
@@ -286,10 +300,10 @@ def _extra(node: Mapping[str, Any]) -> bytes | None:
         raise InvalidRecordError(shorten(error)) from None
 
 
-def _objects(kind: FieldType, array: pa.Array, *, members: bool) -> list[Any]:
-    match kind:
-        case Text(choices) if choices and members:
-            return [*map(member_of(choices).get, array.to_pylist())]
+def _objects(field_type: FieldType, array: pa.Array, *, members: bool) -> list[Any]:
+    match field_type:
+        case Text(enum) if enum and members:
+            return [*map(_members(enum).get, array.to_pylist())]
         case Json():
             return [None if text is None else from_json(text) for text in array.to_pylist()]
         case Struct(fields) if array.null_count == len(array):
@@ -321,8 +335,8 @@ def _structs(
     fields: Mapping[str, FieldType], arrays: Sequence[pa.Array], *, members: bool
 ) -> list[dict[str, Any]]:
     columns = [
-        _objects(kind, array, members=members)
-        for kind, array in zip(fields.values(), arrays, strict=True)
+        _objects(field_type, array, members=members)
+        for field_type, array in zip(fields.values(), arrays, strict=True)
     ]
     return _zipper(tuple(fields))(*columns)
 

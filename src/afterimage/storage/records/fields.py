@@ -1,40 +1,63 @@
-"""The one table of fields: what a record is made of, declared once.
+"""The one table of fields: the kinds of records and their declared fields.
 
-The Arrow schema (`schema.py`), the conversion both ways (`arrow.py`), the SQL columns
-(`tables/layout.py`), the checks of a query (`query/query.py`) and the reading of JSON lines
-(`query/relations.py`) all follow from `CONVERSATIONS` and `DOCUMENTS` below. Nothing is ever
+The Arrow schema, the SQL columns, the conversion in both directions, the checks of a query and the
+columns of JSON lines all follow from `CONVERSATIONS`, `DOCUMENTS` and `OTHERS`. Nothing is ever
 inferred from data.
-
-No engine is imported here, so that the JSONL storage stays light to import.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+
+from afterimage.storage.errors import InvalidQueryError, shown
+from afterimage.storage.models import (
+    Document,
+    EvaluatedConversationWithContext,
+    GradeSchema,
+    Role,
+)
 
 __all__ = [
     "CONVERSATIONS",
+    "CRITERIA",
     "DOCUMENTS",
+    "KINDS",
+    "OTHERS",
+    "AnyField",
     "Double",
     "FieldType",
     "Integer",
     "Json",
+    "Kind",
     "List",
-    "RecordTable",
+    "RecordKind",
     "Struct",
     "Text",
     "Timestamp",
+    "dotted_paths",
+    "kind_named",
 ]
+
+Kind = Literal["conversations", "documents", "records"]
+"""Name of a kind of records; "records" are those of other models, saved with conversations."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A string; `choices` names the only values allowed, if they are limited."""
+    """A string; `enum` is the class of the only values allowed, if they are limited."""
 
-    choices: tuple[str, ...] = ()
+    enum: type[Enum] | None = None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The only values allowed; () for any."""
+        return tuple(member.value for member in self.enum) if self.enum else ()
 
 
 @dataclass(frozen=True)
@@ -82,18 +105,35 @@ class List:
 FieldType = Text | Double | Integer | Timestamp | Json | Struct | List
 
 
+class AnyField(Mapping[str, "FieldType"]):
+    """The fields of records whose model is not known: every name is a field that holds JSON."""
+
+    def __getitem__(self, name: str) -> FieldType:
+        return Json()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
 @dataclass(frozen=True, eq=False)
-class RecordTable:
-    """One kind of record: its declared fields and what the storage keeps beside them.
+class RecordKind:
+    """One kind of record.
 
     Attributes:
-        kind: name of the kind, as `export_jsonl(kind=…)` takes it.
+        name: its name, as `export_jsonl(kind=…)` takes it.
+        model: the class that its records are loaded as.
         record: the declared fields of a record, in order, with the defaults of the model.
-        sequence: column of the insertion sequence in SQL.
+        stored: the columns that keep a record: the declared fields, and `extra` for the rest.
+        sequence: SQL column of the insertion sequence.
     """
 
-    kind: str
+    name: Kind
+    model: type[BaseModel]
     record: Struct
+    stored: Mapping[str, FieldType]
     sequence: str
 
     @property
@@ -102,83 +142,99 @@ class RecordTable:
         return MappingProxyType({self.sequence: Integer(), "timestamp": Timestamp()})
 
     @property
-    def stored(self) -> Mapping[str, FieldType]:
-        """The declared fields and `extra`, which keeps whatever they do not know."""
-        return MappingProxyType({**self.record.fields, "extra": Json()})
+    def saved_as(self) -> RecordKind:
+        """The kind whose save, import and file also take these records."""
+        return CONVERSATIONS if self is OTHERS else self
 
 
-_ROLE: Final = Text(choices=("user", "assistant"))
-_GRADE: Final = Text(choices=("perfect", "good", "needs_improvement", "bad", "not_acceptable"))
+CRITERIA: Final = ("coherence", "factuality", "grounding", "helpfulness", "relevance")
+"""The criteria of an evaluation, in the order of its fields."""
+
+_MESSAGE: Final = Struct(
+    {"role": Text(Role), "content": Text(), "reasoning_content": Text()},
+    defaults={"reasoning_content": None},
+    nullable=("reasoning_content",),
+)
 _CRITERION: Final = Struct({"feedback": Text(), "score": Double()})
+_PERSONA: Final = Struct({"descriptions": List(Text()), "metadata": Json()}, {"metadata": {}})
 
-CONVERSATIONS: Final = RecordTable(
-    kind="conversations",
-    sequence="id",
-    record=Struct(
-        {
-            "conversations": List(
-                Struct(
-                    {"role": _ROLE, "content": Text(), "reasoning_content": Text()},
-                    defaults={"reasoning_content": None},
-                    nullable=("reasoning_content",),
-                )
-            ),
-            "metadata": Json(),
-            "instruction_context": Text(),
-            "response_context": Text(),
-            "persona": Text(),
-            "evaluation": Struct(
-                {
-                    "coherence": _CRITERION,
-                    "factuality": _CRITERION,
-                    "grounding": _CRITERION,
-                    "helpfulness": _CRITERION,
-                    "relevance": _CRITERION,
-                    "overall_grade": _GRADE,
-                }
-            ),
-            "final_score": Double(),
-        },
-        defaults={
-            "metadata": {},
-            "instruction_context": None,
-            "response_context": None,
-            "persona": None,
-            "evaluation": None,
-            "final_score": 0.0,
-        },
-        nullable=(
-            "instruction_context",
-            "response_context",
-            "persona",
-            "evaluation",
-            "final_score",
+_CONVERSATION: Final = Struct(
+    {
+        "conversations": List(_MESSAGE),
+        "metadata": Json(),
+        "instruction_context": Text(),
+        "response_context": Text(),
+        "persona": Text(),
+        "evaluation": Struct(
+            {**dict.fromkeys(CRITERIA, _CRITERION), "overall_grade": Text(GradeSchema)}
         ),
+        "final_score": Double(),
+    },
+    defaults={
+        "metadata": {},
+        "instruction_context": None,
+        "response_context": None,
+        "persona": None,
+        "evaluation": None,
+        "final_score": 0.0,
+    },
+    nullable=(
+        "instruction_context",
+        "response_context",
+        "persona",
+        "evaluation",
+        "final_score",
     ),
+)
+_DOCUMENT: Final = Struct(
+    {"id": Text(), "text": Text(), "personas": List(_PERSONA), "metadata": Json()},
+    defaults={"text": None, "personas": [], "metadata": {}},
+    nullable=("text",),
 )
 
-DOCUMENTS: Final = RecordTable(
-    kind="documents",
-    sequence="_id",
-    record=Struct(
-        {
-            "id": Text(),
-            "text": Text(),
-            "personas": List(
-                Struct(
-                    {"descriptions": List(Text()), "metadata": Json()}, defaults={"metadata": {}}
-                )
-            ),
-            "metadata": Json(),
-        },
-        defaults={"text": None, "personas": [], "metadata": {}},
-        nullable=("text",),
-    ),
+CONVERSATIONS: Final = RecordKind(
+    name="conversations",
+    model=EvaluatedConversationWithContext,
+    record=_CONVERSATION,
+    stored=MappingProxyType({**_CONVERSATION.fields, "extra": Json()}),
+    sequence="id",
 )
+DOCUMENTS: Final = RecordKind(
+    name="documents",
+    model=Document,
+    record=_DOCUMENT,
+    stored=MappingProxyType({**_DOCUMENT.fields, "extra": Json()}),
+    sequence="_id",  # a document has an `id` of its own
+)
+OTHERS: Final = RecordKind(
+    name="records",
+    model=BaseModel,
+    record=Struct(AnyField()),
+    stored=MappingProxyType({"model": Text(), "record": Json()}),
+    sequence="id",
+)
+
+KINDS: Final = (CONVERSATIONS, DOCUMENTS, OTHERS)
+
+
+def kind_named(name: str) -> RecordKind:
+    """The kind of that name.
+
+    Raises:
+        InvalidQueryError: there is none.
+
+    >>> kind_named("documents").sequence
+    '_id'
+    """
+    for kind in KINDS:
+        if kind.name == name:
+            return kind
+    known = ", ".join(repr(kind.name) for kind in KINDS)
+    raise InvalidQueryError(f"unknown kind {shown(name, 40)}; use {known}")
 
 
 def dotted_paths(fields: Mapping[str, FieldType], prefix: str = "") -> Iterator[str]:
-    """Every path a query may name, structs unfolded: `evaluation`, `evaluation.coherence`, …"""
+    """Every path that a query can name, with those into structs: `evaluation.coherence`."""
     for name, kind in fields.items():
         yield prefix + name
         if isinstance(kind, Struct):

@@ -1,14 +1,58 @@
 """Field paths: `final_score`, `evaluation.coherence.score`, `metadata.domain`, `metadata."k.l"`.
 
 A path is split on dots. A step that itself holds a dot is put in double quotes, in which a quote
-is written twice. Text ↔ steps is exact both ways: `parse(render(steps)) == steps`.
+is written twice. The invariant: `parse(render(steps)) == steps`. `resolve` binds a path to the
+declared fields.
 """
 
 from __future__ import annotations
 
-from afterimage.storage.errors import InvalidQueryError, shorten, shown
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-__all__ = ["parse", "render"]
+from afterimage.storage.errors import InvalidQueryError, UnknownFieldError, shorten, shown
+from afterimage.storage.records.fields import FieldType, Json, Struct, dotted_paths
+
+__all__ = ["FieldRef", "is_text", "parse", "render", "resolve"]
+
+
+@dataclass(frozen=True)
+class FieldRef:
+    """A field path bound to the declared fields.
+
+    Attributes:
+        path: the path as the user wrote it.
+        column: the top-level field.
+        inner: steps into declared structs below it.
+        keys: steps into JSON below that; () unless `type` is `Json`.
+        type: type of what `column` and `inner` lead to.
+    """
+
+    path: str
+    column: str
+    inner: tuple[str, ...]
+    keys: tuple[str, ...]
+    type: FieldType
+
+
+def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:
+    """Bind `path` to `fields`.
+
+    Raises:
+        UnknownFieldError: there is no such field; names the nearest ones.
+        InvalidQueryError: it is not a path.
+    """
+    column, *rest = parse(path)
+    kind = fields.get(column)
+    inner: list[str] = []
+    while rest and isinstance(kind, Struct):
+        inner.append(rest.pop(0))
+        kind = kind.fields.get(inner[-1])
+    if kind is None or (rest and not isinstance(kind, Json)):
+        raise UnknownFieldError.of(path, dotted_paths(fields))
+    if not is_text(path):
+        raise InvalidQueryError(f"field {path!a} holds a lone surrogate, which no data holds")
+    return FieldRef(path, column, tuple(inner), tuple(rest), kind)
 
 
 def parse(path: object) -> tuple[str, ...]:
@@ -74,3 +118,12 @@ def render(steps: tuple[str, ...]) -> str:
 
 def _quote(step: str) -> str:
     return '"' + step.replace('"', '""') + '"'
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8; one with a lone surrogate cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -10,7 +10,6 @@ from functools import cache
 
 import pyarrow as pa
 
-from afterimage.storage.query.query import FieldRef
 from afterimage.storage.records.fields import (
     Double,
     FieldType,
@@ -21,6 +20,7 @@ from afterimage.storage.records.fields import (
     Text,
     Timestamp,
 )
+from afterimage.storage.records.paths import FieldRef
 
 __all__ = [
     "arrow_schema",
@@ -32,13 +32,13 @@ __all__ = [
 
 
 @cache
-def arrow_type(kind: FieldType) -> pa.DataType:
+def arrow_type(field_type: FieldType) -> pa.DataType:
     """The Arrow type of a declared type.
 
     >>> arrow_type(List(Struct({"role": Text()})))
     LargeListType(large_list<item: struct<role: large_string>>)
     """
-    match kind:
+    match field_type:
         case Text() | Json():
             return pa.large_string()
         case Double():
@@ -55,7 +55,9 @@ def arrow_type(kind: FieldType) -> pa.DataType:
 
 def arrow_schema(fields: Mapping[str, FieldType]) -> pa.Schema:
     """The Arrow schema of declared fields, in their order; every field may be null."""
-    return pa.schema([pa.field(name, arrow_type(kind)) for name, kind in fields.items()])
+    return pa.schema(
+        [pa.field(name, arrow_type(field_type)) for name, field_type in fields.items()]
+    )
 
 
 def projected_schema(columns: Iterable[FieldRef]) -> pa.Schema:
@@ -63,13 +65,13 @@ def projected_schema(columns: Iterable[FieldRef]) -> pa.Schema:
     return pa.schema([pa.field(field.path, arrow_type(field.type)) for field in columns])
 
 
-def sql_type(kind: FieldType) -> str:
+def sql_type(field_type: FieldType) -> str:
     """The DuckDB type of a declared type, as it stands in DDL.
 
     >>> sql_type(List(Struct({"role": Text()})))
     'STRUCT("role" VARCHAR)[]'
     """
-    match kind:
+    match field_type:
         case Text():
             return "VARCHAR"
         case Json():
@@ -87,17 +89,17 @@ def sql_type(kind: FieldType) -> str:
             return f"{sql_type(of)}[]"
 
 
-def json_structure(kind: FieldType) -> str:
+def json_structure(field_type: FieldType) -> str:
     """The structure DuckDB's `json_transform` takes to read a value of a declared type.
 
     >>> json_structure(List(Struct({"role": Text()})))
     '[{"role":"VARCHAR"}]'
     """
-    match kind:
+    match field_type:
         case Struct(fields):
             entries = (f'"{name}":{json_structure(of)}' for name, of in fields.items())
             return "{" + ",".join(entries) + "}"
         case List(of):
             return f"[{json_structure(of)}]"
         case _:
-            return f'"{sql_type(kind)}"'
+            return f'"{sql_type(field_type)}"'

@@ -1,13 +1,11 @@
-"""Corrupt records that a call was told to skip: counted, and reported when it ends.
+"""Corrupt records: raised, or skipped, counted and reported when the call ends.
 
-The invariant: nothing is skipped without a `SkippedRecordsWarning`, and what is kept of it is
-bounded, however many records are corrupt.
+The invariant: nothing is skipped without a `SkippedRecordsWarning`, and the memory for the report
+is bounded, however many records are corrupt.
 """
 
 from __future__ import annotations
 
-import inspect
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +13,11 @@ from pathlib import Path
 from typing import Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shown
+from afterimage.storage.system.package import stacklevel_of_caller
 
 __all__ = [
     "FEW",
-    "CorruptRecords",
+    "Faults",
     "Found",
     "OnError",
     "Place",
@@ -28,11 +27,11 @@ __all__ = [
 ]
 
 OnError = Literal["raise", "skip"]
-"""What a call does where something stored is no valid record: raise, or leave it out and warn."""
+"""What a call does with a stored record that is not valid: raise, or leave it out and warn."""
 
 _Item = TypeVar("_Item")
 
-# Places that a report names; of the rest it tells the number.
+# A report names so many places, and counts the rest.
 FEW: Final = 5
 
 
@@ -68,11 +67,11 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Found(Generic[_Item]):
-    """What a search found; false where that is nothing.
+    """The result of a search; false where nothing was found.
 
     Attributes:
-        count: how much.
-        first: the first few.
+        count: number of items found.
+        first: the first few of them.
     """
 
     count: int = 0
@@ -82,7 +81,7 @@ class Found(Generic[_Item]):
         return self.count > 0
 
     def __str__(self) -> str:
-        """A line for each of the first few, and one for how many more there are."""
+        """A line for each of the first few, and one with the number of the others."""
         lines = [f"  {item}" for item in self.first]
         more = self.count - len(lines)
         return "\n".join([*lines, f"  and {more:,} more"] if more else lines)
@@ -101,13 +100,13 @@ class Tally(Generic[_Item]):
         if len(self._first) < FEW:
             self._first.append(item)
 
-    def take(self, found: Found[_Item]) -> None:
-        """Count what was found elsewhere, too."""
+    def add_all(self, found: Found[_Item]) -> None:
+        """Add the result of another search."""
         self._count += found.count
         self._first += found.first[: FEW - len(self._first)]
 
     def found(self) -> Found[_Item]:
-        """What was counted so far."""
+        """What has been added so far."""
         return Found(self._count, tuple(self._first))
 
 
@@ -147,48 +146,46 @@ class SkippedRecordsWarning(UserWarning):
         return type(self), (self.report,)
 
 
-class CorruptRecords:
-    """What one call makes of the corrupt records that it meets.
+class Faults:
+    """The policy of one call for corrupt records, and the tally of those it skipped.
+
+    Args:
+        on_error: "raise" or "skip".
 
     Raises:
         InvalidQueryError: `on_error` is neither "raise" nor "skip".
     """
 
-    def __init__(self, on_error: OnError) -> None:
+    def __init__(self, on_error: OnError = "raise") -> None:
         if on_error not in get_args(OnError):
             raise InvalidQueryError(f"on_error is 'raise' or 'skip', not {shown(on_error, 40)}")
-        self.skipped = on_error == "skip"
+        self.skip = on_error == "skip"
         self._places: Tally[Place] = Tally()
 
-    def met(self, error: CorruptRecordError) -> None:
-        """Raise the error or, where it is to be skipped, count it."""
-        if not self.skipped:
+    def handle(self, error: CorruptRecordError) -> None:
+        """Count the error if corrupt records are skipped, else raise it."""
+        if not self.skip:
             raise error
         self._places.add(Place.of(error))
 
     def found(self) -> Found[Place]:
-        """What was skipped so far."""
+        """What has been skipped so far."""
         return self._places.found()
 
+    def without_report(self) -> Faults:
+        """The same policy with a tally of its own, for faults that another read reports."""
+        return Faults("skip" if self.skip else "raise")
+
     def warn(self) -> None:
-        """Report what was skipped, if anything was, as coming from whoever called this package."""
+        """Warn the package's caller if anything was skipped."""
         found = self.found()
         if found:
             report = SkippedRecords(found.first[0].path, found.count, found.first)
-            warnings.warn(SkippedRecordsWarning(report), stacklevel=_level_of_the_caller())
+            warnings.warn(SkippedRecordsWarning(report), stacklevel=stacklevel_of_caller())
 
-    def watched(self, items: Iterator[_Item]) -> Iterator[_Item]:
-        """The same items, with a report at their end or when no more are wanted."""
+    def warn_after(self, items: Iterator[_Item]) -> Iterator[_Item]:
+        """The same items; warns after the last one, or when the iterator is closed."""
         try:
             yield from items
         finally:
             self.warn()
-
-
-def _level_of_the_caller() -> int:
-    """The level, for the function that asks, of the first frame outside this package."""
-    package = str(Path(__file__).parents[1])
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_code.co_filename.startswith(package + os.sep):
-        frame, level = frame.f_back, level + 1
-    return level

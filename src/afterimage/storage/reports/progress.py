@@ -1,6 +1,6 @@
-"""How far a long call is, and who is told of it.
+"""Progress of long calls: callbacks that get record counts and, where known, the share done.
 
-The invariant: shares only grow, from 0 to 1 over the whole call, whatever its parts are.
+The invariant: over a whole call the share only grows, from 0 to 1, whatever its stages are.
 """
 
 from __future__ import annotations
@@ -14,49 +14,49 @@ __all__ = [
     "Progress",
     "ShareProgress",
     "after_each",
-    "followed",
-    "only_share",
-    "parts",
-    "tell",
-    "unseen",
+    "counting",
+    "ignore",
+    "report",
+    "share_only",
+    "split",
 ]
 
 _Item = TypeVar("_Item")
 _Records = TypeVar("_Records", bound=Sized)
 
 Progress = Callable[[int], object]
-"""Is told of records as they are worked on; the `update` of a progress bar, for one.
+"""Called with the number of records processed since the last call; `tqdm.update`, for example.
 
-It may be called in another thread. One that is a `ShareProgress` is also told how much of the work
-is done, and so needs no total.
+It may be called in another thread. A `ShareProgress` also gets the share of the work that is done,
+so it needs no total.
 """
 
 
 @runtime_checkable
 class ShareProgress(Protocol):
-    """A `Progress` that is told how much of the work is done."""
+    """A `Progress` that also gets the share of the work that is done."""
 
     def __call__(self, records: int, /) -> object:
-        """So many records more were worked on."""
+        """Add the number of records processed since the last call."""
 
     def reached(self, share: float) -> object:
-        """So much of all the work is done, 0 to 1."""
+        """Set the share of all the work that is done, 0 to 1."""
 
 
-def tell(progress: Progress, records: int, share: float | None) -> None:
-    """Tell of some records and then, where it is known, of how much is done with them."""
+def report(progress: Progress, records: int, share: float | None) -> None:
+    """Report a number of records and then, where known, the share done with them."""
     if records:
         progress(records)
     if share is not None and isinstance(progress, ShareProgress):
         progress.reached(share)
 
 
-def followed(
+def counting(
     batches: Generator[_Records, None, None], progress: Progress
 ) -> Generator[_Records, None, None]:
-    """The same lists or batches of records; who works on one is done with it when it is told of.
+    """The same lists or batches; the length of each is reported when its consumer is done with it.
 
-    >>> [len(batch) for batch in followed((word for word in ["ab", "c"]), print)]
+    >>> [len(batch) for batch in counting((word for word in ["ab", "c"]), print)]
     2
     1
     [2, 1]
@@ -67,27 +67,28 @@ def followed(
 def after_each(
     items: Generator[_Item, None, None], call: Callable[[_Item], object]
 ) -> Generator[_Item, None, None]:
-    """The same items; `call` is given each when who works on it is done with it."""
-    with closing(items):  # else an error of `call`, while it is kept, would keep them open
+    """The same items; `call` gets each one when its consumer asks for the next."""
+    # Close at once: an exception of `call` could keep this generator alive, and its source open.
+    with closing(items):
         for item in items:
             yield item
             call(item)
 
 
-def parts(progress: Progress, weights: Sequence[float]) -> list[Progress]:
-    """A progress for each of several parts of a work, of which each is told 0 to 1.
+def split(progress: Progress, weights: Sequence[float]) -> list[Progress]:
+    """A progress for each stage of a call; each stage reports its own share, 0 to 1.
 
     Args:
-        progress: of the whole.
-        weights: how much of the work each part is, in any unit.
+        progress: of the whole call.
+        weights: amount of work of each stage, in any unit.
 
     >>> class Printed:
     ...     def __call__(self, records):
     ...         print(records, "records")
     ...     def reached(self, share):
     ...         print(f"{share:.0%}")
-    >>> first, second = parts(Printed(), [30, 10])
-    >>> tell(second, 7, 0.5)
+    >>> first, second = split(Printed(), [30, 10])
+    >>> report(second, 7, 0.5)
     7 records
     88%
     """
@@ -95,10 +96,10 @@ def parts(progress: Progress, weights: Sequence[float]) -> list[Progress]:
     if not isinstance(progress, ShareProgress) or not whole:
         return [progress for _ in weights]
     ends = accumulate(weights, initial=0.0)
-    return [_Part(progress, low / whole, high / whole) for low, high in pairwise(ends)]
+    return [_Stage(progress, low / whole, high / whole) for low, high in pairwise(ends)]
 
 
-class _Part:
+class _Stage:
     def __init__(self, whole: ShareProgress, low: float, high: float) -> None:
         self._whole = whole
         self._low = low
@@ -111,12 +112,12 @@ class _Part:
         return self._whole.reached(self._low + self._width * share)
 
 
-def only_share(progress: Progress) -> Progress:
-    """The same, which is not told of records: they are others than those it counts."""
-    return _OnlyShare(progress) if isinstance(progress, ShareProgress) else unseen
+def share_only(progress: Progress) -> Progress:
+    """`progress` without the record counts: for records that it is not meant to count."""
+    return _ShareOnly(progress) if isinstance(progress, ShareProgress) else ignore
 
 
-class _OnlyShare:
+class _ShareOnly:
     def __init__(self, whole: ShareProgress) -> None:
         self.reached = whole.reached
 
@@ -124,5 +125,5 @@ class _OnlyShare:
         return None
 
 
-def unseen(_: int) -> None:
-    """Follow nothing."""
+def ignore(_: int) -> None:
+    """The progress of a call that nobody watches."""

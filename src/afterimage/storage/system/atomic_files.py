@@ -6,14 +6,14 @@ import gzip
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from afterimage.storage.errors import MissingFileError, StorageError
+from afterimage.storage.errors import InvalidQueryError, MissingFileError, StorageError
 
-__all__ = ["replaced", "sync", "sync_folder", "written_lines"]
+__all__ = ["refuse_own_file", "replaced", "sync", "sync_folder", "written_lines"]
 
 
 @contextmanager
@@ -81,3 +81,18 @@ def sync_folder(path: Path) -> None:
     """Make a rename or a new file inside a folder durable, where the system can."""
     if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable
         sync(path)
+
+
+def refuse_own_file(path: Path, own_files: Iterable[Path]) -> None:
+    """Refuse a path that is one of a storage's own files, by whatever name.
+
+    Raises:
+        InvalidQueryError: it is one.
+    """
+    for own in own_files:
+        try:
+            same = path.samefile(own)
+        except OSError:  # one of them does not exist
+            same = path.absolute() == own
+        if same:
+            raise InvalidQueryError(f"{path} is this storage's own file. Give another one.")

@@ -1,19 +1,26 @@
-"""Which files this process had from its parent, open, when it was forked.
+"""Forks: what the modules of this package do at one, and which open files a child inherited.
 
-DuckDB would take a database that the parent had open for the child's own, with no lock on the file:
-what the child saves there, the parent overwrites. So such a file is refused, by this list.
+DuckDB takes a database that the parent had open for the child's own, with no lock on the file: the
+parent then overwrites what the child saves. So such a file is refused, by this list.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["is_inherited"]
+__all__ = ["at_fork", "is_inherited"]
 
 _inherited: set[tuple[int, int]] = set()  # device and number
+
+
+def at_fork(**hooks: Callable[[], None]) -> None:
+    """Register `before`, `after_in_parent` and `after_in_child`, where the system can fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(**hooks)
 
 
 def is_inherited(path: Path) -> bool:
@@ -33,5 +40,4 @@ def _after_fork() -> None:
                     _inherited.add((found.st_dev, found.st_ino))
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

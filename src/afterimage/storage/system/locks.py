@@ -1,34 +1,41 @@
-"""The turn that a process takes at a database file, and who holds a lock file.
+"""Lock files: which process has a file's turn, and who holds a lock.
 
 DuckDB 2.0 reads where the newest state of a file begins before it locks the file, and not again
-after: whoever opens it while another closes it can have an older state, and write over what that
-other one has saved. So our processes lock `<name>.lock` for as long as they have the file open, and
-look whether anybody else, as the DuckDB command line, wrote it while they opened it.
+after: a process that opens a file while another one closes it can get an older state, and overwrite
+what the other one saved. So our processes lock `<name>.lock` for as long as they have the file
+open, and check whether another program, such as the DuckDB CLI, wrote it while they opened it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["Turn", "lock_holder", "lock_path", "state_of"]
+from afterimage.storage.errors import LockTimeoutError, StorageError
+
+__all__ = ["ProcessLock", "file_lock", "fingerprint", "lock_holder", "lock_path"]
 
 
-class Turn:
-    """A process's turn at a file, shared by its threads; to be called by one of them at a time."""
+class ProcessLock:
+    """The lock of this process on a database file, shared by its threads.
+
+    Call it from one thread at a time.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = FileLock(lock_path(path), timeout=0, thread_local=False)
         self._sharers = 0
 
     @property
-    def is_taken(self) -> bool:
-        """Whether it is this process's turn."""
+    def is_held(self) -> bool:
+        """Whether this process holds the lock."""
         return self._sharers > 0
 
-    def take(self) -> bool:
-        """Take the turn, or share it; False where another process has it."""
+    def acquire(self) -> bool:
+        """Acquire or share the lock; False where another process holds it."""
         if not self._sharers:
             try:
                 self._lock.acquire(blocking=False)
@@ -39,11 +46,41 @@ class Turn:
         self._sharers += 1
         return True
 
-    def give_back(self) -> None:
-        """End what `take` began."""
+    def release(self) -> None:
+        """End what one `acquire` began."""
         self._sharers -= 1
         if not self._sharers:
             self._lock.release()
+
+
+@contextmanager
+def file_lock(path: Path, timeout: float, *, optional: bool = False) -> Iterator[None]:
+    """Hold the lock of a file that several processes append to.
+
+    Args:
+        path: the file; its lock file is beside it.
+        timeout: seconds to wait for another process.
+        optional: go on without the lock in a folder that may not be written, as nobody can append
+            there.
+
+    Raises:
+        LockTimeoutError: another process held the lock for all of `timeout`.
+        StorageError: the lock file cannot be opened, and the lock is not optional.
+    """
+    lock = FileLock(lock_path(path), timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise LockTimeoutError.of(path, timeout, lock_holder(lock_path(path))) from None
+    except OSError as error:
+        if not optional:
+            raise StorageError(f"{path} cannot be locked: {error.strerror}") from error
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def lock_path(path: Path) -> Path:
@@ -51,14 +88,17 @@ def lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
-def state_of(path: Path) -> tuple[int, int, int]:
-    """What is another after a write to the file. It is not opened: to close it would unlock it."""
+def fingerprint(path: Path) -> tuple[int, int, int]:
+    """Inode, size and modification time, which change with every write.
+
+    Uses stat only: closing a descriptor would drop DuckDB's lock on the file.
+    """
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def lock_holder(lock: Path) -> str | None:
-    """The process that holds a lock file, where the system tells (Linux does)."""
+    """The process that holds a lock file, where the system can say (Linux can)."""
     try:
         inode = f":{lock.stat().st_ino}"
         for entry in Path("/proc/locks").read_text().splitlines():

@@ -1,7 +1,7 @@
-"""Which rows of a table hold no valid record: those that were changed by hand.
+"""Which rows of a table hold no valid record: rows that were edited by hand.
 
-DuckDB sees to the types of columns; what it cannot see to is checked here: that values are those
-the models allow, and that JSON is what a save would have written.
+DuckDB ensures the types of columns. The rest is checked here: that the models allow the values, and
+that JSON is as a save writes it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from pydantic_core import from_json
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.arrow import to_objects, without_extra
-from afterimage.storage.records.fields import RecordTable
-from afterimage.storage.records.objects import list_adapter, model_of, reason, restore
-from afterimage.storage.reports.faults import CorruptRecords
-from afterimage.storage.reports.progress import Progress, unseen
+from afterimage.storage.records.extras import restore
+from afterimage.storage.records.fields import OTHERS, RecordKind
+from afterimage.storage.records.validation import list_adapter, reason
+from afterimage.storage.reports.faults import Faults
+from afterimage.storage.reports.progress import Progress, ignore
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.tables.layout import StoredTable
 
 __all__ = ["UNREADABLE", "RowFaults", "record_object"]
 
 UNREADABLE: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
-"""What reading a row may raise whose JSON is not as a save wrote it."""
+"""Exceptions that rows edited by hand can raise."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class RowFaults:
     Attributes:
         database: name of the database, for errors.
         stored: the table.
-        rows: gives whole rows that match a query, in its order, and the sequence number of each.
-        whole: whether `extra` must be readable, too, as for what gives records whole.
+        rows: gives the whole rows that match a query, in its order, with their sequence numbers.
+        whole: whether `extra` must be readable, too, as for reads that give records whole.
     """
 
     database: str
@@ -46,13 +47,13 @@ class RowFaults:
     rows: Callable[[Query], Generator[tuple[list[int], pa.RecordBatch], None, None]]
     whole: bool
 
-    def left_out(self, query: Query, corrupt: CorruptRecords) -> Query:
-        """The query without these rows, if they are to be skipped.
+    def excluded(self, query: Query, faults: Faults) -> Query:
+        """The query without these rows, if `faults` skips them.
 
-        They are found first, so that the slice of the query is one of valid records. In insertion
-        order no row is read that comes after the slice.
+        They are searched first, so that the query's slice is one of valid records. In insertion
+        order, no row behind the slice is read.
         """
-        if not corrupt.skipped:
+        if not faults.skip:
             return query
         wanted = None if query.order or query.limit is None else query.offset + query.limit
         without: list[int] = []
@@ -62,7 +63,7 @@ class RowFaults:
                 if wanted is not None and valid >= wanted:
                     break
                 for error in self._within(numbers, batch):
-                    corrupt.met(error)
+                    faults.handle(error)
                     without.append(error.line)
                     valid -= 1
                 valid += len(numbers)
@@ -73,56 +74,56 @@ class RowFaults:
         unknown = CorruptRecordError(self.database, 0, None, reason(error), self.stored.name)
         return next(self.matching(query), unknown)
 
-    def matching(self, query: Query, read: Progress = unseen) -> Iterator[CorruptRecordError]:
+    def matching(self, query: Query, progress: Progress = ignore) -> Iterator[CorruptRecordError]:
         """An error for each of these rows that matches, in the order of the query.
 
-        `read` is told of all rows that match, as they are read.
+        `progress` gets the number of all rows that are read.
         """
         for numbers, batch in self.rows(query):
             yield from self._within(numbers, batch)
-            read(len(numbers))
+            progress(len(numbers))
 
     def _within(self, numbers: list[int], batch: pa.RecordBatch) -> Iterator[CorruptRecordError]:
-        table = self.stored.record_table
-        if table is None:
-            faults = _faulty_records(batch.column(0).to_pylist())
+        kind = self.stored.kind
+        if kind is OTHERS:
+            faults = _faulty_records(batch.column("record").to_pylist())
         else:
-            faults = _faulty_rows(table, batch, whole=self.whole)
+            faults = _faulty_rows(kind, batch, whole=self.whole)
         for at, fault in faults:
             yield CorruptRecordError(self.database, numbers[at], None, fault, self.stored.name)
 
 
 def _faulty_rows(
-    table: RecordTable, batch: pa.RecordBatch, *, whole: bool
+    kind: RecordKind, batch: pa.RecordBatch, *, whole: bool
 ) -> Iterator[tuple[int, str]]:
-    """Position in the batch, and fault, of each row that no load gives.
+    """Position in the batch, and fault, of each row that a load refuses.
 
     Args:
-        table: what the rows are.
+        kind: the kind of the rows.
         batch: with the declared columns and `extra`.
-        whole: whether `extra` must be readable, too, as for what gives records whole.
+        whole: whether `extra` must be readable, too, as for reads that give records whole.
     """
     try:
         with paused_collector():
-            list_adapter(table).validate_python(without_extra(table, batch, members=True))
+            list_adapter(kind).validate_python(without_extra(kind, batch, members=True))
             if whole:
-                to_objects(table, batch)
+                to_objects(kind, batch)
     except UNREADABLE:
-        yield from _one_by_one(table, batch, whole=whole)
+        yield from _one_by_one(kind, batch, whole=whole)
 
 
 def _one_by_one(
-    table: RecordTable, batch: pa.RecordBatch, *, whole: bool
+    kind: RecordKind, batch: pa.RecordBatch, *, whole: bool
 ) -> Iterator[tuple[int, str]]:
     objects: list[dict[str, Any]] | None
     try:
-        objects = without_extra(table, batch)
+        objects = without_extra(kind, batch)
     except UNREADABLE:  # JSON that cannot be read; the rows have to be taken apart
         objects = None
-    model = model_of(table)
+    model = kind.model
     for at, extra in enumerate(batch.column("extra").to_pylist()):
         try:
-            found = without_extra(table, batch.slice(at, 1))[0] if objects is None else objects[at]
+            found = without_extra(kind, batch.slice(at, 1))[0] if objects is None else objects[at]
             model.model_validate(found)
             if whole and extra is not None:
                 restore(found, from_json(extra))
@@ -131,7 +132,7 @@ def _one_by_one(
 
 
 def _faulty_records(texts: list[str | None]) -> Iterator[tuple[int, str]]:
-    """Position and fault of each text that is no record of another model."""
+    """Position and fault of each text that is not a record of another model."""
     for at, text in enumerate(texts):
         try:
             record_object(text)

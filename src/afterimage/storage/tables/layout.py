@@ -1,8 +1,8 @@
 """The tables in the database: their DDL, their version, and the columns of metadata fields.
 
-Only what DuckLake has too: no keys, sequences, enums or generated columns. One row a table in
-`afterimage_schema` says which version of this layout it has and which metadata keys have columns of
-their own, so that every writer fills those, whoever asked for them.
+They need no keys, sequences, enums or generated columns, which not every catalog has. One row for
+each table in `afterimage_schema` has the version of its layout and the metadata keys that have
+columns of their own, so that every writer fills those columns, whoever asked for them.
 """
 
 from __future__ import annotations
@@ -16,28 +16,38 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from afterimage.storage.engine.database import execute_arrow, existing, fetch_all
-from afterimage.storage.engine.sql_types import SqlType
+from afterimage.storage.engine.dialect import SqlType
+from afterimage.storage.engine.statements import execute_arrow, existing, fetch_all
 from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, shorten
 from afterimage.storage.query.json_values import json_path, kind_of_type
-from afterimage.storage.query.query import is_text
+from afterimage.storage.query.relations import RecordSource, Source, TableSource
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     DOCUMENTS,
+    OTHERS,
     FieldType,
     Integer,
-    Json,
-    RecordTable,
+    RecordKind,
     Text,
-    Timestamp,
 )
+from afterimage.storage.records.paths import is_text
 from afterimage.storage.records.schema import arrow_type, sql_type
 from afterimage.storage.tables.migrations import migrate, must_migrate
 
-__all__ = ["SCHEMA_VERSION", "Layout", "StoredTable", "messages_view", "records_table"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "VECTOR_ROWS",
+    "Layout",
+    "StoredTable",
+    "messages_view",
+    "records_table",
+]
 
 SCHEMA_VERSION: Final = 1
 """Version of the layout this package writes."""
+
+VECTOR_ROWS: Final = 2048
+"""Rows that DuckDB processes at a time, and rows of a row group in our files."""
 
 _CATALOG: Final = sa.Table(
     "afterimage_schema",
@@ -51,14 +61,6 @@ _CATALOG: Final = sa.Table(
 # Metadata keys that are asked for have few values or short ones. Zstandard, which all other text
 # has, would keep four bytes a row for their lengths alone.
 _FEW_VALUES: Final = "dict_fsst"
-
-_RECORDS: Final[Mapping[str, FieldType]] = {
-    "id": Integer(),
-    "timestamp": Timestamp(),
-    "model": Text(),
-    "record": Json(),
-}
-
 
 _MESSAGES: Final[Mapping[str, FieldType]] = {
     "conversation_id": Integer(),
@@ -82,42 +84,50 @@ class StoredTable:
 
     Attributes:
         name: its name.
-        fields: its declared columns.
-        record_table: the kind of records in it; None for records of other models.
+        kind: the kind of its records.
+        compress: whether the columns of metadata keys are declared with a compression.
         metadata_columns: text and type column of each metadata key that has columns of its own.
     """
 
     name: str
-    fields: Mapping[str, FieldType]
-    record_table: RecordTable | None
+    kind: RecordKind
+    compress: bool
     metadata_columns: dict[str, tuple[str, str]] = field(default_factory=dict)
     _made: sa.Table | None = field(default=None, init=False, repr=False)
+
+    @property
+    def fields(self) -> Mapping[str, FieldType]:
+        """The declared columns, in order."""
+        return {**self.kind.system, **self.kind.stored}
 
     @property
     def table(self) -> sa.Table:
         """The table as SQLAlchemy knows it."""
         own = [name for pair in self.metadata_columns.values() for name in pair]
         if self._made is None or self._made.columns.keys() != [*self.fields, *own]:
+            info = {"compression": _FEW_VALUES} if self.compress else {}
             self._made = sa.Table(
                 self.name,
                 sa.MetaData(),
                 *(
-                    sa.Column(name, SqlType(sql_type(kind)), nullable=name != self.sequence)
-                    for name, kind in self.fields.items()
+                    sa.Column(name, SqlType(sql_type(type_)), nullable=name != self.kind.sequence)
+                    for name, type_ in self.fields.items()
                 ),
-                *(sa.Column(name, sa.String, info={"compression": _FEW_VALUES}) for name in own),
+                *(sa.Column(name, sa.String, info=info) for name in own),
             )
         return self._made
 
     @property
-    def kind(self) -> str:
-        """Of the records in it."""
-        return self.record_table.kind if self.record_table else "records"
+    def sequence(self) -> sa.Column[Any]:
+        """Column of the insertion sequence."""
+        return self.table.c[self.kind.sequence]
 
     @property
-    def sequence(self) -> str:
-        """Column of the insertion sequence."""
-        return self.record_table.sequence if self.record_table else "id"
+    def source(self) -> Source:
+        """Where the fields of its records are."""
+        if self.kind is OTHERS:
+            return RecordSource(self.table.c.record, self.sequence)
+        return TableSource(self.kind, self.table, self.metadata_columns)
 
     def metadata_values(
         self, metadata: sa.ColumnElement[Any], keys: Iterable[str]
@@ -154,15 +164,16 @@ class Layout:
     Args:
         conversations: name of the conversations' table.
         documents: name of the documents' table.
+        compress: whether columns can be declared with a compression.
     """
 
-    def __init__(self, conversations: str, documents: str) -> None:
+    def __init__(self, conversations: str, documents: str, *, compress: bool = True) -> None:
         for name in (conversations, documents):
             if not isinstance(name, str) or not is_text(name):
                 raise InvalidQueryError(f"a table is named by a string, not {name!a}")
-        self.conversations = StoredTable(conversations, _columns(CONVERSATIONS), CONVERSATIONS)
-        self.documents = StoredTable(documents, _columns(DOCUMENTS), DOCUMENTS)
-        self.records = StoredTable(records_table(conversations), _RECORDS, None)
+        self.conversations = StoredTable(conversations, CONVERSATIONS, compress)
+        self.documents = StoredTable(documents, DOCUMENTS, compress)
+        self.records = StoredTable(records_table(conversations), OTHERS, compress)
         names = [table.name.casefold() for table in self.all] + [
             messages_view(conversations).casefold(),
             _CATALOG.name,
@@ -179,9 +190,9 @@ class Layout:
         """Every table, the conversations' first."""
         return (self.conversations, self.documents, self.records)
 
-    def of(self, kind: str) -> StoredTable:
+    def of(self, kind: RecordKind) -> StoredTable:
         """The table of a kind of records."""
-        return next(table for table in self.all if table.kind == kind)
+        return next(table for table in self.all if table.kind is kind)
 
     @property
     def _relations(self) -> tuple[str, ...]:
@@ -283,7 +294,8 @@ class Layout:
             taken += names
             for name in names:
                 statement = f"ALTER TABLE {quote(stored.name)} ADD COLUMN {quote(name)} VARCHAR"
-                statement += f" USING COMPRESSION {_FEW_VALUES}"
+                if stored.compress:
+                    statement += f" USING COMPRESSION {_FEW_VALUES}"
                 connection.execute(sa.text(_escaped(statement)))
         table = stored.table
         values = stored.metadata_values(table.c["metadata"], missing)
@@ -311,10 +323,6 @@ def _arrow_schema_of(connection: sa.Connection, relation: str) -> pa.Schema:
     return execute_arrow(connection, statement).schema
 
 
-def _columns(record_table: RecordTable) -> dict[str, FieldType]:
-    return {**record_table.system, **record_table.stored}
-
-
 def _catalog_names(connection: sa.Connection) -> set[str]:
     return {row.table_name for row in fetch_all(connection, sa.select(_CATALOG))}
 
@@ -322,7 +330,7 @@ def _catalog_names(connection: sa.Connection) -> set[str]:
 def _catalog_row(table: StoredTable) -> dict[str, Any]:
     return {
         "table_name": table.name,
-        "kind": table.kind,
+        "kind": table.kind.name,
         "version": SCHEMA_VERSION,
         "metadata_columns": json.dumps(table.metadata_columns),
     }

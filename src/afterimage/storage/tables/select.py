@@ -13,15 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from afterimage.storage.engine.database import (
-    MUCH_KEPT,
-    Database,
-    execute_arrow,
-    fetch_all,
-    stream_arrow,
-)
-from afterimage.storage.query.predicates import Source, filtered, in_order, sliced
+from afterimage.storage.engine.database import MUCH_CACHED, Database
+from afterimage.storage.engine.statements import execute_arrow, fetch_all, stream_arrow
+from afterimage.storage.query.predicates import filtered, in_order, sliced
 from afterimage.storage.query.query import Query
+from afterimage.storage.query.relations import Source
+from afterimage.storage.records.arrow import parts_of
+from afterimage.storage.tables.layout import VECTOR_ROWS, StoredTable
 
 __all__ = ["SMALL_PAGE", "scan_table"]
 
@@ -31,56 +29,56 @@ _WIDEST_WINDOW = 2**17
 # DuckDB unpacks a list column by vectors of 2,048 rows, once for each range that has some of them.
 _NARROWEST_WINDOW = 256
 
-# As many rows as DuckDB works on at a time, and as a row group of ours has.
-_VECTOR = 2048
-
 # How many times as large as in the file its records are taken to be, before any has been read.
 _LIKELY_COMPRESSION = 4
 
 SMALL_PAGE = 1000
-"""Up to so many records, a sorted slice is found first and its wide columns are read after."""
+"""Up to so many records, a sorted slice is located first, and its wide columns are read after."""
 
 
 def scan_table(
     database: Database,
-    source: Source,
-    table: sa.Table,
+    stored: StoredTable,
     columns: Sequence[sa.ColumnElement[Any]],
     schema: pa.Schema,
     query: Query,
     *,
-    by_hand: bool = False,
+    batch_rows: int | None = None,
+    private: bool = False,
 ) -> Generator[pa.RecordBatch, None, None]:
     """Columns of matching records as `schema` has them, in the order of the query.
 
     Args:
         database: where the table is.
-        source: where the fields of its records are.
-        table: the table.
+        stored: the table.
         columns: what to read of each record.
         schema: a field for each of `columns`.
         query: which records, and in what order.
-        by_hand: as `Database.reading` has it.
+        batch_rows: the most records of a record batch; None for the engine's own size.
+        private: as in `Database.reading`.
     """
+    source = stored.source
     # By position, so that no name that a user chose becomes part of the statement.
     labelled = [column.label(f"column_{at}") for at, column in enumerate(columns)]
-    with database.reading(by_hand=by_hand) as connection:
+    with database.reading(private=private) as connection:
         if query.order and query.limit is not None and query.limit <= SMALL_PAGE:
-            yield from _page(connection, source, table, labelled, schema, query)
+            found = _page(connection, source, stored.table, labelled, query)
+            yield from _without_sequence(found, schema, batch_rows)
             return
         if query.order:
-            statement = sliced(in_order(source, query, columns, table), query)
-            for batch in stream_arrow(connection, statement):
-                yield _conform(batch, schema)
+            statement = sliced(in_order(source, query, columns, stored.table), query)
+            for batch in stream_arrow(connection, statement, batch_rows or VECTOR_ROWS):
+                for part in parts_of(batch, batch_rows):
+                    yield _conform(part, schema)
             return
-        is_large = database.size > MUCH_KEPT
-        for low, high in (bounds := _Ranges(connection, source, query, database.size)):
-            if is_large:
-                database.keep_little(connection)
+        size = database.catalog.size()
+        for low, high in (bounds := _Ranges(connection, source, query, size, batch_rows)):
+            if size > MUCH_CACHED:
+                database.trim_cache(connection)
             statement = filtered(sa.select(source.sequence, *labelled), source, query)
             found = execute_arrow(connection, statement.where(source.sequence.between(low, high)))
             bounds.read(found.nbytes)
-            yield from _without_sequence(_in_sequence(found), schema)
+            yield from _without_sequence(_in_sequence(found), schema, batch_rows)
 
 
 def _page(
@@ -88,14 +86,13 @@ def _page(
     source: Source,
     table: sa.Table,
     columns: Sequence[sa.ColumnElement[Any]],
-    schema: pa.Schema,
     query: Query,
-) -> Iterator[pa.RecordBatch]:
-    """A sorted page: first which records are on it, then the wide columns of those only."""
+) -> pa.Table:
+    """A sorted page: first the numbers of its records, then the wide columns of those only."""
     chosen = sliced(in_order(source, query, [source.sequence], table), query)
     numbers = [row[0] for row in fetch_all(connection, chosen)]
     if not numbers:
-        return
+        return execute_arrow(connection, sa.select(source.sequence, *columns).limit(0))
     # Written out, as DuckDB 1.5 takes longer to plan so many bound values than to read the page;
     # they are integers that it gave itself.
     first, last = (sa.literal(at, literal_execute=True) for at in (min(numbers), max(numbers)))
@@ -107,7 +104,7 @@ def _page(
     found = execute_arrow(connection, wanted)
     place = {number: at for at, number in enumerate(found.column(0).to_pylist())}
     page = found.take(pa.array([place[number] for number in numbers], pa.int64()))
-    yield from _without_sequence(page.combine_chunks(), schema)
+    return page.combine_chunks()
 
 
 class _Ranges:
@@ -118,7 +115,12 @@ class _Ranges:
     """
 
     def __init__(
-        self, connection: sa.Connection, source: Source, query: Query, file_size: int
+        self,
+        connection: sa.Connection,
+        source: Source,
+        query: Query,
+        file_size: int,
+        batch_rows: int | None,
     ) -> None:
         chosen = filtered(sa.select(source.sequence.label("at")), source, query)
         if query.limit is not None or query.offset:
@@ -127,12 +129,13 @@ class _Ranges:
         newest = sa.select(sa.func.max(source.sequence)).scalar_subquery()
         bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at), newest)
         self._next, self._last, rows = fetch_all(connection, bounds)[0]
-        self._width = _VECTOR
+        self._widest = min(batch_rows or _WIDEST_WINDOW, _WIDEST_WINDOW)
+        self._width = min(VECTOR_ROWS, self._widest)
         if rows and file_size:
             likely = _LIKELY_COMPRESSION * file_size // rows + 1
-            self._width = min(max(_NARROWEST_WINDOW, _WINDOW_BYTES // likely), _WIDEST_WINDOW)
-            if self._width > _VECTOR:
-                self._width -= self._width % _VECTOR
+            self._width = min(max(_NARROWEST_WINDOW, _WINDOW_BYTES // likely), self._widest)
+            if self._width > VECTOR_ROWS:
+                self._width -= self._width % VECTOR_ROWS
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         while self._next is not None and self._next <= self._last:
@@ -143,9 +146,9 @@ class _Ranges:
     def read(self, size: int) -> None:
         """Say how many bytes the last range gave, so that the next one is as it should be."""
         if size < _WINDOW_BYTES // 4:
-            self._width = min(self._width * 2, _WIDEST_WINDOW)
+            self._width = min(self._width * 2, self._widest)
         elif size > _WINDOW_BYTES:
-            self._width = max(_NARROWEST_WINDOW, self._width // 2)
+            self._width = max(min(_NARROWEST_WINDOW, self._widest), self._width // 2)
 
 
 def _in_sequence(found: pa.Table) -> pa.Table:
@@ -156,9 +159,11 @@ def _in_sequence(found: pa.Table) -> pa.Table:
     return found
 
 
-def _without_sequence(found: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _without_sequence(
+    found: pa.Table, schema: pa.Schema, batch_rows: int | None
+) -> Iterator[pa.RecordBatch]:
     """The batches of a result as `schema` has them, without its first column."""
-    for batch in found.to_batches():
+    for batch in found.to_batches(max_chunksize=batch_rows):
         yield _conform(batch.select(range(1, batch.num_columns)), schema)
 
 

@@ -1,4 +1,4 @@
-"""How a database is verified: in the engine what it can tell, and every record by its model."""
+"""Verification of a database: by the engine where it can, and each record by its model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.database import Database, fetch_all
+from afterimage.storage.engine.database import Database
+from afterimage.storage.engine.statements import fetch_all
 from afterimage.storage.errors import CorruptRecordError, DatabaseError, shorten
 from afterimage.storage.query.duplicates import repeated
 from afterimage.storage.records.fields import DOCUMENTS
 from afterimage.storage.reports.faults import FEW, Found, Place
-from afterimage.storage.reports.progress import Progress, parts, tell, unseen
+from afterimage.storage.reports.progress import Progress, ignore, report, split
 from afterimage.storage.reports.verification import Findings, Verification
 from afterimage.storage.tables.layout import Layout, StoredTable
 
@@ -23,38 +24,38 @@ __all__ = ["verify_database"]
 def verify_database(
     database: Database,
     layout: Layout,
-    faults: Callable[[str, Progress], Iterator[CorruptRecordError]],
+    faults: Callable[[StoredTable, Progress], Iterator[CorruptRecordError]],
     progress: Progress | None,
 ) -> Verification:
-    """Read again all tables of a storage.
+    """Read all tables of a storage again.
 
     Args:
         database: the database.
         layout: its tables.
-        faults: gives an error for each row of a kind that holds no valid record; is given what to
-            tell of rows as they are read.
-        progress: is told of rows as they are read.
+        faults: gives an error for each row of a table that holds no valid record, and calls the
+            progress with the rows that it reads.
+        progress: called with the rows that are read; None for nobody.
     """
     findings = Findings(database.name)
     path = Path(database.name)
     rows = [_row_count(database, stored) if progress else 0 for stored in layout.all]
-    followed = parts(progress or unseen, rows)
-    for stored, part, total in zip(layout.all, followed, rows, strict=True):
+    stages = split(progress or ignore, rows)
+    for stored, stage, total in zip(layout.all, stages, rows, strict=True):
         with _damage_found(findings, path, stored):
             with database.reading() as connection:
                 layout.refresh(connection)
                 _verify_columns(connection, path, stored, findings)
                 count = _counted(connection, stored)
             bad = 0
-            for error in faults(stored.kind, _telling(part, total)):
-                findings.corrupt.add(Place.of(error))
+            for error in faults(stored, _with_share(stage, total)):
+                findings.tallies["corrupt"].add(Place.of(error))
                 bad += 1
-            findings.counts[stored.kind] = count - bad
+            findings.counts[stored.kind.name] = count - bad
     return findings.report()
 
 
 def _row_count(database: Database, stored: StoredTable) -> int:
-    """The rows of a table; 0 where the engine cannot read it, which is told of later."""
+    """The rows of a table; 0 where the engine cannot read it, which is reported later."""
     with suppress(DatabaseError), database.reading() as connection:
         return _counted(connection, stored)
     return 0
@@ -64,38 +65,36 @@ def _counted(connection: sa.Connection, stored: StoredTable) -> int:
     return int(fetch_all(connection, sa.select(sa.func.count()).select_from(stored.table))[0][0])
 
 
-def _telling(progress: Progress, total: int) -> Progress:
-    """What is to be told of rows as they are read, of `total` in all."""
+def _with_share(progress: Progress, total: int) -> Progress:
+    """A progress for row counts that reports the share of `total` as well."""
     read = 0
 
-    def told(rows: int) -> None:
+    def count(rows: int) -> None:
         nonlocal read
         read += rows
-        tell(progress, rows, min(1.0, read / total) if total else None)
+        report(progress, rows, min(1.0, read / total) if total else None)
 
-    return told
+    return count
 
 
 @contextmanager
 def _damage_found(findings: Findings, path: Path, stored: StoredTable) -> Iterator[None]:
-    """Note that the engine cannot read a table, as where a block of the file is damaged."""
+    """Note a table that the engine cannot read, for example where a block is damaged."""
     try:
         yield
     except DatabaseError as error:
-        findings.corrupt.add(Place(path, stored.name, None, None, shorten(error, 300)))
+        findings.tallies["corrupt"].add(Place(path, stored.name, None, None, shorten(error, 300)))
 
 
 def _verify_columns(
     connection: sa.Connection, path: Path, stored: StoredTable, findings: Findings
 ) -> None:
-    """What the engine finds without a record being read."""
-    table = stored.table
-    sequence = table.c[stored.sequence]
-    findings.duplicate_numbers.take(repeated(connection, path, table, sequence, sequence))
-    if stored.record_table is DOCUMENTS:
-        findings.duplicate_ids.take(repeated(connection, path, table, table.c["id"], sequence))
-    if not stored.metadata_columns:
-        return
+    """The faults that the engine finds without reading a record."""
+    table, sequence, tallies = stored.table, stored.sequence, findings.tallies
+    tallies["duplicate_numbers"].add_all(repeated(connection, path, table, sequence, sequence))
+    if stored.kind is DOCUMENTS:
+        same_ids = repeated(connection, path, table, table.c["id"], sequence)
+        tallies["duplicate_ids"].add_all(same_ids)
     for key in stored.metadata_columns:
         expected = stored.metadata_values(table.c["metadata"], [key])
         differs = sa.or_(*(table.c[name].is_distinct_from(of) for name, of in expected.items()))
@@ -103,4 +102,4 @@ def _verify_columns(
         rows = fetch_all(connection, statement.order_by(sequence).limit(FEW))
         fault = f"the columns of metadata field {shorten(repr(key), 60)} differ from the metadata"
         places = tuple(Place(path, stored.name, row[1], None, fault) for row in rows)
-        findings.stale_columns.take(Found(rows[0][0] if rows else 0, places))
+        tallies["stale_columns"].add_all(Found(rows[0][0] if rows else 0, places))

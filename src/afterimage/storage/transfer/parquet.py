@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from afterimage.storage.errors import InvalidQueryError, StorageError, shorten
-from afterimage.storage.query.query import Query, positive
-from afterimage.storage.records.fields import RecordTable
+from afterimage.storage.query.arguments import positive
+from afterimage.storage.query.query import Query
+from afterimage.storage.records.fields import RecordKind
 from afterimage.storage.records.schema import projected_schema
 from afterimage.storage.system.atomic_files import replaced
 
@@ -37,7 +38,7 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 def write_parquet(
     path: Path,
-    table: RecordTable,
+    kind: RecordKind,
     query: Query,
     batches: Iterator[pa.RecordBatch],
     *,
@@ -66,7 +67,7 @@ def write_parquet(
             raise InvalidQueryError(f"{path} is a folder. Give a file, or partition_by.")
         with replaced(path) as fresh, _Writer(fresh, schema, compression, row_group_bytes) as file:
             return sum(file.write(batch) for batch in batches)
-    _check_partitions(table, query, partition_by)
+    _check_partitions(kind, query, partition_by)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InvalidQueryError(f"{path} is there already. Give a new folder, or remove it first.")
     rest = pa.schema([field for field in schema if field.name not in partition_by])
@@ -75,7 +76,7 @@ def write_parquet(
         return _write_partitions(folder, batches, rest, partition_by, compression, row_group_bytes)
 
 
-def _check_partitions(table: RecordTable, query: Query, partition_by: Sequence[str]) -> None:
+def _check_partitions(kind: RecordKind, query: Query, partition_by: Sequence[str]) -> None:
     assert query.columns is not None
     if len(set(partition_by)) < len(partition_by):
         raise InvalidQueryError("partition_by names a field twice")
@@ -87,7 +88,7 @@ def _check_partitions(table: RecordTable, query: Query, partition_by: Sequence[s
         nested = pa.types.is_nested(projected_schema([field]).field(0).type)
         if nested or (field.column in ("metadata", "extra") and not field.keys):
             raise InvalidQueryError(
-                f"{table.kind} cannot be partitioned by {shorten(name, 60)!r}, which is no single "
+                f"{kind.name} cannot be partitioned by {shorten(name, 60)!r}, which is no single "
                 "value; use a field inside it"
             )
 

@@ -13,9 +13,9 @@ from typing import Any, Final, Literal, get_args
 import sqlalchemy as sa
 
 from afterimage.storage.errors import InvalidQueryError, shorten
-from afterimage.storage.query.predicates import Source
-from afterimage.storage.query.query import is_text, resolve
+from afterimage.storage.query.relations import Source
 from afterimage.storage.records.fields import CONVERSATIONS
+from afterimage.storage.records.paths import is_text, resolve
 
 __all__ = ["FormatName", "Reasoning", "TrainingFormat"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from afterimage import storage
-from afterimage.storage.cli import options, show
-from afterimage.storage.cli.progress import following
+from afterimage.storage.cli import options, render
+from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.stores import Tables, open_existing
 
 __all__ = ["verify_command"]
@@ -34,13 +34,13 @@ def verify_command(
     Nothing is changed. The exit code is 1 where something is wrong.
     """
     source = open_existing(store, kind, tables)
-    with following(f"reading {store}") as progress:
+    with progress_bar(f"reading {store}") as progress:
         if isinstance(source, storage.SQLStorage):
             report = source.verify(progress=progress)
         else:  # only the file that was named
             report = storage.verify_jsonl(Path(store), kind, progress=progress)
     if as_json:
-        show.json_lines([{"ok": report.ok, **asdict(report)}])
+        render.json_lines([{"ok": report.ok, **asdict(report)}])
     else:
         click.echo(str(report))
     context.exit(0 if report.ok else 1)

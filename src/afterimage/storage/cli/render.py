@@ -23,7 +23,7 @@ from rich.text import Text
 from afterimage.storage.errors import shorten
 from afterimage.storage.models import Conversation
 
-__all__ = ["DEFAULT_COLUMNS", "full", "json_lines", "summary", "table"]
+__all__ = ["DEFAULT_COLUMNS", "full", "json_lines", "print_count", "summary", "table"]
 
 DEFAULT_COLUMNS = {
     "conversations": ["conversations", "evaluation.overall_grade", "final_score", "metadata"],
@@ -137,3 +137,11 @@ def _print(found: Table) -> None:
         console.print(found)
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
+
+
+def print_count(count: int, kind: str, where: str, *, as_json: bool) -> None:
+    """The result of an import or an export: the number of records, and where they are."""
+    if as_json:
+        click.echo(to_json({"records": count, "kind": kind, "path": where}))
+    else:
+        click.echo(f"{count:,} {kind} in {where}")

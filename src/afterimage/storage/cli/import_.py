@@ -1,0 +1,62 @@
+"""`import`: whole files into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from afterimage.storage.cli import options
+from afterimage.storage.cli.progress import progress_bar
+from afterimage.storage.cli.render import print_count
+from afterimage.storage.cli.stores import Tables, is_database, open_or_make
+from afterimage.storage.reports.faults import OnError
+
+__all__ = ["import_command"]
+
+
+@click.command("import")
+@click.argument(
+    "sources",
+    metavar="SRC...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.argument("dest", metavar="DEST", type=options.STORE)
+@options.kind("conversations", "documents")
+@click.option(
+    "--metadata-field",
+    "metadata_fields",
+    multiple=True,
+    metavar="KEY",
+    help="Give this metadata key a column of its own, in a DuckDB file. Repeat for more.",
+)
+@options.skip_corrupt
+@options.tables
+@options.as_json
+def import_command(
+    sources: Sequence[Path],
+    dest: str,
+    kind: Any,
+    tables: Tables,
+    metadata_fields: Sequence[str],
+    on_error: OnError,
+    as_json: bool,  # noqa: FBT001  click gives it by name
+) -> None:
+    """Add JSON lines to a store, which is made where there is none.
+
+    SRC is .jsonl, .jsonl.gz or .jsonl.zst. Each file is saved whole or, where a line of it is no
+    valid record, not at all; then nothing of the files after it is, either.
+    """
+    for source in sources:
+        if is_database(source):
+            raise click.BadParameter(f"{source} is a DuckDB file: export it to .jsonl first.")
+    store = open_or_make(dest, kind, tables, metadata_fields)
+    saved = 0
+    for source in sources:
+        with progress_bar(f"import {source.name}") as progress:
+            saved += store.import_jsonl(source, kind=kind, on_error=on_error, progress=progress)
+    print_count(saved, kind, dest, as_json=as_json)

@@ -1,0 +1,46 @@
+"""`stats`: counts, lengths, scores, metadata keys and duplicates of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from afterimage.storage.cli import options, render
+from afterimage.storage.cli.progress import progress_bar
+from afterimage.storage.cli.stores import Tables, open_existing
+from afterimage.storage.reports.faults import OnError
+
+__all__ = ["stats_command"]
+
+
+@click.command("stats")
+@click.argument("store", metavar="STORE", type=options.STORE)
+@options.filters
+@click.option(
+    "--top-keys",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Number of metadata keys to list.",
+)
+@options.skip_corrupt
+@options.tables
+@options.as_json
+def stats_command(
+    store: str,
+    filters: Sequence[Any],
+    top_keys: int,
+    on_error: OnError,
+    tables: Tables,
+    as_json: bool,  # noqa: FBT001  click gives it by name
+) -> None:
+    """Describe a store: counts, lengths, scores, metadata keys, duplicates."""
+    source = open_existing(store, tables=tables)
+    with progress_bar(f"reading {store}") as progress:
+        found = source.stats(list(filters), top_keys=top_keys, progress=progress, on_error=on_error)
+    if as_json:
+        render.json_lines([found.as_dict()])
+    else:
+        click.echo(str(found))

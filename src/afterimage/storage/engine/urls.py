@@ -1,0 +1,54 @@
+"""Database URLs: `duckdb:///file.duckdb` and `duckdb:///:memory:`."""
+
+from __future__ import annotations
+
+import re
+
+import sqlalchemy as sa
+
+from afterimage.storage.errors import UnsupportedURLError, shorten
+
+__all__ = ["MEMORY", "database_name"]
+
+MEMORY = ":memory:"
+"""Name of a database in memory; with a suffix, of one that several storages share."""
+
+# `md:`, `s3:`, `ducklake:`; one letter is a drive of Windows.
+_HAS_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I)
+
+
+def database_name(url: str) -> str:
+    """The path of the database, or its name in memory.
+
+    Raises:
+        UnsupportedURLError: the URL names another kind of database, or is none.
+
+    >>> database_name("duckdb:///talks.duckdb"), database_name("duckdb://")
+    ('talks.duckdb', ':memory:')
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, AttributeError):
+        raise UnsupportedURLError(
+            f"{shorten(repr(url), 80)} is no database URL. Give 'duckdb:///file.duckdb' or "
+            "'duckdb:///:memory:'."
+        ) from None
+    database = parsed.database or ""
+    if parsed.get_backend_name() != "duckdb" or _HAS_SCHEME.match(database):
+        kind = parsed.get_backend_name() if parsed.get_backend_name() != "duckdb" else database
+        raise UnsupportedURLError(
+            f"SQLStorage does not serve {shorten(kind, 60)!r} databases. Supported: "
+            "'duckdb:///file.duckdb' and 'duckdb:///:memory:'. Save to a DuckDB file, and reach "
+            "other databases from there with DuckDB's ATTACH, or through export_parquet."
+        )
+    if parsed.host or parsed.username or parsed.drivername != "duckdb":
+        raise UnsupportedURLError(
+            f"{shorten(parsed.render_as_string(), 80)!r} names a server or a driver. Give "
+            "'duckdb:///file.duckdb' (three slashes, four for an absolute path)."
+        )
+    if parsed.query:
+        raise UnsupportedURLError(
+            f"options in the URL are not supported ({', '.join(parsed.query)}): all connections of "
+            "a process to one file must agree on them. Set them in SQL on `engine` instead."
+        )
+    return database or MEMORY

@@ -1,0 +1,321 @@
+r"""`JsonlBackend`: what a backend answers, over two JSONL files.
+
+The invariants: a line is a record; a save is one append under a lock, of lines that were all
+serialised before; a read sees whole saves only, as it reads up to the end that the file had while
+nobody was writing. Lines are split on `\n` bytes only.
+
+Importing this loads neither DuckDB nor SQLAlchemy nor Arrow; the calls that need them do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from afterimage.storage.errors import (
+    CorruptRecordError,
+    DatabaseError,
+    InvalidRecordError,
+    MissingFileError,
+    StorageError,
+    shorten,
+)
+from afterimage.storage.jsonl.append import append_lines
+from afterimage.storage.jsonl.checks import (
+    importable,
+    loadable,
+    loaded,
+    until_damage,
+    valid_chunks,
+)
+from afterimage.storage.jsonl.journal import visible_size
+from afterimage.storage.jsonl.lines import Chunk, is_compressed, objects_of, read_chunks
+from afterimage.storage.jsonl.verify import verify_lines
+from afterimage.storage.models import Document
+from afterimage.storage.query.read import Read
+from afterimage.storage.records.fields import (
+    CONVERSATIONS,
+    DOCUMENTS,
+    FieldType,
+    RecordKind,
+)
+from afterimage.storage.records.objects import exact_lines, to_line, to_object
+from afterimage.storage.records.validation import as_declared
+from afterimage.storage.reports.faults import Faults
+from afterimage.storage.reports.progress import Progress, after_each, ignore, report, split
+from afterimage.storage.reports.verification import Findings, Verification
+from afterimage.storage.system.atomic_files import refuse_own_file
+from afterimage.storage.system.gc_pause import paused_collector
+from afterimage.storage.system.locks import file_lock
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from afterimage.storage.query.relations import Relation, Source
+
+__all__ = ["JsonlBackend"]
+
+# Records written as JSON in one step: few enough that their text stays in the processor's cache.
+_SAVE_BATCH = 256
+
+
+class JsonlBackend:
+    """Conversations, with records of other models, in one file; documents in another.
+
+    Attributes:
+        mixes_kinds: records of other models are in the file of the conversations.
+
+    Args:
+        paths: the file of each kind that has one: "conversations" and "documents".
+        codec: canonical name of the files' encoding, which has ASCII as it is.
+        lock_timeout: seconds to wait for the lock of a file.
+    """
+
+    mixes_kinds = True
+    batch_rows: int | None = None
+
+    def __init__(self, paths: dict[str, Path], codec: str, lock_timeout: float) -> None:
+        self.paths = paths
+        self.codec = codec
+        self.lock_timeout = lock_timeout
+
+    def files(self) -> list[Path]:
+        return list(self.paths.values())
+
+    def fields(self, kind: RecordKind) -> Mapping[str, FieldType]:
+        return kind.record.fields
+
+    def read_weights(self, kinds: Sequence[RecordKind]) -> list[float]:
+        return [_size(self._path(kind)) for kind in kinds]
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def append(self, kind: RecordKind, records: Sequence[BaseModel]) -> None:
+        with paused_collector():
+            blocks = [
+                self._lines_to_save(kind, records[start : start + _SAVE_BATCH], start)
+                for start in range(0, len(records), _SAVE_BATCH)
+            ]
+        if blocks:
+            path = self._path(kind)
+            with self._locked(path):
+                append_lines(path, blocks, sum(map(len, blocks)), self.codec)
+
+    def _lines_to_save(self, kind: RecordKind, records: Sequence[BaseModel], start: int) -> bytes:
+        """The lines of records; `start` is the place of the first among all that are saved."""
+        if kind is CONVERSATIONS and self.codec == "utf-8":
+            block = exact_lines(records)
+            if block is not None:
+                return block
+        lines = []
+        for at, record in enumerate(records, start):
+            try:
+                if kind is DOCUMENTS and type(record) is not Document:
+                    as_declared(DOCUMENTS, to_object(record))
+                lines.append(to_line(record, self.codec))
+            except InvalidRecordError as error:
+                raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+        lines.append(b"")
+        return b"\n".join(lines)
+
+    def append_file(self, path: Path, read: Read) -> int:
+        # Two passes, so that memory stays bounded: all lines are checked before the first is kept.
+        target = self._path(read.kind)
+        if target.exists():
+            refuse_own_file(path, [target])
+        check = importable(read.kind)
+        found = size = 0
+        checking, copying = split(read.progress, [1, 1])
+        for chunk in valid_chunks(read_chunks(path), check, read.faults):
+            lines = chunk.texts()
+            found += len(lines)
+            size += sum(len(line.rstrip()) + 1 for line in lines)
+            report(checking, len(lines) // 2, chunk.share)  # half of the work
+
+        def copied() -> Iterator[bytes]:
+            again = read.faults.without_report()
+            for chunk in valid_chunks(read_chunks(path), check, again):
+                lines = chunk.texts()
+                yield b"".join(text.rstrip() + b"\n" for text in lines)
+                report(copying, len(lines) - len(lines) // 2, chunk.share)
+
+        if found:
+            with self._locked(target):
+                append_lines(target, copied(), size, self.codec)
+        return found
+
+    # -- reading ------------------------------------------------------------------------------
+
+    @contextmanager
+    def relation(self, read: Read) -> Iterator[Relation]:
+        from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
+            relation_of_lines,
+        )
+
+        with (
+            self._located(read.kind),
+            relation_of_lines(read.kind, self._valid_chunks(read), read.query) as relation,
+        ):
+            yield relation
+
+    def select(
+        self, read: Read, text: Callable[[Source], Any] | None = None
+    ) -> Generator[pa.RecordBatch, None, None]:
+        from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
+            select_columns,
+            select_lines,
+        )
+
+        chunks = self._valid_chunks(read)
+        with self._located(read.kind):
+            if text is None:
+                yield from select_columns(read.kind, chunks, read.query)
+            else:
+                yield from select_lines(read.kind, chunks, read.query, whole=False, text=text)
+
+    def objects(self, read: Read) -> Generator[list[dict[str, Any]], None, None]:
+        with closing(self._lines(read)) as batches:
+            for lines in batches:
+                with self._located(read.kind):
+                    found = objects_of(lines)
+                yield found
+
+    def models(self, read: Read, batch_size: int) -> Iterator[list[Any]]:
+        query = read.query
+        if query.where or query.order or query.offset:
+            validate = read.kind.model.__pydantic_validator__.validate_json
+            with closing(self._lines(read)) as batches:
+                for lines in batches:
+                    for at in range(0, len(lines), batch_size):
+                        some = lines[at : at + batch_size]
+                        try:
+                            with paused_collector():
+                                found = [validate(line) for line in some]
+                        except ValidationError as error:
+                            raise self._find(read.kind, error) from None
+                        yield found
+            return
+        left = query.limit
+        for chunk in until_damage(self._chunks(read.kind), read.faults):
+            # Models are built a batch at a time, so that a limit builds no more than it gives.
+            for at in range(0, len(chunk.lines), batch_size):
+                if left is not None and left <= 0:
+                    return
+                with paused_collector():
+                    found = _models_of(read.kind, chunk.part(at, batch_size), left, read.faults)
+                if found:
+                    yield found
+                left = None if left is None else left - len(found)
+
+    def _lines(self, read: Read) -> Generator[list[bytes], None, None]:
+        """Matching lines, in the order of the query."""
+        from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
+            select_lines,
+        )
+
+        with self._located(read.kind):
+            chunks = self._valid_chunks(read)
+            for batch in select_lines(read.kind, chunks, read.query, whole=True):
+                yield [text.encode() for text in batch.column(0).to_pylist()]
+
+    def _valid_chunks(self, read: Read) -> Iterator[Chunk]:
+        """The file for the engine, which fails on a corrupt line; without them, to skip them."""
+        chunks = after_each(
+            self._chunks(read.kind),
+            lambda chunk: report(read.progress, len(chunk.lines), chunk.share),
+        )
+        if not read.faults.skip:
+            return chunks
+        return valid_chunks(chunks, loadable(read.kind), read.faults)
+
+    def _chunks(self, kind: RecordKind) -> Generator[Chunk, None, None]:
+        """The file as it is between two saves; nothing where there is none yet."""
+        path = self._path(kind)
+        try:
+            _require_folder(path)
+            if not path.exists():
+                return
+            size = None
+            if not is_compressed(path):
+                with self._locked(path, reading=True):
+                    size = visible_size(path)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+        yield from read_chunks(path, self.codec, size)
+
+    @contextmanager
+    def _located(self, kind: RecordKind) -> Iterator[None]:
+        """Name the line that DuckDB refuses: its own error does not."""
+        try:
+            yield
+        except (DatabaseError, InvalidRecordError) as error:
+            raise self._find(kind, error) from None
+
+    def _find(self, kind: RecordKind, refusal: Exception) -> Exception:
+        """The error for the first line that a load refuses."""
+        try:
+            for _ in valid_chunks(self._chunks(kind), loadable(kind), Faults("raise")):
+                pass
+        except CorruptRecordError as error:
+            return error
+        return refusal if isinstance(refusal, StorageError) else StorageError(shorten(refusal))
+
+    def verify(self, progress: Progress | None) -> Verification:
+        findings = Findings(", ".join(map(str, self.files())))
+        kinds = (CONVERSATIONS, DOCUMENTS)
+        stages = split(progress or ignore, self.read_weights(kinds))
+        for kind, stage in zip(kinds, stages, strict=True):
+            verify_lines(kind, self._chunks(kind), findings, stage)
+        return findings.report()
+
+    # -- files --------------------------------------------------------------------------------
+
+    def _path(self, kind: RecordKind) -> Path:
+        return self.paths[kind.saved_as.name]
+
+    @contextmanager
+    def _locked(self, path: Path, *, reading: bool = False) -> Iterator[None]:
+        """Hold the lock of a file: a save while it appends, a read only to see where it ends."""
+        _require_folder(path)
+        with file_lock(path, self.lock_timeout, optional=reading):
+            yield
+
+
+def _require_folder(path: Path) -> None:
+    try:
+        found = path.parent.is_dir()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be reached: {error.strerror}") from error
+    if not found:
+        raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # reading it raises a clear error
+        return 0
+
+
+def _models_of(kind: RecordKind, chunk: Chunk, limit: int | None, faults: Faults) -> list[Any]:
+    """The models of a chunk's lines, at most `limit`; records of other models are left out."""
+    validate = kind.model.__pydantic_validator__.validate_json
+    with suppress(ValidationError, CorruptRecordError):
+        return [validate(text) for text in chunk.texts()[:limit]]
+    models: list[Any] = []
+    for line in chunk.unread():
+        if limit is not None and len(models) >= limit:
+            break
+        try:
+            model = loaded(kind, chunk, chunk.read(line))
+        except CorruptRecordError as error:
+            faults.handle(error)
+        else:
+            models += [model] if model is not None else []
+    return models

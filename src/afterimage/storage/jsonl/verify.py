@@ -1,0 +1,96 @@
+"""Verification of JSON lines: every line is read again, and nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from afterimage.storage.errors import CorruptRecordError
+from afterimage.storage.jsonl.checks import importable, until_damage
+from afterimage.storage.jsonl.lines import Chunk, is_object, read_chunks
+from afterimage.storage.records.fields import DOCUMENTS, Kind, RecordKind, kind_named
+from afterimage.storage.records.validation import is_conversation
+from afterimage.storage.reports.faults import Faults, Place
+from afterimage.storage.reports.progress import Progress, ignore, report
+from afterimage.storage.reports.verification import Findings, TornTail, Verification
+from afterimage.storage.system.gc_pause import paused_collector
+
+__all__ = ["verify_jsonl", "verify_lines"]
+
+
+def verify_jsonl(
+    path: str | Path, kind: Kind = "conversations", *, progress: Progress | None = None
+) -> Verification:
+    r"""Read a whole JSONL file, in bounded memory, and report its faults.
+
+    A line is valid if `import_jsonl` accepts it. Nothing is changed.
+
+    Args:
+        path: a `.jsonl` file, or a compressed `.jsonl.gz` or `.jsonl.zst`.
+        kind: the kind of its lines; "conversations", or "records", accepts records of any model.
+        progress: called now and then with the number of lines read since the last call.
+
+    Raises:
+        MissingFileError: there is no such file.
+        InvalidQueryError: the kind is unknown.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "talks.jsonl"
+    >>> _ = path.write_text('{"conversations": []}\n{"conversations": 3}\n{"conversa')
+    >>> report = verify_jsonl(path)
+    >>> report.conversations, report.records, report.ok
+    (1, 1, False)
+    >>> print(report.torn_tails)
+      talks.jsonl, line 3 (byte 43): 10 bytes
+    """
+    findings = Findings(str(path))
+    chunks = read_chunks(Path(path))
+    verify_lines(kind_named(kind).saved_as, chunks, findings, progress or ignore)
+    return findings.report()
+
+
+def verify_lines(
+    kind: RecordKind, chunks: Iterable[Chunk], findings: Findings, progress: Progress
+) -> None:
+    """Add what is found in a file of one kind of records to `findings`."""
+    damage = Faults("skip")
+    ids = _check_lines(kind, until_damage(chunks, damage), findings, progress)
+    if kind is DOCUMENTS:
+        from afterimage.storage.query.duplicates import (  # noqa: PLC0415  loads DuckDB
+            repeated_ids,
+        )
+
+        findings.tallies["duplicate_ids"].add_all(repeated_ids(ids))
+    else:
+        for _ in ids:
+            pass
+    findings.tallies["corrupt"].add_all(damage.found())
+
+
+def _check_lines(
+    kind: RecordKind, chunks: Iterable[Chunk], findings: Findings, progress: Progress
+) -> Iterator[list[tuple[str, Path, int, int]]]:
+    """Check and count the lines of each chunk; gives the ids in it, with the places of lines."""
+    check = importable(kind)
+    for chunk in chunks:
+        ids: list[tuple[str, Path, int, int]] = []
+        with paused_collector():
+            for line in chunk.unread():
+                try:
+                    record = check(chunk, chunk.read(line))
+                except CorruptRecordError as error:
+                    if chunk.ended or is_object(line.text, chunk.encoding):
+                        findings.tallies["corrupt"].add(Place.of(error))
+                    else:
+                        tail = TornTail(chunk.path, line.number, line.offset, len(line.text))
+                        findings.tallies["torn_tails"].add(tail)
+                    continue
+                if kind is DOCUMENTS:
+                    name: Kind = "documents"
+                    if "id" in record:  # without one, each load gives it a new id
+                        ids.append((record["id"], chunk.path, line.number, line.offset))
+                else:
+                    name = "conversations" if is_conversation(record) else "records"
+                findings.counts[name] += 1
+        yield ids
+        report(progress, len(chunk.lines), chunk.share)

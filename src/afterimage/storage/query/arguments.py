@@ -1,0 +1,59 @@
+"""The arguments that every read takes: their types, and checks of single values."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from afterimage.storage.errors import InvalidQueryError, shown
+
+__all__ = ["Columns", "Filters", "OrderBy", "as_list", "positive", "record_count"]
+
+Filters = Mapping[str, Any] | Sequence[Any] | None
+"""`{field: value}`, or `[(field, op, value), …]` (ANDed), or a list of such lists (ORed)."""
+OrderBy = Sequence[tuple[str, int | str]] | None
+"""`[(field, direction), …]`, the direction being 1, -1, "asc" or "desc"."""
+Columns = Sequence[str] | None
+"""Field paths, in the order wanted; None for all declared fields."""
+
+
+def as_list(value: Any, what: str) -> Iterable[Any]:
+    """`value`, if it is a list or another iterable of items; () for None.
+
+    Raises:
+        InvalidQueryError: it is a single string, a mapping, or not iterable.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InvalidQueryError(f"{what} takes a list, not {shown(value, 80)}")
+    return value
+
+
+def record_count(value: Any, what: str) -> int:
+    """`value`, if it is a whole number of records, 0 or more; at most 2**63 - 1.
+
+    Raises:
+        InvalidQueryError: it is not.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0 or isinstance(value, bool):
+        raise InvalidQueryError(
+            f"{what} must be a whole number of records, 0 or more, not {shown(value, 40)}"
+        )
+    return min(number, 2**63 - 1)
+
+
+def positive(value: Any, what: str) -> int:
+    """`value`, if it is a whole number of 1 or more.
+
+    Raises:
+        InvalidQueryError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidQueryError(f"{what} must be a whole number, 1 or more, not {shown(value, 40)}")
+    return value

@@ -1,0 +1,133 @@
+"""Inserts: Arrow record batches into a table, numbered in the order of their records."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from afterimage.storage.engine.database import Database
+from afterimage.storage.engine.statements import streamed
+from afterimage.storage.errors import InvalidRecordError
+from afterimage.storage.models import Conversation
+from afterimage.storage.records.arrow import rows_of, to_batch
+from afterimage.storage.records.fields import CONVERSATIONS, RecordKind
+from afterimage.storage.records.objects import to_object
+from afterimage.storage.records.schema import arrow_type
+from afterimage.storage.records.validation import check, is_conversation
+from afterimage.storage.tables.layout import StoredTable
+
+__all__ = ["Insert", "Other", "batches_of_models", "split_by_kind"]
+
+Other = tuple[str, bytes]
+"""Class name and JSON text of a record of another model."""
+
+
+class Insert:
+    """The inserts of one save or import, in one transaction; all rows get the same timestamp.
+
+    Args:
+        database: where the tables are.
+        connection: in the transaction, and in the write turn.
+    """
+
+    def __init__(self, database: Database, connection: sa.Connection) -> None:
+        self._database = database
+        self._connection = connection
+        # UTC without a time zone, as the column has it.
+        self._saved_at = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+
+    def batches(self, stored: StoredTable, batches: Iterable[pa.RecordBatch]) -> None:
+        """Append batches that have the stored columns of the table's kind, in their order."""
+        names = list(stored.kind.stored)
+        schema = pa.schema(
+            [
+                pa.field("sequence", pa.int64()),
+                *(pa.field(name, arrow_type(stored.fields[name])) for name in names),
+            ]
+        )
+        first = self._database.catalog.next_number(self._connection, stored.sequence)
+        numbered = _numbered(batches, schema, first)
+        with streamed(self._connection, schema, numbered) as incoming:
+            values: dict[str, Any] = {
+                stored.kind.sequence: incoming.c.sequence,
+                "timestamp": sa.literal(self._saved_at),
+                **{name: incoming.c[name] for name in names},
+            }
+            if "metadata" in names:
+                values |= stored.metadata_values(values["metadata"], stored.metadata_columns)
+            self._connection.execute(
+                stored.table.insert().from_select(list(values), sa.select(*values.values()))
+            )
+
+    def others(self, stored: StoredTable, others: Iterable[Other], rows: int) -> None:
+        """Append records of other models, in batches of `rows`."""
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            left = iter(others)
+            while some := list(islice(left, rows)):
+                names, texts = zip(*some, strict=True)
+                columns = {
+                    "model": pa.array(names, pa.large_string()),
+                    "record": pa.array(texts, pa.large_string()),
+                }
+                yield pa.RecordBatch.from_pydict(columns)
+
+        self.batches(stored, batches())
+
+
+def batches_of_models(
+    kind: RecordKind, records: Sequence[BaseModel], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Record batches of models, `rows` records each.
+
+    Raises:
+        InvalidRecordError: a record cannot be stored; names its place among `records`.
+    """
+    # Each batch is built at its size, not sliced to it: DuckDB misreads structs of a slice.
+    for start in range(0, len(records), rows):
+        some = records[start : start + rows]
+        yield to_batch(kind, rows_of(kind, some, start), start)
+
+
+def split_by_kind(
+    kind: RecordKind, records: Sequence[BaseModel]
+) -> tuple[Sequence[BaseModel], list[Other]]:
+    """The records of `kind`, and those of other models.
+
+    Raises:
+        InvalidRecordError: a record has no form in JSON, or could not be read back.
+    """
+    if kind is not CONVERSATIONS or all(isinstance(record, Conversation) for record in records):
+        return records, []
+    declared: list[BaseModel] = []
+    others: list[Other] = []
+    for at, record in enumerate(records):
+        if isinstance(record, Conversation):
+            declared.append(record)
+            continue
+        try:
+            found = check(to_object(record), type(record))
+        except InvalidRecordError as error:
+            raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+        if is_conversation(found):
+            declared.append(record)
+        else:
+            others.append((type(record).__name__, to_json(found)))
+    return declared, others
+
+
+def _numbered(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, first: int
+) -> Iterator[pa.RecordBatch]:
+    """The batches with the sequence as first column, counting from `first`."""
+    for batch in batches:
+        numbers = pa.array(range(first, first + len(batch)), pa.int64())
+        yield pa.RecordBatch.from_arrays([numbers, *batch.columns], schema=schema)
+        first += len(batch)
