@@ -120,8 +120,8 @@ def tests(session: nox.Session, duckdb: str) -> None:
 def libraries(session: nox.Session) -> None:
     """Pytest of the notebooks, and of what other libraries take from us, with all of them there."""
     session.install("-e", ".[test,libraries,notebooks]", DUCKDB_EDGES[NEWEST_DUCKDB])
-    files = ["tests/storage/test_other_libraries.py", "tests/test_docs_interop.py"]
-    session.run("pytest", *files, "tests/test_notebooks.py", *session.posargs)
+    files = ["tests/interop/test_other_libraries.py", "tests/interop/test_docs.py"]
+    session.run("pytest", *files, "tests/interop/test_notebooks.py", *session.posargs)
 
 
 @nox.session(default=False)

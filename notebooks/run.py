@@ -3,7 +3,7 @@
 python notebooks/run.py             all of them
 python notebooks/run.py 2           those whose names begin so
 
-`tests/test_notebooks.py` runs them the same way and keeps nothing.
+`tests/interop/test_notebooks.py` runs them the same way and keeps nothing.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from afterimage.storage import Document
-from tests.storage.factories import FACTORIES, Factory
-from tests.storage.records import conversations
+from tests.support.factories import FACTORIES, Factory
+from tests.support.records import conversations
 
 # Opening a database in an example takes longer than hypothesis expects of one, and a deadline
 # would make the suite fail on a busy machine for no fault of the code.

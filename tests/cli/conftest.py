@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from afterimage.storage import Document, JSONLStorage, SQLStorage
 from afterimage.storage.cli.app import app
-from tests.storage.records import Note, RatedConversation, conversation
+from tests.support.records import Note, RatedConversation, conversation
 
 RECORDS = [
     conversation("Is there a night train?", {"domain": "Trains", "n": 1}, final_score=0.9),

@@ -14,7 +14,7 @@ import pytest
 from afterimage.storage import JSONLStorage, SkippedRecordsWarning, SQLStorage
 from afterimage.storage.transfer.training_formats import FormatName, Reasoning
 from tests.cli.conftest import DOCUMENTS, RECORDS, attempt, objects
-from tests.storage.plain_python import same
+from tests.support.plain_python import same
 
 Run = Callable[..., str]
 

@@ -25,8 +25,8 @@ from afterimage.storage import (
 )
 from tests.fuzz.mutated_lines import LONGEST_MESSAGE, Outcome
 from tests.fuzz.mutations import BINARY, damaged
-from tests.storage.plain_python import same
-from tests.storage.records import ALL_SORTS, Note, conversation, evaluation
+from tests.support.plain_python import same
+from tests.support.records import ALL_SORTS, Note, conversation, evaluation
 
 KINDS = ("duckdb", "duckdb.wal")
 

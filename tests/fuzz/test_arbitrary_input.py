@@ -1,6 +1,6 @@
 """Arbitrary records and arbitrary queries: both storages say the same, or both refuse.
 
-Beside `tests/storage/test_round_trips.py` and `test_storage_parity.py`, whose input is such as
+Beside `test_round_trips.py` and `test_parity.py` in `tests/conformance/`, whose input is such as
 people mean: here it may also be nested too deep, no text, no field, no number, no list.
 """
 
@@ -24,10 +24,10 @@ from afterimage.storage import (
     SQLStorage,
     StorageError,
 )
-from tests.storage import strategies
-from tests.storage.factories import Storage
-from tests.storage.plain_python import same
-from tests.storage.records import conversation
+from tests.support import strategies
+from tests.support.factories import Storage
+from tests.support.plain_python import same
+from tests.support.records import conversation
 
 MEMORY = "duckdb:///:memory:"
 
