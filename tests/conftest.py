@@ -54,11 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept: list[pytest.Item] = []
     deselected: list[pytest.Item] = []
     for item in items:
-        parameters = (
-            item.callspec.params.values()
-            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-            else ()
-        )
+        callspec = getattr(item, "callspec", None)  # only parametrized tests have one
+        parameters = callspec.params.values() if callspec else ()
         factories = {each.name for each in parameters if isinstance(each, Factory)}
         (kept if factories <= chosen else deselected).append(item)
     config.hook.pytest_deselected(items=deselected)
