@@ -17,6 +17,8 @@ import pytest
 from afterimage.storage import Document, LockTimeoutError, SQLStorage
 from tests.support.records import conversation, conversations, evaluation, firsts
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def cli() -> str:

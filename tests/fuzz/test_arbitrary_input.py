@@ -29,6 +29,8 @@ from tests.support.factories import Storage
 from tests.support.plain_python import same
 from tests.support.records import conversation
 
+pytestmark = pytest.mark.slow
+
 MEMORY = "duckdb:///:memory:"
 
 any_text = st.text(max_size=6) | st.text(st.characters(), max_size=3) | strategies.texts

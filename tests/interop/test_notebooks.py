@@ -45,6 +45,7 @@ def test_there_are_some() -> None:
     assert len(NOTEBOOKS) == 3
 
 
+@pytest.mark.slow
 def test_runs_and_gives_what_is_kept(notebook: Path) -> None:
     for library in ("nbclient", "ipykernel", "matplotlib"):
         pytest.importorskip(library, reason=f"{library} is in the extra `notebooks`")

@@ -22,6 +22,8 @@ from tests.support.plain_python import same
 from tests.support.published import run
 from tests.support.records import RatedConversation, conversation, evaluation
 
+pytestmark = pytest.mark.process
+
 RECORDS: list[Conversation] = [
     Conversation(conversations=[{"role": "user", "content": "Hi"}]),
     conversation("\u2028 é 😀 \x00", {"k": [1.0, None, {"": 2**70}]}, evaluation=evaluation()),

@@ -25,6 +25,8 @@ from afterimage.storage import (
 from tests.support.model_server import ModelServer, model_server
 from tests.support.published import COMMAND, run
 
+pytestmark = pytest.mark.process
+
 DOCUMENTS = [
     {"id": "d1", "text": "Night trains \u2028 run daily."},
     {"id": "d2", "text": "Bicycles are taken \u0085 on all of them."},

@@ -110,6 +110,7 @@ class TestCookbook:
         pd = pytest.importorskip("pandas", reason="pandas is in the extra `test`")
         assert len(pd.read_sql(query, cookbook[0].engine)) == len(rows)
 
+    @pytest.mark.process
     @pytest.mark.parametrize(("query", "shown"), recipes())
     def test_answers_in_the_duckdb_cli(
         self, cookbook: tuple[SQLStorage, Path], query: str, shown: str

@@ -48,6 +48,7 @@ def names_in(wheel: Path) -> list[str]:
         return archive.namelist()
 
 
+@pytest.mark.process
 class TestWheel:
     def test_holds_every_file_of_the_package_and_nothing_else(self, wheel: Path) -> None:
         shipped = {name for name in names_in(wheel) if ".dist-info/" not in name}
@@ -107,6 +108,7 @@ class TestWheel:
 
 
 class TestImports:
+    @pytest.mark.process
     @pytest.mark.parametrize(
         "statement",
         [

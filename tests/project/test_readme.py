@@ -87,6 +87,7 @@ def run_commands(block: Block) -> None:
     assert done.stdout.startswith("3 conversations, 6 messages, 1 documents")
 
 
+@pytest.mark.process
 def test_the_tour_runs_and_prints_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def _count(store: JSONLStorage | SQLStorage) -> None:
     store.save_conversations(records(1))
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 class TestFork:

@@ -23,7 +23,10 @@ from afterimage.storage import StorageError
 from tests.support.processes import KINDS, child, opened, told_by
 from tests.support.records import conversation
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and mounts are POSIX")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(os.name != "posix", reason="limits and mounts are POSIX"),
+]
 
 # DuckDB takes room in blocks of 256 KiB.
 SMALL_DISK = "8m"

@@ -103,6 +103,7 @@ def open_to_all(tmp_path: Path) -> Iterator[Path]:
         folder.chmod(stat.S_IMODE(mode))
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX")
 class TestPermissions:
     @pytest.mark.parametrize("kind", KINDS)
@@ -130,6 +131,7 @@ class TestPermissions:
         assert load(kind, folder) == ["a", "b"]
 
 
+@pytest.mark.process
 class TestReadOnlyDisk:
     @pytest.mark.parametrize("kind", KINDS)
     def test_it_is_read_and_a_save_is_refused(self, tmp_path: Path, kind: str) -> None:

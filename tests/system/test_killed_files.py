@@ -23,6 +23,7 @@ KILLS = 4 * LONG
 SEED = int(os.environ.get("AFTERIMAGE_SEED", "4"))
 
 pytestmark = [
+    pytest.mark.process,
     pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX"),
     pytest.mark.filterwarnings("ignore:.*ended in a:UserWarning"),  # the torn bytes that are kept
 ]

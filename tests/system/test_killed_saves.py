@@ -55,6 +55,7 @@ def metadata_by_us(kind: str, folder: Path) -> list[dict[str, Any]]:
 
 
 class TestKilledAtRandomMoments:
+    @pytest.mark.process
     @pytest.mark.parametrize("kind", KINDS)
     def test_saved_batches_are_there_once_and_no_part_of_another(
         self, tmp_path: Path, kind: str
@@ -192,6 +193,7 @@ class TestPowerCuts:
                 assert synced[found.st_dev, found.st_ino] == found.st_size, path
 
 
+@pytest.mark.process
 class TestKilledAfterAChangeOfTheSchema:
     """The new columns are in the write-ahead log only: DuckDB must replay them before the rows."""
 

@@ -66,6 +66,7 @@ def waiting_for(what: str) -> Iterator[pytest.ExceptionInfo[LockTimeoutError]]:
     assert len(str(caught.value).splitlines()) < 10
 
 
+@pytest.mark.process
 class TestOtherProcesses:
     @pytest.mark.parametrize(
         ("kind", "holding"), [("jsonl", hold), ("sql", hold), ("sql", hold_by_reading)]
@@ -219,6 +220,7 @@ def fork_with_databases(pipe: Connection, folder: Path) -> None:
     pipe.send(memory.count_conversations())
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 class TestForks:
     def test_a_child_of_one_that_has_the_database_open_gets_an_error(self, tmp_path: Path) -> None:

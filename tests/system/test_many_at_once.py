@@ -22,6 +22,8 @@ from tests.support.factories import Storage
 from tests.support.processes import KINDS, LONG, broken_batches, child, opened, told_by
 from tests.support.records import conversation
 
+pytestmark = pytest.mark.process
+
 WRITERS, READERS = 8, 4
 RECORDS = 5
 

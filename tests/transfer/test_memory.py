@@ -18,6 +18,8 @@ from afterimage.storage import SQLStorage
 from afterimage.storage.engine import attach
 from tests.support.processes import KINDS, child, opened, told_by
 
+pytestmark = pytest.mark.slow
+
 ROWS = 30_000
 ROW_BYTES = 6000
 FILE_BYTES = ROWS * ROW_BYTES

@@ -131,6 +131,7 @@ def many(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Storage:
     return storage
 
 
+@pytest.mark.slow
 class TestPagesOverRowGroups:
     @pytest.mark.parametrize("order_by", [[("metadata.tied", -1)], [("persona", 1)], []], ids=str)
     def test_pages_read_by_threads_are_disjoint_and_complete(
@@ -155,6 +156,7 @@ class TestPagesOverRowGroups:
         assert [n for start in sorted(pages) for n in pages[start]] == [str(n) for n in range(ROWS)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("AFTERIMAGE_LARGE" not in os.environ, reason="takes 10 GB and minutes")
 class TestOverTwoGibibytes:
     """More text than 32-bit offsets reach: in all, and in what one step sorts or hands over."""

@@ -74,10 +74,31 @@ def test_a_scan(filled: Any, order_by: Any) -> None:
     assert sum(told) == 2501 + lines
 
 
+@pytest.fixture(scope="module")
+def long_documents() -> list[Document]:
+    """More than one chunk, of characters that do not pack to nothing."""
+    return [Document(text=f"{n**997}") for n in range(2000, 6500)]
+
+
+@pytest.fixture(scope="module", params=["jsonl", "jsonl.gz", "jsonl.zst"])
+def long_file(
+    request: pytest.FixtureRequest,
+    long_documents: list[Document],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    path = tmp_path_factory.mktemp("long") / f"long.{request.param}"
+    source = SQLStorage("duckdb:///:memory:")
+    source.save_documents(long_documents)
+    source.export_jsonl(path, kind="documents")
+    return path
+
+
 @pytest.mark.parametrize("order_by", [None, [("text", -1)]])
-def test_how_much_of_the_lines_a_query_has_read_is_known(tmp_path: Path, order_by: Any) -> None:
+def test_how_much_of_the_lines_a_query_has_read_is_known(
+    long_documents: list[Document], tmp_path: Path, order_by: Any
+) -> None:
     store = JSONLStorage(tmp_path / "talks.jsonl", documents_path=tmp_path / "documents.jsonl")
-    store.save_documents([Document(text=f"{n**997}") for n in range(2000, 6500)])
+    store.save_documents(long_documents)
     told = Told()
     scan = store.scan_documents(["id"], [("text", "<", "2")], order_by, progress=told)
     assert 0 < len(scan.read_all()) < 4500
@@ -88,21 +109,14 @@ def test_how_much_of_the_lines_a_query_has_read_is_known(tmp_path: Path, order_b
         assert told.all_of() == 4500
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
 def test_how_much_of_a_file_is_read_is_known_packed_or_not(
-    make_storage: Any, tmp_path: Path, ending: str
+    make_storage: Any, long_file: Path
 ) -> None:
-    path = tmp_path / f"long.{ending}"
-    source = SQLStorage("duckdb:///:memory:")
-    # More than one chunk, of characters that do not pack to nothing.
-    texts = (Document(text=f"{n**997}") for n in range(2000, 6500))
-    source.save_documents(list(texts))
-    source.export_jsonl(path, kind="documents")
     told = Told()
-    make_storage().import_jsonl(path, kind="documents", progress=told)
+    make_storage().import_jsonl(long_file, kind="documents", progress=told)
     assert told.all_of() == 4500
     told = Told()
-    assert verify_jsonl(path, "documents", progress=told).ok
+    assert verify_jsonl(long_file, "documents", progress=told).ok
     assert told.all_of() == 4500
 
 

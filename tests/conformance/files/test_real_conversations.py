@@ -17,6 +17,8 @@ from afterimage.storage import EvaluatedConversationWithContext, JSONLStorage, S
 from tests.support.factories import Storage
 from tests.support.plain_python import select_rows, with_rows
 
+pytestmark = pytest.mark.slow
+
 SGD = Path(
     os.environ.get("AFTERIMAGE_SGD")
     or Path(__file__).parents[3].parent / "shared/data/sgd_train_conversations.jsonl.gz"
