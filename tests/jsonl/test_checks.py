@@ -11,8 +11,8 @@ from afterimage.storage.jsonl.checks import loadable, valid_chunks
 from afterimage.storage.jsonl.lines import read_chunks
 from afterimage.storage.records.fields import CONVERSATIONS
 from afterimage.storage.reports.faults import Faults
-from tests.support.records import conversation
 from tests.conformance.queries.test_errors import BAD_LINES
+from tests.support.records import conversation
 
 GOOD = conversation("é").model_dump_json().encode()
 
