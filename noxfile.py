@@ -139,10 +139,11 @@ def run_pytest(session: nox.Session, scripts: Path, *arguments: str, **env: str)
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: the rules and the format."""
+    """Ruff: the rules and the format. Import-linter: which folder may import which."""
     scripts = project(session)
     run(session, scripts, "ruff", "check", ".")
     run(session, scripts, "ruff", "format", "--check", ".")
+    run(session, scripts, "lint-imports", "--no-logo", PYTHONPATH="src")
 
 
 @nox.session
@@ -194,6 +195,7 @@ def pythons(session: nox.Session, python: str) -> None:
     interpreter = interpreter_of(python)
     if interpreter is None:
         session.skip(f"Python {python} is not installed.")
+        return
     packages = ["-e", ".[test]", NEWEST_DUCKDB]
     scripts = environment(session, f"python-{python}", *packages, interpreter=interpreter)
     run_pytest(session, scripts, *QUICK, *session.posargs)

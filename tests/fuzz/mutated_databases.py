@@ -32,7 +32,7 @@ KINDS = ("duckdb", "duckdb.wal")
 
 _NOTE = Note(title="of another model", body=[1, {"n": 2}])
 _DOCUMENTS = [Document(id=f"d{at}", text="x" * at, metadata={"n": at}) for at in range(30)]
-_BATCHES = [
+_BATCHES: list[list[Any]] = [
     [*ALL_SORTS[:2], conversation(f"{batch} {at}", {"n": at}, evaluation=evaluation())]
     for batch in range(3)
     for at in range(2)

@@ -45,7 +45,7 @@ _DEPTHS = [0, 1, 2, 50, 97, 98, 99, 150, 180, 202, 400]
 
 @st.composite
 def nested(draw: st.DrawFn) -> Any:
-    value = draw(st.none() | any_number | any_text)
+    value: Any = draw(st.none() | any_number | any_text)
     for _ in range(draw(st.sampled_from(_DEPTHS))):
         value = {"k": value} if draw(st.booleans()) else [value]
     return value
@@ -123,7 +123,7 @@ any_columns = (
 _OWN_COLUMNS = {"id", "timestamp"}
 """What a database has of each conversation, and a file of lines has not."""
 
-RECORDS = [
+RECORDS: list[Any] = [
     conversation("a", {"n": 1, "domain": "x"}, final_score=0.5),
     conversation("b", {"n": "é", "": None}, final_score=None),
     conversation("c", {"n": 2**70, "k.l": [1]}, persona="p"),

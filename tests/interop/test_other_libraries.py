@@ -208,7 +208,8 @@ class TestDuckDBInPython:
 
         scan = store.scan_conversations(COLUMNS)
         query = 'SELECT "metadata.domain", count(*) FROM scan GROUP BY ALL ORDER BY ALL'
-        assert duckdb.sql(query).fetchall() == [("A", 50), ("B", 50)]
+        answer: Any = duckdb.sql(query)
+        assert answer.fetchall() == [("A", 50), ("B", 50)]
         del scan
 
     def test_a_scan_beside_tables_of_its_own(self, store: Any) -> None:

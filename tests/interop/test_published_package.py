@@ -24,7 +24,7 @@ from tests.support.records import RatedConversation, conversation, evaluation
 
 pytestmark = pytest.mark.process
 
-RECORDS: list[Conversation] = [
+RECORDS: list[Any] = [
     Conversation(conversations=[{"role": "user", "content": "Hi"}]),
     conversation("\u2028 é 😀 \x00", {"k": [1.0, None, {"": 2**70}]}, evaluation=evaluation()),
     conversation("b", persona="a pilot", final_score=None),

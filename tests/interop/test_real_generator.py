@@ -158,7 +158,7 @@ def generated(
             analyze=str(kind == "jsonl").lower(),
         )
         (folder / "config.yaml").write_text(config, "utf-8")
-        options = {"cwd": folder, "MPLBACKEND": "Agg"}
+        options: dict[str, Any] = {"cwd": folder, "MPLBACKEND": "Agg"}
         told = run(beside, COMMAND, "generate", "-c", "config.yaml", **options)
         assert "Done!" in told
         run(beside, PROGRAM, kind, server.base_url, **options)

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class TestLines:
     def test_one_json_object_a_line_and_text_as_it_is(
         self, storage: JSONLStorage, path: Path
     ) -> None:
-        records = [conversation("é\n\u2028😀", {"k": 2**64}), conversation("b")]
+        records: list[Any] = [conversation("é\n\u2028😀", {"k": 2**64}), conversation("b")]
         storage.save_conversations(records)
         data = path.read_bytes()
         assert data.count(b"\n") == 2
@@ -222,7 +223,7 @@ class TestMalformedLines:
     ) -> None:
         data = line("é") + bad + b"\n" + line("b")
         path.write_bytes(data)
-        reads = [
+        reads: list[Callable[[], Any]] = [
             storage.load_conversations,
             lambda: list(storage.iter_conversations()),
             lambda: storage.load_conversations(filters={"metadata.n": None}),

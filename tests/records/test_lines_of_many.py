@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -72,7 +73,8 @@ def test_many_plain_records_are_written_together() -> None:
 
 
 def test_a_role_that_is_none_among_many_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    wrong = ConversationEntry.model_construct(role="narrator", content="x")
+    no_role: Any = "narrator"
+    wrong = ConversationEntry.model_construct(role=no_role, content="x")
     records = [_said(str(at)) for at in range(600)]
     records[400] = Conversation.model_construct(conversations=[wrong], metadata={})
     store = JSONLStorage(tmp_path / "c.jsonl", tmp_path / "d.jsonl")

@@ -98,7 +98,7 @@ def conversation(
     )
 
 
-def conversations(*metadata: dict[str, Any]) -> list[EvaluatedConversationWithContext]:
+def conversations(*metadata: dict[str, Any]) -> list[Any]:
     """One conversation for each metadata, its number being its first message."""
     return [conversation(str(number), each) for number, each in enumerate(metadata)]
 

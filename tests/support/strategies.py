@@ -65,7 +65,7 @@ json_values = st.recursive(
 _visible = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=4)
 _spelled_once = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | _visible
 # Drawn from a handful, so that several records share a value, or nearly do.
-_common = st.sampled_from(
+_common: st.SearchStrategy[Any] = st.sampled_from(
     [0, 1, 1.0, 2, 2**53, 2**53 + 1, float("nan"), "1", "a", "b", "B", True, False, None, [1], {}]
 )
 sortable = (

@@ -25,7 +25,7 @@ from afterimage.storage import (
 )
 
 
-def records(count: int, **metadata: Any) -> list[Conversation]:
+def records(count: int, **metadata: Any) -> list[Any]:
     return [Conversation(conversations=[], metadata={"n": n, **metadata}) for n in range(count)]
 
 

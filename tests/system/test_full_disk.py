@@ -142,7 +142,7 @@ def exports_on_a_full_disk(kind: str, disk: Path, full: Any) -> None:
     elsewhere.mkdir()
     storage: Any = opened(kind, elsewhere)
     storage.save_conversations(records(3000, 6000))
-    exports = {
+    exports: dict[str, tuple[Any, dict[str, Any]]] = {
         "out.jsonl": (storage.export_jsonl, {}),
         "out.jsonl.gz": (storage.export_jsonl, {}),
         "out.jsonl.zst": (storage.export_jsonl, {}),

@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the same records in a storage of each kind, `talks.jsonl` among its files."""
     folder = tmp_path_factory.mktemp("source")
     rng = random.Random(SEED)
-    records = [
+    records: list[Any] = [
         conversation(rng.randbytes(600).hex(), {"n": n, "domain": "ABC"[n % 3]})
         for n in range(RECORDS)
     ]
@@ -64,9 +64,9 @@ def duration(kind: str, folder: Path, *arguments: Any) -> float:
 def rows(path: Path) -> int:
     """How many records an export has; raises where it is not whole."""
     if path.is_dir():
-        return ds.dataset(path, partitioning="hive").to_table().num_rows
+        return int(ds.dataset(path, partitioning="hive").to_table().num_rows)
     if path.suffix == ".parquet":
-        return pq.read_table(path).num_rows
+        return int(pq.read_table(path).num_rows)
     return sum(len([from_json(text) for text in chunk.texts()]) for chunk in read_chunks(path))
 
 

@@ -171,7 +171,8 @@ class TestPowerCuts:
 
     def test_what_is_appended(self, tmp_path: Path, synced: dict[Any, int]) -> None:
         storage = opened("jsonl", tmp_path)
-        for records in ([conversation()], [conversation()] * 50):
+        batches: tuple[list[Any], ...] = ([conversation()], [conversation()] * 50)
+        for records in batches:
             storage.save_conversations(records)
             found = (tmp_path / "talks.jsonl").stat()
             assert synced[found.st_dev, found.st_ino] == found.st_size

@@ -162,7 +162,7 @@ class TestThreadsOfOneProcess:
     def test_databases_in_memory_do_not_wait_for_each_other(self, blocked: SQLStorage) -> None:
         memory = SQLStorage("duckdb:///:memory:", lock_timeout=0)
         memory.save_conversations([conversation("a")])
-        with memory._database.writing():
+        with memory._backend.database.writing():
             taken: list[int] = []
 
             def save() -> None:

@@ -59,7 +59,9 @@ class TestEveryPath:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_text_by_every_way_in_and_out(self, tmp_path: Path, kind: str) -> None:
-        records = [conversation(text, {"t": text, text: 1}, persona=text) for text in UNICODE]
+        records: list[Any] = [
+            conversation(text, {"t": text, text: 1}, persona=text) for text in UNICODE
+        ]
         storage = opened(kind, tmp_path)
         storage.save_conversations(records)
         assert storage.load_conversations() == records
@@ -96,7 +98,7 @@ class TestEveryPath:
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_file_that_begins_with_a_byte_order_mark(self, tmp_path: Path, kind: str) -> None:
         # As Windows programs write them; what else has one inside its text keeps it.
-        records = [conversation("a", {"n": 1}), conversation("\ufeffb", {"n": 2})]
+        records: list[Any] = [conversation("a", {"n": 1}), conversation("\ufeffb", {"n": 2})]
         lines = "".join(record.model_dump_json() + "\n" for record in records)
         (tmp_path / "in.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
         storage = opened(kind, tmp_path)
@@ -174,9 +176,9 @@ class TestOverTwoGibibytes:
         storage.import_jsonl(lines)
         assert size < len(next(iter(storage.iter_conversations())).persona or "")
         total = 0
-        for at, record in enumerate(storage.iter_conversations(batch_size=50)):
-            assert record.metadata == {"n": at}
-            total += len(record.persona or "")
+        for at, found in enumerate(storage.iter_conversations(batch_size=50)):
+            assert found.metadata == {"n": at}
+            total += len(found.persona or "")
         assert total > 2**31
         table = storage.scan_conversations(
             ["metadata.n", "persona"], order_by=[("metadata.n", -1)]

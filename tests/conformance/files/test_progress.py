@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,11 +200,12 @@ def test_an_error_of_a_follower_keeps_no_file_open(
         return [str(path) for path in links if path in store._backend.files()]
 
     held = own_files()  # an in-memory database has none
-    for call in (
+    calls: tuple[Callable[[], Any], ...] = (
         lambda: store.scan_documents(None, order_by=order_by, progress=stop).read_all(),
         lambda: store.export_jsonl(tmp_path / "out", kind="documents", progress=stop),
         lambda: store.export_parquet(tmp_path / "out", kind="documents", progress=stop),
-    ):
+    )
+    for call in calls:
         with pytest.raises(StoppedError) as kept:
             call()
         assert own_files() == held

@@ -25,14 +25,14 @@ SGD = Path(
 )
 
 
-def sgd() -> list[EvaluatedConversationWithContext]:
+def sgd() -> list[Any]:
     if not SGD.is_file():
         pytest.skip(f"{SGD.name} is not here; name it in AFTERIMAGE_SGD")
     with gzip.open(SGD, "rb") as file:
         return [EvaluatedConversationWithContext(**from_json(line)) for line in file]
 
 
-def chitchat() -> list[EvaluatedConversationWithContext]:
+def chitchat() -> list[Any]:
     pytest.importorskip("chitchat_dataset")
     from afterimage.storage.demo import chitchat_conversations
 

@@ -107,7 +107,7 @@ def exported(storage: Any, path: Path, **options: Any) -> list[Any]:
     return found
 
 
-OPTIONS = [
+OPTIONS: list[dict[str, Any]] = [
     {"format": name, "system_prompt": prompt, "reasoning": reasoning}
     for name in FORMATS
     for prompt in (None, "", "Be \u2028 brief: {'x': ?} %s :x \x00")
@@ -197,7 +197,7 @@ class TestWhatNoLoadWouldTake:
     )
     @pytest.mark.parametrize("format_name", FORMATS)
     def test_is_an_error_that_names_the_line(
-        self, tmp_path: Path, format_name: str, second: Any
+        self, tmp_path: Path, format_name: Any, second: Any
     ) -> None:
         path = tmp_path / "talks.jsonl"
         good = {"conversations": [{"role": "assistant", "content": "x"}]}
@@ -224,7 +224,7 @@ class TestNamesOfTheUser:
     def test_tables_and_columns_called_like_what_the_sql_calls_things(self, tmp_path: Path) -> None:
         names = ["given", "said", "starts", "start", "n", "place", "pair"]
         store = SQLStorage("duckdb:///:memory:", "said", "given", metadata_fields=names)
-        records = [
+        records: list[Any] = [
             ConversationWithContext(
                 conversations=talk.conversations, metadata=dict.fromkeys(names, "x")
             )
@@ -249,7 +249,7 @@ def as_the_package_exports(
     found: dict[str | None, dict[str, list[Any]]] = {}
     for prompt in (None, "Be \u2028 brief."):
         out = folder / str(len(found))
-        words = ["export", "-i", store.conversations_path, *chosen, "-o", out]
+        words: list[Any] = ["export", "-i", store.conversations_path, *chosen, "-o", out]
         words += [] if prompt is None else ["--system-prompt", prompt]
         run(published, COMMAND, *words)
         found[prompt] = {name: lines_of(out / f"talks_{name}.jsonl") for name in FORMATS}

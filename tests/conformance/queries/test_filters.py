@@ -222,7 +222,8 @@ class TestShapesOfFilters:
         return storage
 
     def test_no_filter(self, filled: Any) -> None:
-        for nothing in (None, {}, [], ()):
+        nothings: tuple[Any, ...] = (None, {}, [], ())
+        for nothing in nothings:
             assert len(matching(filled, nothing)) == 9
             assert filled.count_conversations(nothing) == 9
 

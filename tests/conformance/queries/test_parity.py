@@ -38,7 +38,10 @@ def test_conversations(data: st.DataObject) -> None:
     every = strategies.conversations | strategies.conversations | strategies.others
     records = data.draw(st.lists(every, min_size=4, max_size=9))
     with tempfile.TemporaryDirectory() as folder:
-        storages = [JSONLStorage(f"{folder}/c.jsonl", f"{folder}/d.jsonl"), SQLStorage(MEMORY)]
+        storages: list[Any] = [
+            JSONLStorage(f"{folder}/c.jsonl", f"{folder}/d.jsonl"),
+            SQLStorage(MEMORY),
+        ]
         for storage in storages:
             storage.save_conversations(records)
         loaded = storages[0].load_conversations()
@@ -52,7 +55,10 @@ def test_conversations(data: st.DataObject) -> None:
 def test_documents(data: st.DataObject) -> None:
     records = data.draw(st.lists(strategies.documents, min_size=4, max_size=9))
     with tempfile.TemporaryDirectory() as folder:
-        storages = [JSONLStorage(f"{folder}/c.jsonl", f"{folder}/d.jsonl"), SQLStorage(MEMORY)]
+        storages: list[Any] = [
+            JSONLStorage(f"{folder}/c.jsonl", f"{folder}/d.jsonl"),
+            SQLStorage(MEMORY),
+        ]
         for storage in storages:
             storage.save_documents(records)
         loaded = storages[0].load_documents()
@@ -64,7 +70,9 @@ def test_documents(data: st.DataObject) -> None:
 @given(data=st.data())
 def test_a_file_with_metadata_columns(data: st.DataObject) -> None:
     """Fields that became columns, some before the data and some after, change no answer."""
-    batches = data.draw(st.lists(st.lists(strategies.conversations, max_size=4), min_size=2))
+    batches: list[list[Any]] = data.draw(
+        st.lists(st.lists(strategies.conversations, max_size=4), min_size=2)
+    )
     with tempfile.TemporaryDirectory() as folder:
         url = f"duckdb:///{Path(folder) / 'store.duckdb'}"
         SQLStorage(url, metadata_fields=strategies.QUERIED_KEYS[:2]).save_conversations(batches[0])
@@ -81,7 +89,10 @@ def test_a_file_with_metadata_columns(data: st.DataObject) -> None:
 def test_a_filter_and_its_negation_split_the_data_in_two(data: st.DataObject) -> None:
     records: list[BaseModel] = data.draw(st.lists(strategies.conversations, min_size=4, max_size=8))
     with tempfile.TemporaryDirectory() as folder:
-        storages = [JSONLStorage(f"{folder}/c.jsonl", f"{folder}/d.jsonl"), SQLStorage(MEMORY)]
+        storages: list[Any] = [
+            JSONLStorage(f"{folder}/c.jsonl", f"{folder}/d.jsonl"),
+            SQLStorage(MEMORY),
+        ]
         for storage in storages:
             storage.save_conversations(records)
         path, op, value = data.draw(strategies.conditions(storages[0].load_conversations()))

@@ -22,13 +22,12 @@ from afterimage.storage import (
     SQLStorage,
 )
 from tests.support import strategies
-from tests.support.factories import Storage
 from tests.support.plain_python import same
 from tests.support.records import Note, RatedConversation, StructuredRow, TracedConversation
 
 
 @contextmanager
-def fresh_storage(name: str) -> Iterator[Storage]:
+def fresh_storage(name: str) -> Iterator[Any]:
     """A new one for each example; hypothesis runs many within one test."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)

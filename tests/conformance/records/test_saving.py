@@ -126,7 +126,7 @@ def nested(levels: int) -> Any:
     return value
 
 
-BAD_METADATA = {
+BAD_METADATA: dict[str, Any] = {
     "lone surrogate": {"k": "\ud800"},
     "lone surrogate in a key": {"\udfff": 1},
     "lone surrogate deep inside": {"k": [{"l": "x\ud800"}]},
@@ -199,7 +199,8 @@ class TestABatchIsStoredWholeOrNotAtAll:
         assert storage.load_conversations() == []
 
     def test_what_is_no_model_is_refused(self, storage: Any) -> None:
-        for bad in [{"conversations": []}, "text", None, 3]:
+        refused: list[Any] = [{"conversations": []}, "text", None, 3]
+        for bad in refused:
             with pytest.raises((StorageError, TypeError)):
                 storage.save_conversations([conversation(), bad])
         assert storage.load_conversations() == []

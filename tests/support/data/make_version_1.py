@@ -75,7 +75,7 @@ def make_newer() -> None:
     """Write a database in the format that DuckDB 2.0 writes where nobody asks for an older one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store.duckdb"
-        config = {"storage_compatibility_version": "latest"}
+        config: dict[str, Any] = {"storage_compatibility_version": "latest"}
         with duckdb.connect(str(path), config=config) as connection:
             connection.execute("CREATE TABLE mine AS SELECT 1 AS one")
         NEWER.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
