@@ -20,7 +20,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +210,13 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def connect(path: Path, lock_timeout: float, *, alone: bool = False) -> Opened:
+def connect(
+    path: Path,
+    lock_timeout: float,
+    *,
+    alone: bool = False,
+    read_only_settings: Mapping[str, str] | None = None,
+) -> Opened:
     """Open a database file; wait while another process holds it.
 
     Args:
@@ -218,6 +224,8 @@ def connect(path: Path, lock_timeout: float, *, alone: bool = False) -> Opened:
         lock_timeout: seconds to wait.
         alone: whether to start an instance for it, as `duckdb.connect(path)` does, so that what
             somebody does with the connection reaches nothing else.
+        read_only_settings: if given, the file is opened read-only by an instance of its own with
+            these settings, which nothing else in this process shares.
 
     Raises:
         MissingFileError: there is no such file.
@@ -238,7 +246,7 @@ def connect(path: Path, lock_timeout: float, *, alone: bool = False) -> Opened:
         refusal = None
         try:
             with _lock:
-                if (opened := _open(path, alone=alone)) is not None:
+                if (opened := _open(path, alone=alone, locked=read_only_settings)) is not None:
                     return opened
         except duckdb.ConnectionException as error:
             raise DatabaseError(
@@ -317,18 +325,24 @@ def put_in_place(fresh: Path, path: Path) -> bool:
     return True
 
 
-def _open(path: Path, *, alone: bool) -> Opened | None:
+def _open(path: Path, *, alone: bool, locked: Mapping[str, str] | None) -> Opened | None:
     """A connection; None where the file is another process's, or was while we opened it."""
     real = os.path.realpath(path)
+
+    def opened(options: str) -> Opened:
+        if locked is not None:
+            return _opened_locked(real, locked)
+        return _opened(real, options, alone=alone)
+
     if not os.access(path, os.W_OK):  # nobody's turn: DuckDB shares a file that is only read
-        return _opened(real, "READ_ONLY", alone=alone)
+        return opened("READ_ONLY")
     turn = _turns.setdefault(real, ProcessLock(Path(real)))
     is_first = not turn.is_held
     if not turn.acquire():
         return None
     try:
         before = fingerprint(path)
-        connection, release = _opened(real, _ROW_GROUP, alone=alone)
+        connection, release = opened(_ROW_GROUP)
         if is_first and fingerprint(path) != before:
             release()
             turn.release()
@@ -353,6 +367,12 @@ def _opened(real: str, options: str, *, alone: bool) -> Opened:
             if not _IS_OPEN_HERE.search(str(error)):
                 raise
     connection = duckdb.connect(real, read_only=options == "READ_ONLY")
+    _live.add(connection)
+    return connection, connection.close
+
+
+def _opened_locked(real: str, settings: Mapping[str, str]) -> Opened:
+    connection = duckdb.connect(real, read_only=True, config=dict(settings))
     _live.add(connection)
     return connection, connection.close
 
