@@ -15,7 +15,7 @@ import pytest
 from afterimage.storage import InvalidQueryError, LockTimeoutError, SQLStorage
 from afterimage.storage.engine.user_sql import run_user_sql
 from tests.cli.conftest import attempt, make_stores, objects
-from tests.storage.processes import child
+from tests.support.processes import child
 
 STORES = ["talks.duckdb", "talks.jsonl"]
 USES = [["talks.duckdb", "--allow-files"], ["talks.jsonl"]]
