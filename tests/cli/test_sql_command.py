@@ -294,7 +294,7 @@ def test_the_file_is_free_after_the_rows(folder: Path) -> None:
     columns, rows = run_user_sql("FROM range(5000)", path, name="talks")
     assert (columns, len(list(rows))) == (["range"], 5000)
     store = SQLStorage(f"duckdb:///{path}", lock_timeout=1)
-    store.save_conversations(store.load_conversations(limit=1))
+    store.save_conversations([*store.load_conversations(limit=1)])
     with duckdb.connect(str(path)) as connection:
         assert connection.execute("SELECT count(*) FROM conversations").fetchall() == [(5,)]
 
@@ -303,7 +303,7 @@ def test_settings_reach_nobody_else(files: Path) -> None:
     store = SQLStorage("duckdb:///talks.duckdb")
     attempt("sql", "talks.duckdb", "SELECT 1")
     with store.engine.connect() as connection:
-        assert connection.exec_driver_sql("FROM 'secret.csv'").all() == [("rosebud",)]
+        assert [*map(tuple, connection.exec_driver_sql("FROM 'secret.csv'"))] == [("rosebud",)]
 
 
 @pytest.mark.parametrize("name", STORES)
