@@ -11,7 +11,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from afterimage.storage import StorageError
+from afterimage.storage import Document, InvalidQueryError, StorageError
 from tests.support.plain_python import same, select
 from tests.support.records import (
     ALL_SORTS,
@@ -155,3 +155,89 @@ class TestPartitionedParquet:
             assert {path: path.read_bytes() for path in folder.rglob("*.parquet")} == before
         else:
             assert pyarrow.dataset.dataset(folder, partitioning="hive").count_rows() == 1
+
+    def test_rows_keep_their_order_in_the_one_file_of_a_partition(self, folder: Path) -> None:
+        assert {path.name for path in folder.rglob("*.parquet")} == {"part-0.parquet"}
+        for path in folder.rglob("*.parquet"):
+            rows = pyarrow.parquet.ParquetFile(path).read().column("metadata").to_pylist()
+            found = [json.loads(row)["n"] for row in rows]
+            assert found == sorted(found)
+
+    def test_documents_by_two_fields(self, storage: Any, tmp_path: Path) -> None:
+        storage.save_documents(
+            [Document(text=str(n), metadata={"a": n % 2, "b": f"b{n % 3}"}) for n in range(12)]
+        )
+        by = ["metadata.a", "metadata.b"]
+        assert storage.export_parquet(tmp_path / "out", kind="documents", partition_by=by) == 12
+        found = {
+            path.parent.relative_to(tmp_path / "out").as_posix(): pyarrow.parquet.ParquetFile(path)
+            .read()
+            .column("text")
+            .to_pylist()
+            for path in (tmp_path / "out").rglob("*.parquet")
+        }
+        assert found == {
+            f"metadata.a={n % 2}/metadata.b=b{n % 3}": [str(n), str(n + 6)] for n in range(6)
+        }
+
+    def test_hostile_values_are_read_back(self, storage: Any, tmp_path: Path) -> None:
+        values = [
+            "../up",
+            "/",
+            ".",
+            "..",
+            "a=b",
+            "%2F",
+            "é😀",
+            'it\'s "x"',
+            "a\nb",
+            "\x00",
+            "*?[x]",
+        ]
+        storage.save_conversations(conversations(*({"v": value} for value in values)))
+        folder = tmp_path / "out"
+        before = list(tmp_path.iterdir())
+        assert storage.export_parquet(folder, partition_by=["metadata.v"]) == len(values)
+        assert sorted(tmp_path.iterdir()) == sorted([*before, folder])
+        assert len(list(folder.iterdir())) == len(values)
+        dataset = pyarrow.dataset.dataset(folder, partitioning="hive")
+        rows = dataset.to_table(columns=["metadata", "metadata.v"]).to_pylist()
+        assert sorted(row["metadata.v"] for row in rows) == sorted(values)
+        for row in rows:
+            assert json.loads(row["metadata"])["v"] == row["metadata.v"]
+
+    @pytest.mark.parametrize("value", ["long " * 60, "é" * 45])
+    def test_a_value_too_long_for_a_folder_is_named_and_nothing_is_left(
+        self, storage: Any, tmp_path: Path, value: str
+    ) -> None:
+        storage.save_conversations(
+            [*conversations(*({"v": str(n)} for n in range(30))), conversation("x", {"v": value})]
+        )
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(InvalidQueryError, match=r"metadata\.v") as caught:
+            storage.export_parquet(tmp_path / "out", partition_by=["metadata.v"])
+        assert value[:20] in str(caught.value)
+        assert "255" in str(caught.value)
+        assert len(str(caught.value)) < 400
+        assert sorted(tmp_path.iterdir()) == before
+        others = [("metadata.v", "in", [str(n) for n in range(30)])]
+        out = tmp_path / "out"
+        assert storage.export_parquet(out, filters=others, partition_by=["metadata.v"]) == 30
+
+    @pytest.mark.parametrize("value", ["", "__HIVE_DEFAULT_PARTITION__"])
+    @pytest.mark.parametrize("field", ["persona", "metadata.v"])
+    def test_a_value_that_would_be_read_back_as_null_is_refused_unless_a_column_keeps_it(
+        self, storage: Any, tmp_path: Path, value: str, field: str
+    ) -> None:
+        record = conversation("x", {"v": value})
+        record.persona = value
+        storage.save_conversations([conversation("y", {}), record])
+        columns = ["conversations", field]
+        with pytest.raises(InvalidQueryError, match=f"{field} .*{value!r}.* null"):
+            storage.export_parquet(tmp_path / "out", columns=columns, partition_by=[field])
+        assert not (tmp_path / "out").exists()
+        by = ["metadata.v"]
+        assert storage.export_parquet(tmp_path / "all", partition_by=by) == 2
+        [path] = (tmp_path / "all").rglob("*.parquet")
+        rows = pyarrow.parquet.ParquetFile(path).read()
+        assert [json.loads(text) for text in rows["metadata"].to_pylist()] == [{}, {"v": value}]
