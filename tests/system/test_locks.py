@@ -108,7 +108,7 @@ class TestOtherProcesses:
         opens = []
         opened_file = attach._opened
 
-        def late(path: str, *options: Any, **more: Any) -> Any:
+        def late(path: Any, *options: Any, **more: Any) -> Any:
             opens.append(path)
             if len(opens) == 1:
                 subprocess.run([sys.executable, "-c", code, path], check=True)

@@ -132,7 +132,7 @@ class TestRowGroups:
     @pytest.mark.parametrize("partitions", [3, 100])
     def test_are_sized_by_bytes(self, tmp_path: Path, partitions: int) -> None:
         store_records(tmp_path, 40_000, partitions, 2400)
-        options = {"row_group_bytes": 200_000, "compression": "none"}
+        options: dict[str, Any] = {"row_group_bytes": 200_000, "compression": "none"}
         assert export_in_a_child("sql", tmp_path, **options)[0] == 40_000
         assert exported(tmp_path / "out") == expected(tmp_path / "talks.jsonl")
         for path in (tmp_path / "out").rglob("*.parquet"):
