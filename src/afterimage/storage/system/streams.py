@@ -120,10 +120,13 @@ class RecordIterator(_Stream, Generic[_Item]):
         return self
 
     def __next__(self) -> _Item:
+        # `_refill` is called outside the except clause. Otherwise an error that is kept somewhere
+        # below would have the IndexError as its context, and keep this iterator alive.
         try:
             return self._take()
         except IndexError:
-            return self._refill()
+            pass
+        return self._refill()
 
     def close(self) -> None:
         """End the iteration, and close the file that is read. It may be called several times."""
@@ -137,7 +140,8 @@ class RecordIterator(_Stream, Generic[_Item]):
                 try:
                     return self._take()  # another thread was here first
                 except IndexError:
-                    self._ready.extend(self._step())
+                    pass
+                self._ready.extend(self._step())
 
 
 def _after_fork() -> None:
