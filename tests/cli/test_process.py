@@ -126,7 +126,7 @@ def test_the_engine_tells_how_far_a_statement_is(folder: Path) -> None:
     query = "SELECT count(DISTINCT md5(text || text)) AS n FROM numbers"
     said, shown = on_a_terminal("sql", "talks.duckdb", query, "--json")
     assert said == '{"n":2000000}\n'
-    assert re.search(r"asking .* [1-9]\d?%", shown)
+    assert re.search(r"running SQL .* [1-9]\d?%", shown)
     assert re.search(r"\d\d:\d\d left", shown)
 
 
