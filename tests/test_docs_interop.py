@@ -11,7 +11,12 @@ import pytest
 from tests.test_readme import ROOT, blocks, run_python, run_session
 
 # Each with the libraries that its examples import and the extra `test` does not have.
-PAGES = {"training-formats.md": (), "interoperability.md": ("datasets", "ibis")}
+PAGES = {
+    "check-a-dataset.md": (),
+    "import-and-export.md": (),
+    "interoperability.md": ("datasets", "ibis"),
+    "training-formats.md": (),
+}
 
 
 # What ibis itself still calls: DuckDB will drop it, and says so.
