@@ -124,7 +124,9 @@ class TestCookbook:
 
 
 class TestLinks:
-    @pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
+    @pytest.mark.parametrize(
+        "path", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name
+    )
     def test_lead_to_files_that_are_there(self, path: Path) -> None:
         text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
         links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)

@@ -119,12 +119,11 @@ def test_the_commands_name_sessions_of_the_noxfile() -> None:
     assert set(filter(None, commands)) <= sessions
 
 
-def test_the_file_map_names_every_module_once() -> None:
-    named = re.findall(r"^\| `([\w/]+\.py)`", README, re.MULTILINE)
-    modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")]
-    rooms = [path for path in modules if path.parts[0] != "cli"]
-    rooms = [path for path in rooms if len(path.parts) == 1 or path.name != "__init__.py"]
-    assert sorted(named) == sorted(path.as_posix() for path in rooms)
+def test_contributing_names_every_folder_and_module_once() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+/|\w+\.py)` \|", text, re.MULTILINE)
+    folders = [f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")]
+    assert sorted(named) == sorted([*folders, *(path.name for path in PACKAGE.glob("*.py"))])
 
 
 def test_no_path_of_a_machine_is_named() -> None:
