@@ -176,7 +176,7 @@ class TestUpgrades:
                 opened(path)
         assert ("conversations", "conversations") in taken
         monkeypatch.undo()
-        assert layouts(path) == {layout.SCHEMA_VERSION}
+        assert layouts(path) == {1}
         assert columns(path) == before
         assert_whole(opened(path), tmp_path)
 
@@ -187,7 +187,7 @@ class TestUpgrades:
         with child(die_half_way, path) as (_, pipe):
             assert pipe.recv() == "half-way"
         assert columns(path) == before
-        assert layouts(path) == {layout.SCHEMA_VERSION}
+        assert layouts(path) == {1}
         assert_whole(opened(path), tmp_path)
         next_layout(add_mood)
         assert_whole(opened(path), tmp_path)
