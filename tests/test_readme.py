@@ -1,4 +1,4 @@
-"""The README is true: its examples are run, in order, and what it shows is what comes out."""
+"""The examples of the README run in order and print what is shown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKAGE = ROOT / "src" / "afterimage" / "storage"
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and the line of the README its text starts at."""
+    """A fenced block: its language, its text, and the line where its text starts."""
 
     language: str
     text: str
@@ -74,7 +74,7 @@ def run_duckdb(block: Block, shown: Block) -> None:
 
 
 def run_commands(block: Block) -> None:
-    """Run a ```bash block of our own command line, which must succeed in every line."""
+    """Run a ```bash block of our own command line; every line must succeed."""
     ours = f'afterimage-storage() {{ "{sys.executable}" -m afterimage.storage "$@"; }}'
     done = subprocess.run(
         ["bash", "-ec", f"{ours}\n{block.text}"],
@@ -131,7 +131,7 @@ def test_no_path_of_a_machine_is_named() -> None:
 
 
 class TestDemo:
-    """What `python3 noxfile.py -s demo` runs."""
+    """The program of `python3 noxfile.py -s demo`."""
 
     def test_conversations_are_mapped_as_the_docstring_says(self) -> None:
         pytest.importorskip("chitchat_dataset")

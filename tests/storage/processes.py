@@ -40,7 +40,7 @@ def opened(kind: str, folder: Path, **options: Any) -> Storage:
 
 @contextmanager
 def child(target: Callable[..., None], *arguments: Any) -> Iterator[tuple[Any, Connection]]:
-    """A process that runs `target(pipe, *arguments)`, and our end of the pipe; it is killed after."""
+    """A process that runs `target(pipe, *arguments)`, and our end of the pipe; killed after."""
     context = _fork_server()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=[target, theirs, *arguments])
