@@ -1,4 +1,4 @@
-"""Records written to JSON lines together: the very lines that each has on its own."""
+"""Records that are written together get the same JSON lines as each record alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from afterimage.storage.records.objects import exact_lines, to_line
 from tests.storage.records import TracedConversation
 from tests.storage.strategies import conversations
 
-# What stands between two records in the text of many, as a string and as an object in one.
+# The separator between two records in the text of many, as a string and as an object in a record.
 _BETWEEN = '},{"conversations":'
 _TALK = [{"role": "user", "content": _BETWEEN}, {"role": "assistant", "content": "},{"}]
 
@@ -71,7 +71,7 @@ def test_many_plain_records_are_written_together() -> None:
     assert exact_lines(records) is not None
 
 
-def test_a_role_that_is_none_among_many_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+def test_an_invalid_role_among_many_is_rejected_and_nothing_is_written(tmp_path: Path) -> None:
     wrong = ConversationEntry.model_construct(role="narrator", content="x")
     records = [_said(str(at)) for at in range(600)]
     records[400] = Conversation.model_construct(conversations=[wrong], metadata={})
