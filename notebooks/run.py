@@ -3,7 +3,7 @@
 python notebooks/run.py             all notebooks
 python notebooks/run.py 2           notebooks whose names start with 2
 
-`tests/test_notebooks.py` runs them the same way and stores nothing.
+`tests/interop/test_notebooks.py` runs them the same way and stores nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import matplotlib.font_manager  # noqa: F401  builds the font cache before any notebook runs
 import nbformat
@@ -22,13 +23,13 @@ FOLDER = Path(__file__).resolve().parent
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def executed(path: Path) -> nbformat.NotebookNode:
+def executed(path: Path) -> Any:
     """Run a notebook and return it with its output, without details of this machine.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook: Any = nbformat.read(path, as_version=4)
     # Find the commands of the environment, such as `duckdb`, even if it is not activated.
     commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

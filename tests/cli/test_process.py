@@ -15,6 +15,8 @@ import pytest
 
 from afterimage.storage import SQLStorage
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "afterimage.storage"]
 

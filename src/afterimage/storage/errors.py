@@ -18,6 +18,7 @@ __all__ = [
     "InvalidRecordError",
     "LockTimeoutError",
     "MissingFileError",
+    "ReplacedFileError",
     "SchemaMismatchError",
     "StorageError",
     "UnknownFieldError",
@@ -120,3 +121,16 @@ class SchemaMismatchError(StorageError, ValueError):
 
 class DatabaseError(StorageError, RuntimeError):
     """The engine refused or failed; the message carries its first line."""
+
+
+class ReplacedFileError(DatabaseError):
+    """A database file was replaced while this process had it open; nothing was saved."""
+
+    @classmethod
+    def of(cls, path: str | Path) -> ReplacedFileError:
+        """The error for the file at `path`, while connections hold the former one."""
+        return cls(
+            f"{path} was replaced while this process had it open. An iterator, a scan or a "
+            "connection still uses the former file, and a save would be lost with that file. "
+            "Close what is still open, then call again: the call then uses the new file."
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -18,7 +18,6 @@ __all__ = [
     "execute_arrow",
     "existing",
     "fetch_all",
-    "share_done",
     "stream_arrow",
     "streamed",
     "translated",
@@ -78,23 +77,6 @@ def stream_arrow(
     else:
         found = driver.execute(str(compiled), parameters)
     return found.to_arrow_reader(rows)
-
-
-def share_done(connection: sa.Connection) -> Callable[[], float | None]:
-    """What says how much of its statement a connection has done: 0 to 1, or None if unknown.
-
-    It may be called in another thread, as long as the connection is not closed.
-    """
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    for setting, value in (("enable_progress_bar", "true"), ("enable_progress_bar_print", "false")):
-        driver.execute(f"SET {setting} = {value}").fetchall()  # of this connection only
-
-    def ask() -> float | None:
-        percent = driver.query_progress()
-        return percent / 100 if percent > 0 else None
-
-    return ask
 
 
 @contextmanager

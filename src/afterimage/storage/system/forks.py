@@ -7,14 +7,14 @@ parent then overwrites what the child saves. So such a file is refused, by this 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+
+from afterimage.storage.system.file_identity import FileIdentity, identity_of, open_files
 
 __all__ = ["at_fork", "is_inherited"]
 
-_inherited: set[tuple[int, int]] = set()  # device and number
+_inherited: set[FileIdentity] = set()
 
 
 def at_fork(**hooks: Callable[[], None]) -> None:
@@ -25,19 +25,11 @@ def at_fork(**hooks: Callable[[], None]) -> None:
 
 def is_inherited(path: Path) -> bool:
     """Whether the parent had the file open when this process was forked from it."""
-    if not _inherited:
-        return False
-    found = path.stat()
-    return (found.st_dev, found.st_ino) in _inherited
+    return bool(_inherited) and identity_of(path) in _inherited
 
 
 def _after_fork() -> None:
-    with suppress(OSError):  # a system without /dev/fd
-        for entry in Path("/dev/fd").iterdir():
-            with suppress(OSError, ValueError):  # the handle of this very listing
-                found = os.fstat(int(entry.name))
-                if stat.S_ISREG(found.st_mode):
-                    _inherited.add((found.st_dev, found.st_ino))
+    _inherited.update(open_files() or ())
 
 
 at_fork(after_in_child=_after_fork)
