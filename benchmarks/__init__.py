@@ -1,1 +1,1 @@
-"""What the storages cost, measured beside what else there is: ``python3 benchmarks/run.py``."""
+"""Benchmarks of the storages and of other systems: ``python3 benchmarks/run.py``."""

@@ -20,13 +20,13 @@ _PANELS = (
     ("load", "Load all as models"),
     ("filtered", "Filtered, sorted page of 100"),
 )
-# Told apart also by people who see colours differently (Okabe and Ito's palette).
+# Okabe and Ito's palette, which people with colour blindness can distinguish.
 _OURS = {"ours_sql": "#0072b2", "ours_sql_undeclared": "#56b4e9", "ours_jsonl": "#009e73"}
 _RIVALS = ("#d55e00", "#e69f00", "#cc79a7", "#999999", "#8c6d31")
 
 
 def draw(result: dict[str, Any], picture: Path) -> None:
-    """One panel for each task, one line for each system, both axes logarithmic."""
+    """Draw one panel per task and one line per system, with both axes logarithmic."""
     rivals = iter(_RIVALS)
     figure, panels = plt.subplots(1, len(_PANELS), figsize=(13, 5.2), layout="constrained")
     for system in SYSTEMS:

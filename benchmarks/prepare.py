@@ -1,8 +1,8 @@
-"""Makes the data: ``python -m benchmarks.prepare REQUEST``, in the environment of our own package.
+"""Prepares the data: ``python -m benchmarks.prepare REQUEST``, in our package's environment.
 
-REQUEST is JSON: either `source` (a JSONL file, or null for chitchat-dataset), `limit`, `filter` and
-`sort`; or `base` (a prepared data set) and `factor`, to make a smaller or a larger one from it.
-`folder` is where the result goes: `data.jsonl`, and `data.json` that describes it.
+REQUEST is JSON. It has either `source` (a JSONL file, or null for chitchat-dataset), `limit`,
+`filter` and `sort`; or `base` (a prepared data set) and `factor`, to create a smaller or larger
+data set from it. The result is `data.jsonl` and its description `data.json`, in `folder`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from afterimage.storage.demo import chitchat_conversations
 from afterimage.storage.models import EvaluatedConversationWithContext
 from benchmarks.harness.dataset import Dataset
 
-# Questions for the metadata that we know; the first one whose keys are there is asked.
-# Key and value of the filter (None: the most common value), key of the sort, and its direction.
+# Queries for known metadata; the first one whose keys exist is used. Each has the key and the value
+# of the filter (None: the most common value), the sort key, and whether the sort is descending.
 _KNOWN_QUESTIONS = (
     ("domain", "Flights", "n_actions", True),
     ("prompt", None, "start", False),
@@ -41,12 +41,12 @@ def prepare(
     filter_by: str | None = None,
     sort_by: str | None = None,
 ) -> Dataset:
-    """Write the records of a source, and what to ask of them.
+    """Write the records of a source and the queries on them.
 
     Args:
-        source: a JSONL file, packed as `.gz` or not; None for the package chitchat-dataset.
-        folder: where the result goes.
-        limit: take so many records only.
+        source: a JSONL file, also compressed as `.gz`; None for the package chitchat-dataset.
+        folder: folder of the result.
+        limit: the largest number of records to take.
         filter_by: `KEY` or `KEY=VALUE` of the metadata; by default, keys that are known.
         sort_by: `KEY`, or `-KEY` for descending.
     """
@@ -61,9 +61,9 @@ def prepare(
 
 
 def resize(base: Dataset, factor: float, folder: Path) -> Dataset:
-    """The first part of a data set, or the whole of it several times over.
+    """Create a part of a data set, or several copies of it.
 
-    Copies differ from one another in every text and in every id.
+    Copies differ from each other in every text and in every id.
     """
     count = max(1, round(base.records * factor))
     name = f"{base.name}-x{factor:g}"
@@ -106,7 +106,7 @@ def _copies(templates: list[Record], unique: list[str], count: int) -> Iterator[
 
 def _chitchat() -> Iterator[Record]:
     for conversation in chitchat_conversations():
-        # The class that `load_conversations` gives, so that every record has the same fields.
+        # The class that `load_conversations` returns, so that every record has the same fields.
         yield EvaluatedConversationWithContext(**conversation.model_dump()).model_dump(mode="json")
 
 
@@ -178,7 +178,7 @@ def _write(
 
 
 def _line(record: Record) -> str:
-    """A record as the published package writes it, to the byte."""
+    """A record exactly as the published package writes it."""
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
@@ -192,7 +192,7 @@ def _unique_keys(all_metadata: list[Record]) -> list[str]:
 
 
 def main() -> None:
-    """Do what the request in the first argument says."""
+    """Prepare the data that the request in the first argument describes."""
     request = json.loads(sys.argv[1])
     folder = Path(request["folder"])
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Measures everything: ``python3 benchmarks/run.py [JSONL FILE] [--growth]``.
 
-Needs Python 3.11 or newer and nothing else: each system gets a virtual environment of its own under
-.venv/benchmarks/. Without a file, the data is that of the package chitchat-dataset, so that anyone
-can repeat it. The results, a table and a JSON file (with --growth also a plot), go to
+It needs only Python 3.11 or newer: each system gets its own virtual environment under
+.venv/benchmarks/. Without a file, the data is from the package chitchat-dataset, so that anyone can
+repeat the run. The results are a table and a JSON file, with --growth also a plot, in
 benchmarks/results/.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 (this file is what tells so)
+if sys.version_info < (3, 11):  # noqa: UP036 (this is the check)
     sys.exit(f"The benchmarks need Python 3.11 or newer, this is {sys.version.split()[0]}.")
 
 import argparse
@@ -23,7 +23,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-# Started by its path, so Python looks beside this file; the package is found from one level up.
+# This file is started by its path, so Python does not search the project folder by itself.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.harness import environments, growth, machine, report
@@ -32,7 +32,7 @@ from benchmarks.harness.runner import Runner
 
 
 def main() -> int:
-    """Run what the command line asks for."""
+    """Run the measurements that the command line selects."""
     options = parse()
     chosen = [s for s in SYSTEMS if not options.only or s.name in options.only]
     chosen = install(chosen, fresh=options.fresh)
@@ -52,7 +52,7 @@ def main() -> int:
         )
         works = [(system, system.tasks) for system in chosen]
         told = report.Report(
-            date=dt.date.today().isoformat(),  # noqa: DTZ011  the day where the machine stands
+            date=dt.date.today().isoformat(),  # noqa: DTZ011  the local date
             command=command(options),
             commit=source,
             machine=now,
@@ -66,7 +66,7 @@ def main() -> int:
         )
         stem = options.results / f"{told.date}-{data.name}"
         write(told, stem)
-        if options.growth:  # which takes long: what there is already is safe by now
+        if options.growth:  # this takes long, so the other results were written before it
             sizes = growth.grow(runner, data, chosen, options.growth_rounds, options.largest)
             write(replace(told, growth=sizes), stem)
     return 0
@@ -101,7 +101,7 @@ def parse() -> argparse.Namespace:
 
 
 def install(chosen: list[System], *, fresh: bool) -> list[System]:
-    """Make the environments; the systems whose environment there is now."""
+    """Create the environments, and return the systems whose environment exists."""
     needed = dict.fromkeys(["ours", *(system.environment for system in chosen)])
     made = set()
     for name in needed:
@@ -116,7 +116,7 @@ def install(chosen: list[System], *, fresh: bool) -> list[System]:
 
 
 def command(options: argparse.Namespace) -> str:
-    """What was asked for as a command, without what is this machine's only."""
+    """The command line of this run, without paths of this machine."""
     said = ["python3", "benchmarks/run.py"]
     if options.file is not None:
         said.append(options.file.name)
@@ -133,7 +133,7 @@ def command(options: argparse.Namespace) -> str:
 
 
 def write(told: report.Report, stem: Path) -> None:
-    """Write the JSON file, the plot where there is growth, and the table."""
+    """Write the JSON file, the plot if growth was measured, and the table."""
     stem.with_name(stem.name + ".json").write_text(
         json.dumps(as_json(told), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -145,7 +145,7 @@ def write(told: report.Report, stem: Path) -> None:
 
 
 def as_json(told: report.Report) -> dict[str, Any]:
-    """The report as JSON, without what only this machine knows."""
+    """The report as JSON, without paths and expected answers."""
     found = asdict(told)
     for key in ("path", "page", "groups"):
         del found["data"][key]
@@ -154,7 +154,7 @@ def as_json(told: report.Report) -> dict[str, Any]:
 
 
 def plot(stem: Path) -> Path | None:
-    """Draw the results beside them."""
+    """Draw the plot next to the results; None if that fails."""
     environment = ENVIRONMENTS["plot"]
     picture = stem.with_name(stem.name + ".png")
     results = stem.with_name(stem.name + ".json")

@@ -1,8 +1,8 @@
-"""One measurement: ``python -m benchmarks.worker JOB``, in the environment of its system.
+"""Runs one measurement: ``python -m benchmarks.worker JOB``, in the environment of its system.
 
 JOB is JSON: `system` and `task`, the `folder` of the store, `data` (a prepared data set), `again`
-(more calls on the same open store), `check` (compare every record that was loaded with what was
-saved) and `result`, the file that the outcome is written to.
+(the number of further calls on the same open store), `check` (whether to compare every loaded
+record with the saved one) and `result`, the file for the outcome.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ Outcome = dict[str, Any]
 def measure(
     system: str, task: str, folder: Path, data: Dataset, *, again: int = 0, check: bool = False
 ) -> Outcome:
-    """Do a task, with nothing but the task between the two looks at the clock.
+    """Run a task; the measured time contains nothing but the task.
 
     Returns:
-        `seconds` of the first call in this process, those of the calls `again` on the same store,
-        and of opening the store (`ready`); `memory` and `memory_before` it, in bytes; `bytes` that
-        lie on the disk now; `right`, whether the answer was the expected one (None: not known),
-        and `equal`, how many of the loaded records equal what was saved (None: not compared).
+        `seconds`: time of the first call in this process.
+        `again`: times of the further calls on the same store.
+        `ready`: time to open the store.
+        `memory`, `memory_before`: peak memory after and before the first call, in bytes.
+        `bytes`: size on disk afterwards.
+        `right`: whether the answer is the expected one; None if that is not known.
+        `equal`: number of loaded records that equal the saved ones; None if not compared.
     """
     folder.mkdir(parents=True, exist_ok=True)
     store: Measured = importlib.import_module(f"benchmarks.systems.{system}").Store(folder, data)
     ready, arguments = _timed(store.before, task)
-    gc.collect()  # what getting ready left to the collector is not the task's to pay
+    gc.collect()  # the task must not pay for garbage of the preparation
     memory_before = peak_memory()
     work = getattr(store, task)
     seconds, answer = _timed(work, *arguments)
@@ -56,19 +59,19 @@ def measure(
         pairs = zip(answer, store.ready_models(), strict=True)
         outcome["equal"] = sum(loaded == saved for loaded, saved in pairs)
     del answer
-    # What was returned is gone before the next call, as where a program asks one after the other.
+    # Free the answer before the next call, as a program with consecutive calls does.
     outcome["again"] = [_timed(work, *arguments)[0] for _ in range(again)]
     return outcome
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has had, without what its parent had."""
+    """The peak memory of this process in bytes, without that of its parent."""
     if platform.system() == "Linux":
-        # `ru_maxrss` of a child starts at its parent's; this one starts at zero.
+        # `ru_maxrss` of a child starts at the value of its parent; VmHWM starts at zero.
         status = Path("/proc/self/status").read_text(encoding="ascii")
         line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
-    import resource  # noqa: PLC0415  there is none on Windows
+    import resource  # noqa: PLC0415  not available on Windows
 
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -93,7 +96,7 @@ def _is_right(task: str, answer: Any, data: Dataset) -> bool | None:
         case "unsorted_page":
             found = {record.metadata.get(data.filter_key) for record in answer}
             offset, limit = PAGE
-            # Of grown data nobody counted, but it has enough for a page.
+            # Grown data has no expected counts, but always enough records for a page.
             matching = dict(data.groups or ()).get(data.filter_value, offset + limit)
             whole = max(0, min(limit, matching - offset))
             return len(answer) == whole and found <= {data.filter_value}
@@ -106,7 +109,7 @@ def _is_right(task: str, answer: Any, data: Dataset) -> bool | None:
 
 
 def main() -> None:
-    """Do the job in the first argument and write down how it went."""
+    """Run the job in the first argument and write its outcome."""
     job = json.loads(sys.argv[1])
     outcome = measure(
         job["system"],

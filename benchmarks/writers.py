@@ -1,8 +1,8 @@
 """Measures 1, 2, 4 and 8 processes that save into one file: ``python benchmarks/writers.py``.
 
-Run it with a Python that has the package's dependencies. Each process
-saves batch after batch for some seconds; a save counts when it has returned, and in the end all of
-them must be there, once. A table is printed, and a JSON file goes to benchmarks/results/.
+Run it with a Python that has the package's dependencies. Each process saves batches for some
+seconds. A save counts when it has returned; at the end, every counted record must be stored exactly
+once. The script prints a table, and writes it and a JSON file to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-# Started by its path, so Python looks beside this file only.
+# This file is started by its path, so Python searches only its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,13 +35,13 @@ PACKAGES = ("duckdb", "pyarrow", "pydantic", "sqlalchemy", "duckdb-engine", "fil
 
 
 class Round(NamedTuple):
-    """What one round gave.
+    """The result of one round.
 
     Attributes:
-        saves: batches whose save returned, by all writers together.
+        saves: batches whose save returned, over all writers.
         seconds: from the common start to the end of the last save.
-        longest: seconds of the save that took longest, waiting included.
-        fewest: batches of the writer that got the fewest in.
+        longest: seconds of the longest save, waiting time included.
+        fewest: batches of the writer with the fewest saves.
     """
 
     saves: int
@@ -51,7 +51,7 @@ class Round(NamedTuple):
 
 
 def open_storage(name: str, folder: Path) -> JSONLStorage | SQLStorage:
-    """A storage with its files in `folder`."""
+    """Open a storage with its files in `folder`."""
     if name == "JSONLStorage":
         return JSONLStorage(folder / "talks.jsonl", folder / "texts.jsonl", lock_timeout=300)
     return SQLStorage(f"duckdb:///{folder / 'talks.duckdb'}", lock_timeout=300)
@@ -70,10 +70,10 @@ def batch_of(records: int) -> list[Any]:
 
 
 def write(name: str, folder: Path, records: int, seconds: float, start: Any, answers: Any) -> None:
-    """One writer: save until the time is over."""
+    """Run one writer: save until the time is over."""
     storage = open_storage(name, folder)
     batch = batch_of(records)
-    storage.count_conversations()  # what is loaded at the first use is loaded
+    storage.count_conversations()  # imports everything that the first use imports
     start.wait()
     began = now = time.monotonic()
     saves, longest = 0, 0.0
@@ -85,7 +85,7 @@ def write(name: str, folder: Path, records: int, seconds: float, start: Any, ans
 
 
 def measure(name: str, writers: int, records: int, seconds: float, scratch: Path | None) -> Round:
-    """One round, in a new file; raises where a record is missing or there twice."""
+    """Run one round in a new file; raise an error if a record is missing or duplicated."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(dir=scratch) as made:
         folder = Path(made)
@@ -178,7 +178,7 @@ def main() -> int:
         "results": [],
     }
     measured: dict[tuple[str, int, int], list[Round]] = {}
-    for _ in range(options.rounds):  # in turn, so that a busy minute does not hit one of them only
+    for _ in range(options.rounds):  # alternate, so that a busy minute affects all of them
         for name in STORAGES:
             for records in options.records:
                 for writers in options.writers:

@@ -1,8 +1,8 @@
-"""Write what the pages tell of the code, after the mark in each: `python docs/write_pages.py`.
+"""Generate the parts of the docs that follow from the code: `python docs/write_pages.py`.
 
-That is the help of every command in docs/cli.md; in docs/schema.md the fields as
-`records/fields.py` has them, the Arrow schema of a scan, and the DDL that DuckDB gives for a new
-database. Tests fail where a page and these differ.
+They are written after a mark in each page. docs/cli.md gets the help of every command, and
+docs/schema.md gets the fields of `records/fields.py`, the Arrow schema of a scan, and the DDL of a
+new database. Tests fail if a page differs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MARK = "<!-- What follows is written by docs/write_pages.py. -->\n"
 
 
 def written(name: str) -> str:
-    """The page as it should be: what is in it before the mark, and what is made of the code."""
+    """The page as it should be: its text before the mark, and the generated part."""
     said, mark, _ = (DOCS / name).read_text(encoding="utf-8").partition(MARK)
     if not mark:
         raise SystemExit(f"{DOCS / name} has no line {MARK.strip()}")
@@ -105,12 +105,12 @@ def _ddl(store: SQLStorage) -> Iterator[str]:
     with store.engine.connect() as connection:
         for query in queries:
             for (statement,) in connection.exec_driver_sql(query).all():
-                # How a column is compressed only DuckDB 2.0 tells.
+                # Only DuckDB 2.0 includes the compression of a column.
                 yield _on_lines(re.sub(r" USING COMPRESSION \w+", "", statement))
 
 
 def _on_lines(statement: str) -> str:
-    """The same statement with a line for each column of it."""
+    """The same statement with one line per column."""
     if statement.startswith("CREATE VIEW"):
         return re.sub(r" (AS SELECT|FROM) ", r"\n\1 ", statement)
     lines, depth = [""], 0

@@ -1,9 +1,9 @@
-"""Run the notebooks, each in a new kernel and an empty folder, and keep what comes out in them.
+"""Run the notebooks, each in a new kernel and an empty folder, and store their output.
 
-python notebooks/run.py             all of them
-python notebooks/run.py 2           those whose names begin so
+python notebooks/run.py             all notebooks
+python notebooks/run.py 2           notebooks whose names start with 2
 
-`tests/interop/test_notebooks.py` runs them the same way and keeps nothing.
+`tests/interop/test_notebooks.py` runs them the same way and stores nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import matplotlib.font_manager  # noqa: F401  makes its list of fonts now, not within a notebook
+import matplotlib.font_manager  # noqa: F401  builds the font cache before any notebook runs
 import nbformat
 from nbclient import NotebookClient
 from traitlets.config import Config
@@ -24,16 +24,16 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def executed(path: Path) -> Any:
-    """The notebook as a run leaves it, with nothing in it of the machine that it ran on.
+    """Run a notebook and return it with its output, without details of this machine.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
     notebook: Any = nbformat.read(path, as_version=4)
-    # The commands of the environment, such as `duckdb`, also where it is not activated.
+    # Find the commands of the environment, such as `duckdb`, even if it is not activated.
     commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        # Sockets that are files of that folder, where there are such: nobody else can reach them.
+        # Unix sockets in that folder cannot be reached by other users. Windows has none.
         sockets = {} if os.name == "nt" else {"transport": "ipc", "ip": f"{folder}/kernel"}
         NotebookClient(
             notebook,

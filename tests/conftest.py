@@ -1,4 +1,4 @@
-"""Fixtures and options of all tests, and how much hypothesis tries."""
+"""The fixtures and options of all tests, and the settings of hypothesis."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from afterimage.storage import Document
 from tests.support.factories import FACTORIES, Factory
 from tests.support.records import conversations
 
-# Opening a database in an example takes longer than hypothesis expects of one, and a deadline
-# would make the suite fail on a busy machine for no fault of the code.
+# An example that opens a database takes longer than hypothesis expects, and a deadline would make
+# the suite fail on a busy machine.
 settings.register_profile(
     "default",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     max_examples=20,
-    phases=set(Phase) - {Phase.explain},  # minutes, where an example opens databases
+    phases=set(Phase) - {Phase.explain},  # takes minutes if an example opens databases
 )
 settings.register_profile("ci", settings.get_profile("default"), max_examples=50)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=3000)
@@ -70,7 +70,7 @@ def _chosen_storages(config: pytest.Config) -> set[str] | None:
 
 @pytest.fixture(autouse=True)
 def _default_files_go_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A storage constructed without paths must not litter the project."""
+    """Files of a storage without paths must not be created in the project."""
     monkeypatch.setenv("AFTERIMAGE_JSONL_DIR", str(tmp_path / "default-files"))
 
 
@@ -82,7 +82,7 @@ def factory(request: pytest.FixtureRequest) -> Factory:
 
 @pytest.fixture
 def make_storage(factory: Factory, tmp_path: Path) -> Callable[..., Any]:
-    """Call it for a new, empty storage, each in a folder of its own."""
+    """A function that makes a new, empty storage in its own folder."""
     folders = iter(range(1000))
 
     def make(mixin: type | None = None) -> Any:
@@ -110,13 +110,13 @@ def filled(storage: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def published() -> str:
-    """An interpreter that has the published `afterimage` package, and not this one."""
+    """An interpreter with the published `afterimage` package and without this one."""
     return _interpreter("AFTERIMAGE_PUBLISHED_PYTHON", "the published package")
 
 
 @pytest.fixture(scope="session")
 def beside() -> str:
-    """An interpreter that has the published `afterimage` package and, beside it, this one."""
+    """An interpreter with the published `afterimage` package and this one."""
     return _interpreter("AFTERIMAGE_BESIDE_PYTHON", "both packages")
 
 

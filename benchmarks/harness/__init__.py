@@ -1,4 +1,4 @@
-"""What starts the measurements and reads them; needs nothing but Python's standard library.
+"""Starts the measurements and evaluates them, with only Python's standard library.
 
-Nothing in here is imported by the measured code but `dataset`, so that it stays out of the way.
+The measured processes import only `dataset` from here, so that nothing else affects them.
 """

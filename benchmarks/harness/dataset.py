@@ -1,4 +1,4 @@
-"""What a prepared data set is, and what is asked of it: one JSON file beside its JSONL file."""
+"""Prepared data sets and their queries: one JSON file next to the JSONL file."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _Record = TypeVar("_Record")
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, and the questions that every system answers about it.
+    """A data set, and the queries that every system answers on it.
 
     Attributes:
         name: part of the names of result files.
-        path: the records, one a line, in the very form in which the published package writes them.
-        records: how many lines.
-        messages: how many messages in them.
-        size: bytes of the file.
-        filter_key: the metadata key of the filter, which the groups are counted by, too.
-        filter_value: what the filter wants it to be.
+        path: the file of the records, one per line, exactly as the published package writes them.
+        records: number of lines.
+        messages: number of messages.
+        size: size of the file in bytes.
+        filter_key: the metadata key of the filter, and of the count by key.
+        filter_value: the value that the filter selects.
         sort_key: the metadata key that the page is sorted by.
-        sort_is_number: whether its values are numbers, which who sorts JSON by hand must know.
-        descending: whether the greatest comes first.
-        unique_keys: metadata keys that tell records apart.
-        page: the values of `sort_key` in the right page, or None where nobody has computed them.
-        groups: value of `filter_key` and number of records that have it; None as for `page`.
+        sort_is_number: whether its values are numbers; a hand-written sort of JSON needs to know.
+        descending: whether the largest value comes first.
+        unique_keys: metadata keys with a different value in every record.
+        page: the values of `sort_key` in the expected page; None if they were not computed.
+        groups: each value of `filter_key` and its number of records; None as for `page`.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Dataset:
 
     @property
     def declared(self) -> list[str]:
-        """The `metadata_fields` that fit these questions."""
+        """The `metadata_fields` for these queries."""
         return [self.filter_key, self.sort_key]
 
     @property
@@ -66,14 +66,14 @@ class Dataset:
         )
 
     def lines(self) -> Iterator[bytes]:
-        """The records as they stand in the file."""
+        """The lines of the file."""
         with Path(self.path).open("rb") as file:
             yield from file
 
     def pick(
         self, records: Iterable[_Record], metadata_of: Callable[[_Record], dict[str, Any]]
     ) -> list[_Record]:
-        """The filtered page, by plain Python: ties in their order, what has no value last."""
+        """The filtered page in plain Python: ties keep their order, missing values come last."""
         found = [r for r in records if metadata_of(r).get(self.filter_key) == self.filter_value]
         ranked = [record for record in found if metadata_of(record).get(self.sort_key) is not None]
         ranked.sort(key=lambda r: metadata_of(r)[self.sort_key], reverse=self.descending)
@@ -87,5 +87,5 @@ class Dataset:
 
     @classmethod
     def read(cls, path: Path) -> Dataset:
-        """Read it back."""
+        """Read a description that `write` wrote."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))

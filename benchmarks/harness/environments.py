@@ -1,4 +1,4 @@
-"""A virtual environment for each rival, so that no package shadows another one's."""
+"""One virtual environment per system, so that no package hides one of another system."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ print(json.dumps({d.metadata["Name"]: d.version for d in importlib.metadata.dist
 
 
 def python_of(environment: Environment) -> Path:
-    """Its interpreter."""
+    """The interpreter of an environment."""
     folder = HOME / environment.name
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def ensure(environment: Environment, *, fresh: bool = False) -> None:
-    """Make the environment, unless it is there with these requirements already."""
+    """Create the environment, unless it exists with the same requirements."""
     folder = HOME / environment.name
     stamp = folder / "requirements.sha256"
     wanted = _fingerprint(environment)
@@ -44,9 +44,9 @@ def ensure(environment: Environment, *, fresh: bool = False) -> None:
 
 
 def clean_environ(environment: Environment, scratch: Path) -> dict[str, str]:
-    """The variables that a program in this environment is started with.
+    """The environment variables of a program in this environment.
 
-    Nothing of the caller's Python leaks into it, and what libraries cache goes into `scratch`.
+    No Python variable of the caller is passed on, and the caches of libraries are in `scratch`.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     kept |= {
@@ -62,7 +62,7 @@ def clean_environ(environment: Environment, scratch: Path) -> dict[str, str]:
 
 
 def versions(environment: Environment) -> dict[str, str]:
-    """The version of Python and of every package in it."""
+    """The versions of Python and of every installed package."""
     listed = subprocess.run(
         [str(python_of(environment)), "-I", "-c", _LIST_VERSIONS],
         capture_output=True,
@@ -74,7 +74,7 @@ def versions(environment: Environment) -> dict[str, str]:
 
 
 def shown(path: Path) -> str:
-    """The path as seen from the project, so that no machine's paths are told."""
+    """The path relative to the project, so that results contain no paths of this machine."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
 
@@ -85,6 +85,6 @@ def _caseless(item: tuple[str, str]) -> str:
 def _fingerprint(environment: Environment) -> str:
     parts = [sys.version, *environment.requirements]
     if any(str(ROOT) in requirement for requirement in environment.requirements):
-        # Installed as a link to the source: only what it requires can become outdated.
+        # An editable install: only its requirements can become outdated.
         parts.append((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

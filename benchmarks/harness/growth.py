@@ -1,4 +1,4 @@
-"""How time and memory grow with the data."""
+"""Measures how time and memory grow with the data."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from benchmarks.harness.summary import first, of
 __all__ = ["BULK", "FACTORS", "FOR_ALL", "LARGE", "MEMORY_LIMIT", "Size", "grow", "slowdown"]
 
 FACTORS = (0.1, 0.3, 1, 3, 10)
-"""Sizes of the data that are measured, as multiples of it."""
+"""The measured sizes, as multiples of the data."""
 
 FOR_ALL = 3
-"""The largest of them at which every system is; beyond that, only our own storages."""
+"""The largest size for all systems; larger sizes are measured for our own storages only."""
 
 LARGE = 50
 """The largest size."""
@@ -31,7 +31,7 @@ BULK = (
     "export_jsonl",
     "export_parquet",
 )
-"""What must do with bounded memory, whatever the size; the first one makes the store."""
+"""Calls that must run in bounded memory at any size; the first one creates the store."""
 
 MEMORY_LIMIT = 500e6
 
@@ -42,7 +42,7 @@ _OURS_IN_BULK = ("ours_sql", "ours_jsonl")
 
 @dataclass(frozen=True)
 class Size:
-    """What was measured at one multiple of the data."""
+    """The measurements at one multiple of the data."""
 
     factor: float
     records: int
@@ -53,10 +53,10 @@ class Size:
 def grow(
     runner: Runner, base: Dataset, systems: Sequence[System], rounds: int, large: float = LARGE
 ) -> list[Size]:
-    """Measure at every size, the smallest first; data of a size is deleted after it."""
+    """Measure every size, the smallest first; the data of a size is deleted afterwards."""
     comparable = [system for system in systems if system.in_table]
     ours = [system for system in systems if system.name in _OURS_IN_BULK]
-    # At a time: the data, a store of it, and an export or a second store.
+    # At any time: the data, a store of it, and an export or a second store.
     _need_disk(runner.scratch, round(3.5 * base.size * large))
     sizes: list[Size] = []
     for factor in (*(factor for factor in FACTORS if factor < large), large):
@@ -66,7 +66,7 @@ def grow(
         results: Results = {}
         if factor < large:
             measured = comparable if factor <= FOR_ALL else ours
-            more = ours if factor >= 1 else []  # of less data there may be no such page
+            more = ours if factor >= 1 else []  # smaller data may not have such a page
             works = [(system, _OUR_TASKS if system in more else _TASKS) for system in measured]
             results = runner.rounds(works, data, rounds)
         if factor >= 1:
@@ -88,7 +88,7 @@ def slowdown(
     factor: float,
     seconds: Callable[[Measurement], float | None] = first,
 ) -> tuple[float, float] | None:
-    """How many times as long the task takes at a multiple, and how many times the data it has."""
+    """The ratio of times and the ratio of records, at a multiple of the data against the data."""
     whole = next((size for size in sizes if size.factor == 1), None)
     grown = next((size for size in sizes if size.factor == factor), None)
     if whole is None or grown is None:
@@ -101,12 +101,12 @@ def slowdown(
 
 
 def _in_bulk(runner: Runner, system: System, data: Dataset) -> dict[str, Measurement]:
-    """The bulk paths, once each, on the store that the first of them makes."""
+    """Measure each bulk call once, on the store that the first of them creates."""
     print(f"{data.name}, in bulk: {system.title}", flush=True)
     folder = runner.scratch / "stores" / system.name
     measured = {task: Measurement() for task in BULK}
     for task, measurement in measured.items():
-        # The import makes a store in a folder of its own, and that is the one to read from.
+        # The import creates a store in its own folder, and the other calls read that store.
         at = folder if task == "import_jsonl" else folder / "import_jsonl"
         runner.measure(measurement, system, task, at, data)
         for exported in (folder / "import_jsonl").glob("exported.*"):
@@ -117,7 +117,7 @@ def _in_bulk(runner: Runner, system: System, data: Dataset) -> dict[str, Measure
 def _at_large(
     runner: Runner, system: System, data: Dataset, rounds: int, smaller: Size
 ) -> dict[str, Measurement]:
-    """The page from the imported store; all as models only where there is the memory for it."""
+    """Measure pages of the imported store; load and save only if there is enough memory."""
     store = runner.scratch / "stores" / system.name / "import_jsonl"
     measured = {task: Measurement() for task in ("filtered", "unsorted_page", "load", "save")}
     for task, measurement in measured.items():

@@ -1,4 +1,4 @@
-"""Growth in tables."""
+"""The tables of the growth measurements."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from benchmarks.harness.summary import again, first, of, spread, table
 
 __all__ = ["growth_markdown"]
 
-# Time that a growing task may take above its share of the data before it counts as growing faster.
+# A task counts as growing faster than the data if its time exceeds the ratio of records this much.
 _NOISE = 1.05
 
-# How many times as long a page on declared keys may take on the largest data.
+# The largest allowed ratio of times for a page on declared keys, on the largest data.
 _PAGE_SLOWDOWN = 3
 
 
 def growth_markdown(sizes: Sequence[Size], plot: str | None) -> str:
-    """All that is told of growth."""
+    """The section on growth."""
     parts = ["## Growth"]
     if plot is not None:
         parts.append(f"![Time against number of records]({plot})")
@@ -28,7 +28,7 @@ def growth_markdown(sizes: Sequence[Size], plot: str | None) -> str:
 
 
 def _times(sizes: Sequence[Size]) -> list[str]:
-    """A table for each task: a line for a system, a column for a size."""
+    """One table per task: one line per system, one column per size."""
     tables = []
     for task in ("save", "load", "filtered"):
         rows = [
@@ -45,7 +45,7 @@ def _times(sizes: Sequence[Size]) -> list[str]:
 
 
 def _promises(sizes: Sequence[Size]) -> str:
-    """How save, load and the page grow, against what was promised."""
+    """The growth of save, load and the page, compared with the targets."""
     rows = []
     for system in ("ours_sql", "ours_jsonl"):
         for task in ("save", "load"):
@@ -75,7 +75,7 @@ def _promises(sizes: Sequence[Size]) -> str:
 
 
 def _memory(sizes: Sequence[Size]) -> str:
-    """The peaks of the bulk paths."""
+    """The peak memory of the bulk calls."""
     bulk = [size for size in sizes if any(BULK[0] in tasks for tasks in size.results.values())]
     rows = []
     for system in ("ours_sql", "ours_jsonl"):

@@ -1,4 +1,4 @@
-"""What machine this is, and what is measured on it."""
+"""Describes this machine and the measured source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["available_memory", "commit", "machine"]
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and system; and how busy others keep it."""
+    """Processor, cores, memory, system and load average."""
     has_affinity = hasattr(os, "sched_getaffinity")
     return {
         "processor": _processor(),
@@ -27,12 +27,12 @@ def machine() -> dict[str, Any]:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without pushing others out, where the system tells."""
+    """Bytes of memory that are available without swapping; None if the system does not say."""
     return _memory("MemAvailable")
 
 
 def commit() -> str | None:
-    """The commit of the source that is measured, and whether it has been changed since."""
+    """The commit of the measured source, and whether there are uncommitted changes."""
     if shutil.which("git") is None:
         return None
     ask = ["git", "describe", "--always", "--dirty", "--exclude=*"]

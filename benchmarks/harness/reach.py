@@ -1,4 +1,4 @@
-"""What was promised, against what was measured; and how far the floor is below us."""
+"""Compares the measurements with the targets of this project and with the physical floor."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Seconds = Callable[[str, str], float | None]
 
 @dataclass(frozen=True)
 class Promise:
-    """A line of the table that this project set itself; `must` and `aim` are ratios.
+    """One target of this project; `must` and `aim` are ratios.
 
-    `ours` and `base` give what is compared, by the seconds of a system's task.
+    `ours` and `base` are the compared tasks, each as the names of a system and of its task.
     """
 
     work: str
@@ -31,7 +31,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Reached:
-    """How many times better than the base we are: a first call, and further ones (or None)."""
+    """The ratio to the base: for the first call, and for further calls (or None)."""
 
     promise: Promise
     first: float | None
@@ -77,11 +77,11 @@ FLOOR = (
     ("load all from JSONL", ("ours_jsonl", "load"), "build_models"),
     ("export_parquet", ("ours_sql", "export_parquet"), "write_parquet"),
 )
-"""A work, who of us does it, and the step of the floor that it cannot do without."""
+"""A job, our system and task for it, and the step of the floor that the job needs."""
 
 
 def reached(results: Results) -> list[Reached]:
-    """Every promise with what was measured."""
+    """Every target with its measured ratios."""
 
     def ratios(promise: Promise) -> Reached:
         return Reached(
@@ -94,7 +94,7 @@ def reached(results: Results) -> list[Reached]:
 
 
 def verdict(promise: Promise, ratio: float | None) -> str:
-    """In words, whether it holds."""
+    """Whether the target is met, in words."""
     if ratio is None:
         return "not measured"
     if ratio >= promise.aim:
@@ -103,7 +103,7 @@ def verdict(promise: Promise, ratio: float | None) -> str:
 
 
 def small_saves_ratio(results: Results) -> float | None:
-    """How many times as long as by hand a small save of ours takes."""
+    """The time of our small save as a multiple of the hand-written one."""
     ours = first(of(results, "ours_sql", "small_saves"))
     by_hand = first(of(results, "duckdb_by_hand", "small_saves"))
     return None if ours is None or by_hand is None else ours / by_hand

@@ -1,4 +1,4 @@
-"""Every system that is measured, and the environment it runs in."""
+"""Every measured system, and the environment it runs in."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ __all__ = ["BASE", "ENVIRONMENTS", "ROOT", "SYSTEMS", "Environment", "System", "
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What every system with a record store is asked to do, in this order.
+# The tasks of every system with a record store, in this order.
 _COMMON = ("save", "load", "filtered", "group")
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment: what is installed in it, and whether it sees this project's source.
+    """A virtual environment: its requirements, and whether it can import this project's source.
 
-    The rivals build the same record classes as we do, from `afterimage.storage.models`, which
-    needs pydantic only. The published package has its own ones.
+    The other systems use the record classes of `afterimage.storage.models`, which needs only
+    pydantic. The published package has its own classes.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class System:
-    """A system: the module of `benchmarks.systems` that has it, and what it is asked to do."""
+    """A system: its module in `benchmarks.systems`, its environment and its tasks."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ ENVIRONMENTS = {
 }
 
 BASE = "published"
-"""The system whose times are the base of all ratios."""
+"""The name of the system whose times are the base of all ratios."""
 
 SYSTEMS = (
     System("published", "Published: afterimage 0.18.1, JSONLStorage", "published"),

@@ -1,4 +1,4 @@
-"""The results in words and tables."""
+"""The results as text and tables."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from benchmarks.harness.summary import again, first, megabytes, milliseconds, of
 
 __all__ = ["Report", "markdown"]
 
-# Of every package in every environment, which are in the JSON file, those that matter most.
+# The packages whose versions are in the table; the JSON file has the versions of all packages.
 _TOLD_VERSIONS = (
     *("Python", "afterimage", "afterimage-storage", "datasets", "duckdb", "duckdb_engine"),
     *("polars", "pyarrow", "pydantic", "pydantic_core", "pylance", "SQLAlchemy"),
 )
 
-# How many times as long as one by hand a small save may take.
+# The largest allowed time of a small save, as a multiple of the hand-written one.
 _SMALL_SAVE = 2
 
 
 @dataclass(frozen=True)
 class Report:
-    """All there is to tell about a run."""
+    """Everything in the report of a run."""
 
     date: str
     command: str

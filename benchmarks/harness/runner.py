@@ -1,4 +1,4 @@
-"""Runs measurements, each in a fresh process, and keeps what they gave."""
+"""Runs measurements, each in a new process, and keeps their results."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from benchmarks.harness.registry import ENVIRONMENTS, ROOT, System
 __all__ = ["AGAIN", "Measurement", "Results", "Runner", "Work"]
 
 AGAIN = {"filtered": 3, "unsorted_page": 3, "group": 3}
-"""Tasks that a program does again and again, and how many more calls of them are measured."""
+"""Tasks that programs repeat, and the number of further calls to measure."""
 
-# Tasks that need a new store, beside the one that `save` left for the others.
+# Tasks that need a new store instead of the one that `save` created.
 _IN_NEW_STORE = ("import_jsonl", "small_saves")
 _TIMEOUT = 3600
 
@@ -30,13 +30,13 @@ Done = subprocess.CompletedProcess[str]
 
 @dataclass
 class Measurement:
-    """What the rounds of one task gave; `failure` says why one of them could not be done."""
+    """The results of all rounds of one task; `failure` says why a round failed."""
 
     outcomes: list[dict[str, Any]] = field(default_factory=list)
     failure: str | None = None
 
     def values(self, key: str = "seconds") -> list[float]:
-        """One number of each round."""
+        """One number per round."""
         return [outcome[key] for outcome in self.outcomes]
 
 
@@ -45,20 +45,20 @@ Results = dict[str, dict[str, Measurement]]
 
 
 class Runner:
-    """Starts workers; all that they write is in `scratch`."""
+    """Starts workers; all files that they write are in `scratch`."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
 
     def prepare(self, request: dict[str, Any]) -> Dataset:
-        """Have `benchmarks.prepare` make a data set."""
+        """Run `benchmarks.prepare` to create a data set."""
         done = self._python("ours", "benchmarks.prepare", json.dumps(request))
         if done.returncode:
             sys.exit(f"The data could not be prepared.\n{done.stderr.strip()}")
         return Dataset.read(Path(request["folder"]) / "data.json")
 
     def rounds(self, works: Iterable[Work], data: Dataset, rounds: int) -> Results:
-        """Every system's tasks, the first round of all of them before the second one of any."""
+        """Measure all tasks; each round covers all systems before the next round starts."""
         works = list(works)
         results: Results = {
             system.name: {task: Measurement() for task in tasks} for system, tasks in works
@@ -75,7 +75,7 @@ class Runner:
     def measure(
         self, measurement: Measurement, system: System, task: str, folder: Path, data: Dataset
     ) -> None:
-        """One more round of a task, unless an earlier one has failed."""
+        """Measure one more round of a task, unless an earlier round failed."""
         if measurement.failure is not None:
             return
         result = self.scratch / "outcome.json"
@@ -86,8 +86,8 @@ class Runner:
             "folder": str(folder / task if task in _IN_NEW_STORE else folder),
             "data": str(Path(data.path).with_suffix(".json")),
             "again": AGAIN.get(task, 0),
-            # Once is enough for what does not depend on the machine's mood; and a comparison takes
-            # as much memory again, which grown data, whose answers nobody knows, has no room for.
+            # The comparison gives the same result in every round, so one is enough. It doubles the
+            # memory, so it is left out for grown data, which has no expected answers.
             "check": data.page is not None and not measurement.outcomes,
             "result": str(result),
         }
@@ -118,5 +118,5 @@ class Runner:
         if done.returncode < 0:
             return f"killed by signal {-done.returncode}"
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        # No path of this machine is to stand in a result.
+        # A result must not contain paths of this machine.
         return last.replace(str(self.scratch), "…").replace(str(ROOT), ".")[:200]

@@ -1,4 +1,4 @@
-"""Medians and spreads, and how they are written."""
+"""Medians and spreads, and their format."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ __all__ = ["again", "first", "megabytes", "milliseconds", "of", "spread", "table
 
 
 def of(results: Results, system: str, task: str) -> Measurement:
-    """The measurement of a task; an empty one where there is none."""
+    """The measurement of a task; an empty one if there is none."""
     return results.get(system, {}).get(task, Measurement())
 
 
 def first(measurement: Measurement, key: str = "seconds") -> float | None:
-    """The median of the rounds; of the first call in a process, where there were more."""
+    """The median over the rounds, of the first call in each process."""
     values = measurement.values(key)
     return median(values) if values else None
 
 
 def again(measurement: Measurement) -> float | None:
-    """The median of all further calls on an open store."""
+    """The median of all further calls on an open store; None if there are none."""
     values = [value for outcome in measurement.outcomes for value in outcome["again"]]
     return median(values) if values else None
 
 
 def spread(values: Sequence[float]) -> str:
-    """Seconds as milliseconds: the median, and from where to where they were."""
+    """Seconds as milliseconds: the median, and the range in brackets."""
     if not values:
         return "–"
     middle, low, high = (milliseconds(value) for value in (median(values), *_ends(values)))
@@ -36,7 +36,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds, with as many digits as mean something."""
+    """Seconds as milliseconds, with the significant digits."""
     value = seconds * 1e3
     return f"{value:,.1f}" if value < 99.95 else f"{value:,.0f}"
 
@@ -47,7 +47,7 @@ def megabytes(size: float) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
-    """A table whose first columns hold texts, and the others numbers."""
+    """A table; its first `texts` columns hold text, and the others numbers."""
     aligned = ["---"] * texts + ["--:"] * (len(header) - texts)
     lines = [header, aligned, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

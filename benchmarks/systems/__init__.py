@@ -1,1 +1,1 @@
-"""The systems that are measured, a module each, by the protocol of `base`."""
+"""The measured systems, one module each; all implement the classes of `base`."""

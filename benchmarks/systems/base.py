@@ -1,4 +1,4 @@
-"""The protocol of the systems, and the little that they share."""
+"""The base classes of the systems, and their shared functions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from benchmarks.harness.dataset import Dataset
 __all__ = ["SMALL_SAVES", "Measured", "RecordStore", "Rows", "folder_size", "fsync_tree"]
 
 SMALL_SAVES = 200
-"""Calls of the small saves, one conversation each."""
+"""Number of small saves, of one conversation each."""
 
 Rows = list[dict[str, Any]]
 
 
 class Measured:
-    """Something whose methods are timed: `before(task)` is not timed, `task(*what it gave)` is.
+    """A class whose methods are timed.
 
-    Each task runs in a process of its own, in `folder`, where it finds what earlier tasks left.
+    `before(task)` is not timed; it returns the arguments of the task. The task itself is timed.
+    Each task runs in its own process, in `folder`, which has the files of earlier tasks.
     """
 
     def __init__(self, folder: Path, data: Dataset) -> None:
@@ -31,12 +32,12 @@ class Measured:
         self.data = data
 
     def before(self, task: str) -> tuple[Any, ...]:
-        """Get ready for a task; what is returned are its arguments."""
+        """Prepare a task, and return its arguments."""
         del task
         return ()
 
     def disk_bytes(self) -> int:
-        """What the task left on the disk."""
+        """The bytes of all files of the task."""
         return folder_size(self.folder)
 
 
@@ -44,7 +45,7 @@ class RecordStore(Measured, ABC):
     """A store of conversations.
 
     Attributes:
-        model: the class of the records; all that are loaded are validated as it.
+        model: the class of the records; all loaded records are validated with it.
     """
 
     model: ClassVar[type[BaseModel]]
@@ -64,7 +65,7 @@ class RecordStore(Measured, ABC):
         return [self.model.model_validate_json(line) for line in self.data.lines()]
 
     def open(self) -> None:
-        """Open what `save` left, as a program does once before it reads again and again."""
+        """Open the saved store; a program does this once before many reads."""
 
     @abstractmethod
     def save(self, models: Sequence[Any]) -> None:
@@ -80,20 +81,20 @@ class RecordStore(Measured, ABC):
 
     @abstractmethod
     def group(self) -> dict[str | None, int]:
-        """How many records there are for each value of the filter's key."""
+        """The number of records for each value of the filter's key."""
 
     @staticmethod
     def rows(models: Iterable[Any]) -> Rows:
-        """The models as plain values."""
+        """The models as plain Python values."""
         return [model.model_dump(mode="json") for model in models]
 
     def validated(self, rows: Rows) -> list[Any]:
-        """Plain values as models, the way pydantic has it for many."""
+        """Plain Python values as models, validated in one call."""
         return self._adapter.validate_python(rows)
 
 
 def fsync_tree(path: Path) -> None:
-    """Have everything at the path written to the disk, for libraries that leave this to us."""
+    """Sync a file or folder to disk, for libraries that do not do this."""
     for at in (path, *path.rglob("*")):
         handle = os.open(at, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""DuckDB by hand: a native table, filled from Arrow, queried in SQL."""
+"""Hand-written DuckDB: a native table, filled from Arrow, queried with SQL."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _JSON = ("metadata", "evaluation")
 
 
 class Store(RecordStore):
-    """Messages are nested natively; what is free in form is JSON, so that all comes back as it was.
+    """Messages are nested columns. Metadata and evaluation are JSON, so that they stay exact.
 
-    A connection stays open for all reads, where ours opens the file for each.
+    One connection stays open for all reads; our storage opens the file for each read.
     """
 
     model = EvaluatedConversationWithContext
@@ -58,7 +58,7 @@ class Store(RecordStore):
             connection.execute("INSERT INTO conversations BY NAME SELECT * FROM incoming")
 
     def small_saves(self, models: Sequence[Any]) -> list[float]:
-        """Open, insert one record and close, for each; the seconds of each."""
+        """Open the file, insert one record and close it, per record; return the seconds of each."""
         seconds = []
         for at, model in enumerate(models):
             started = time.perf_counter()
@@ -108,7 +108,7 @@ class Store(RecordStore):
 
 
 def _encoded(rows: Rows, first: int = 0) -> Rows:
-    """The rows with what is free in form as JSON text, and their number in the order."""
+    """The rows with metadata and evaluation as JSON text, and with their number."""
     for at, row in enumerate(rows, start=first):
         row["id"] = at
         for name in _JSON:

@@ -1,4 +1,4 @@
-"""The physical floor: the steps that no storage of this kind can do without, and nothing else."""
+"""The physical floor: only the steps that every storage of this kind needs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Store(Measured):
                 return (b"".join(self.data.lines()),)
 
     def insert_table(self, table: pa.Table) -> None:
-        """DuckDB's own insert and checkpoint, in the file format that ours has, too."""
+        """DuckDB's own insert and checkpoint, in the same storage version as ours."""
         path = self.folder / "inserted.duckdb"
         with duckdb.connect() as connection:
             connection.execute(f"ATTACH '{path}' AS file (STORAGE_VERSION 'v1.5.0')")
@@ -43,7 +43,7 @@ class Store(Measured):
             connection.execute("CHECKPOINT file")
 
     def build_models(self, rows: Rows) -> list[EvaluatedConversationWithContext]:
-        """Pydantic's validation of ready values, with the collector out of the way."""
+        """Pydantic's validation of ready values, with the garbage collector disabled."""
         gc.disable()
         try:
             return self._adapter.validate_python(rows)
@@ -57,13 +57,13 @@ class Store(Measured):
         fsync_tree(path)
 
     def write_parquet(self, table: pa.Table) -> None:
-        """Arrow's own Parquet file of the ready table, compressed as ours is."""
+        """Arrow's own Parquet file of the ready table, with the same compression as ours."""
         path = self.folder / "written.parquet"
         pq.write_table(table, path, compression="zstd")
         fsync_tree(path)
 
     def _ready_table(self) -> pa.Table:
-        """The columns that our storage gives, in memory."""
+        """The columns of our storage, in memory."""
         storage = SQLStorage("duckdb:///:memory:")
         storage.import_jsonl(self.data.path)
         return storage.scan_conversations().read_all()

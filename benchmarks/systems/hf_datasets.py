@@ -1,4 +1,4 @@
-"""Hugging Face `datasets`: an Arrow file on the disk, mapped into memory."""
+"""Hugging Face `datasets`: a memory-mapped Arrow file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PREFIX = "metadata."
 
 
 class Store(RecordStore):
-    """Saved with `save_to_disk`; queried through the Arrow format, which its guide calls faster.
+    """Saved with `save_to_disk`, and queried in the Arrow format, as its guide recommends.
 
-    Nothing is taken from the cache of an earlier query: a query of a page is asked once.
+    The cache of earlier queries is not used, because a program runs a page query only once.
     """
 
     model = EvaluatedConversationWithContext
@@ -71,7 +71,7 @@ class Store(RecordStore):
 
 
 def _nested(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a flattened data set as it was, at the depth that the records' own fields have."""
+    """A row of a flattened data set, nested again."""
     nested: dict[str, Any] = {}
     for name, value in row.items():
         *parents, last = name.split(".")

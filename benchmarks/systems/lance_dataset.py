@@ -1,4 +1,4 @@
-"""Lance: a columnar data set on the disk, filtered and sorted by its scanner."""
+"""Lance: a columnar data set on disk, filtered and sorted by its scanner."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import lance
 import pyarrow as pa
-import pyarrow.acero  # or else the first count would import it
+import pyarrow.acero  # otherwise, the first count would import it
 from lance.dataset import ColumnOrdering
 
 from afterimage.storage.models import EvaluatedConversationWithContext
@@ -16,7 +16,7 @@ from benchmarks.systems.base import RecordStore, fsync_tree
 
 
 class Store(RecordStore):
-    """Written with `write_dataset`; metadata is a struct, as Arrow infers it."""
+    """Written with `write_dataset`; metadata is a struct that Arrow infers."""
 
     model = EvaluatedConversationWithContext
 

@@ -1,4 +1,4 @@
-"""What our storages have in common here: every call of their public API that is measured."""
+"""The measured calls of the public API, which our storages share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.acero  # or else the first count would import it
+import pyarrow.acero  # otherwise, the first count would import it
 
 import afterimage.storage
 from afterimage.storage import EvaluatedConversationWithContext
@@ -20,14 +20,14 @@ from benchmarks.systems.base import SMALL_SAVES, RecordStore
 
 __all__ = ["OurStore"]
 
-# What a call imports when it is first needed is imported now: only the work itself is measured.
+# Import now everything that calls import on first use, so that only the work is measured.
 for _module in pkgutil.walk_packages(afterimage.storage.__path__, "afterimage.storage."):
-    if not _module.name.startswith("afterimage.storage.cli."):  # needs an extra, and no call does
+    if not _module.name.startswith("afterimage.storage.cli."):  # needs an extra
         importlib.import_module(_module.name)
 
 
 class OurStore(RecordStore):
-    """A storage of ours; `open` constructs it, and creates it where there is none."""
+    """One of our storages; `open` constructs it, and creates its files if they do not exist."""
 
     model = EvaluatedConversationWithContext
     storage: RecordStorage
@@ -53,7 +53,7 @@ class OurStore(RecordStore):
         return self._page([(f"metadata.{self.data.sort_key}", -1 if self.data.descending else 1)])
 
     def unsorted_page(self) -> list[Any]:
-        """The filtered page in the order in which the records were saved."""
+        """The filtered page in insertion order."""
         return self._page(None)
 
     def _page(self, order_by: OrderBy) -> list[Any]:
@@ -68,7 +68,7 @@ class OurStore(RecordStore):
         return dict(zip(*(column.to_pylist() for column in counted.columns), strict=True))
 
     def small_saves(self, models: Sequence[Any]) -> list[float]:
-        """Save them one a call; the seconds of each."""
+        """Save one record per call, and return the seconds of each call."""
         seconds = []
         for model in models:
             started = time.perf_counter()
@@ -76,15 +76,15 @@ class OurStore(RecordStore):
             seconds.append(time.perf_counter() - started)
         return seconds
 
-    # -- bulk paths, whose memory is watched as the data grows ---------------------------------
+    # -- bulk calls, whose memory is measured as the data grows --------------------------------
 
     def import_jsonl(self) -> int:
-        """Import the data set's file into a new store."""
+        """Import the file of the data set into a new store."""
         self.open()
         return self.storage.import_jsonl(self.data.path)
 
     def iter_conversations(self) -> int:
-        """Build every record, one after the other."""
+        """Iterate over all records."""
         return sum(1 for _ in self.storage.iter_conversations())
 
     def scan_conversations(self) -> int:

@@ -1,4 +1,4 @@
-"""Our `SQLStorage`, with columns for the metadata keys that are filtered and sorted by."""
+"""Our `SQLStorage`, with columns for the metadata keys of the filter and the sort."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our `SQLStorage` as it is constructed without a thought: no key of the metadata is declared."""
+"""Our `SQLStorage` with default arguments: no metadata key is declared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmarks.systems.ours import OurStore
 
 
 class Store(OurStore):
-    """A DuckDB file, all metadata in one column."""
+    """A DuckDB file with all metadata in one column."""
 
     def open(self) -> None:
         self.storage = SQLStorage(f"duckdb:///{self.folder / 'store.duckdb'}")

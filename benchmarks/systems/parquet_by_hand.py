@@ -1,4 +1,4 @@
-"""Parquet by hand: written with pyarrow, queried with DuckDB."""
+"""Hand-written Parquet: written with pyarrow, queried with DuckDB."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset  # or else the first load would import it
+import pyarrow.dataset  # otherwise, the first load would import it
 import pyarrow.parquet as pq
 
 from afterimage.storage.models import EvaluatedConversationWithContext
@@ -16,7 +16,7 @@ from benchmarks.systems.base import RecordStore, fsync_tree
 
 
 class Store(RecordStore):
-    """One file, compressed with zstd; metadata is a struct, as Arrow infers it."""
+    """One file, compressed with zstd; metadata is a struct that Arrow infers."""
 
     model = EvaluatedConversationWithContext
 

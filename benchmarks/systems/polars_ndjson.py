@@ -13,10 +13,10 @@ from benchmarks.systems.base import RecordStore, fsync_tree
 
 
 class Store(RecordStore):
-    """Its schema is inferred once from all of the file, when it is opened, and given to each query.
+    """The schema is inferred from the whole file when it is opened, and passed to each query.
 
-    Inferred from the first rows, which is what Polars does when told nothing, it is wrong as soon
-    as a key of the metadata appears later.
+    By default, Polars infers it from the first rows. That schema is wrong if a metadata key
+    appears later.
     """
 
     model = EvaluatedConversationWithContext

@@ -1,4 +1,4 @@
-"""The package `afterimage` as published: JSON lines, and every query a loop in Python."""
+"""The published package `afterimage`: JSON lines, and every query is a loop in Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.systems.base import RecordStore, fsync_tree
 
 
 class Store(RecordStore):
-    """It neither filters nor sorts nor counts: users load all and do that themselves."""
+    """It cannot filter, sort or count: users load all records and do this themselves."""
 
     model = EvaluatedConversationWithContext
 

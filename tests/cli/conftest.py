@@ -1,4 +1,4 @@
-"""A small store in both forms, and a way to run commands on them without a process each."""
+"""A small store in both formats, and functions that run commands without a new process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DOCUMENTS = [Document(id=f"d{n}", text=f"text {n}", metadata={"n": n}) for n in 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: talks.duckdb, talks.jsonl and texts.jsonl are in it."""
+    """The working directory, with talks.duckdb, talks.jsonl and texts.jsonl."""
     monkeypatch.chdir(tmp_path)
     make_stores()
     return tmp_path
@@ -44,14 +44,14 @@ def make_stores() -> None:
 
 @pytest.fixture(params=["talks.duckdb", "talks.jsonl", "duckdb:///talks.duckdb"])
 def store(request: pytest.FixtureRequest, folder: Path) -> str:
-    """The name of a store with the same records, in each of its forms."""
+    """The name of a store with the same records, in each format."""
     name: str = request.param
     return name
 
 
 @pytest.fixture
 def run(folder: Path) -> Callable[..., str]:
-    """Run a command that succeeds, and says nothing on stderr; what it prints."""
+    """Run a command that must succeed without output on stderr, and return its output."""
 
     def go(*arguments: object) -> str:
         result = attempt(*arguments)
@@ -69,5 +69,5 @@ def attempt(*arguments: object) -> Result:
 
 
 def objects(text: str) -> list[Any]:
-    """Lines of JSON."""
+    """The values of JSON lines."""
     return [json.loads(line) for line in text.splitlines()]

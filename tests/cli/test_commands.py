@@ -1,4 +1,4 @@
-"""Each command on each form of a store: what it prints, what it writes, how it fails."""
+"""Each command on each kind of store: its output, its files and its errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Run = Callable[..., str]
 
 class TestImport:
     @pytest.mark.parametrize("dest", ["new.duckdb", "new.jsonl", "duckdb:///new.db"])
-    def test_adds_files_to_a_store_and_makes_it(self, run: Run, dest: str) -> None:
+    def test_adds_files_to_a_store_and_creates_it(self, run: Run, dest: str) -> None:
         run("export", "talks.duckdb", "packed.jsonl.zst")
         assert run("import", "talks.jsonl", "packed.jsonl.zst", dest) == (
             f"9 conversations in {dest}\n"
@@ -44,7 +44,7 @@ class TestImport:
         assert row == {"d": "Trains"}
         assert attempt("import", "talks.jsonl", "n.jsonl", "--metadata-field", "x").exit_code == 2
 
-    def test_a_bad_line_is_named_and_nothing_of_its_file_is_saved(self, run: Run) -> None:
+    def test_an_invalid_line_is_named_and_its_file_is_not_saved(self, run: Run) -> None:
         Path("bad.jsonl").write_text('{"conversations": []}\n{"conversations"', encoding="utf-8")
         result = attempt("import", "talks.jsonl", "bad.jsonl", "new.duckdb")
         assert result.exit_code == 1
@@ -52,7 +52,7 @@ class TestImport:
         assert len(result.stderr.splitlines()) == 1
         assert len(objects(run("head", "new.duckdb", "--json"))) == 4
 
-    def test_bad_lines_can_be_left_out(self, run: Run) -> None:
+    def test_invalid_lines_can_be_skipped(self, run: Run) -> None:
         Path("bad.jsonl").write_text('{"conversations": []}\n{"conversations"', encoding="utf-8")
         with pytest.warns(SkippedRecordsWarning, match="line 2"):
             assert run("import", "bad.jsonl", "n.jsonl", "--skip-corrupt").startswith("1 ")
@@ -67,7 +67,7 @@ class TestImport:
             ([], "new.duckdb"),
         ],
     )
-    def test_what_makes_no_sense(self, folder: Path, sources: list[str], dest: str) -> None:
+    def test_invalid_arguments(self, folder: Path, sources: list[str], dest: str) -> None:
         before = sorted(folder.iterdir())
         result = attempt("import", *sources, dest)
         assert result.exit_code == 2
@@ -77,7 +77,7 @@ class TestImport:
 class TestExport:
     @pytest.mark.parametrize("out", ["out.jsonl", "out.parquet"])
     @pytest.mark.parametrize("order", [[], ["--order-by", "persona"]])
-    def test_bad_lines_can_be_left_out(self, run: Run, out: str, order: list[str]) -> None:
+    def test_invalid_lines_can_be_skipped(self, run: Run, out: str, order: list[str]) -> None:
         lines = '{"conversations"\n{"conversations":[]}\n'
         Path("bad.jsonl").write_text(lines, encoding="utf-8")
         assert attempt("export", "bad.jsonl", out, *order).exit_code == 1
@@ -87,7 +87,9 @@ class TestExport:
         assert said == f"1 conversations in {out}\n"
 
     @pytest.mark.parametrize("out", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst"])
-    def test_json_lines_come_back_as_they_were(self, run: Run, store: str, out: str) -> None:
+    def test_json_lines_are_exported_as_they_were_saved(
+        self, run: Run, store: str, out: str
+    ) -> None:
         assert run("export", store, out) == f"4 conversations in {out}\n"
         back = JSONLStorage(out, "none.jsonl")
         assert same(
@@ -168,7 +170,7 @@ class TestExport:
             ["o.parquet", "--columns", ","],
         ],
     )
-    def test_what_makes_no_sense(self, folder: Path, arguments: list[str]) -> None:
+    def test_invalid_arguments(self, folder: Path, arguments: list[str]) -> None:
         result = attempt("export", "talks.duckdb", *arguments)
         assert result.exit_code == 2
         assert not [path for path in folder.iterdir() if path.name.startswith("o")]
@@ -176,7 +178,7 @@ class TestExport:
 
 class TestHead:
     @pytest.mark.parametrize("options", [[], ["--view", "full"], ["--json"]])
-    def test_bad_lines_can_be_left_out(self, run: Run, options: list[str]) -> None:
+    def test_invalid_lines_can_be_skipped(self, run: Run, options: list[str]) -> None:
         lines = '{"conversations":[{"role":"user","content":5}]}\n{"conversations":[]}\n'
         Path("bad.jsonl").write_text(lines, encoding="utf-8")
         with pytest.warns(SkippedRecordsWarning, match="line 1"):
@@ -185,7 +187,7 @@ class TestHead:
             assert objects(run("stats", "bad.jsonl", "--skip-corrupt", "--json"))
 
     @pytest.mark.parametrize("view", ["table", "full"])
-    def test_a_bad_line_is_named_where_records_are_shown(self, run: Run, view: str) -> None:
+    def test_an_invalid_line_is_named_when_records_are_shown(self, run: Run, view: str) -> None:
         lines = '{"conversations":[]}\n{"conversations":[{"role":"user","content":5}]}\n'
         Path("bad.jsonl").write_text(lines, encoding="utf-8")
         result = attempt("head", "bad.jsonl", "--view", view)
@@ -257,7 +259,7 @@ class TestStats:
         assert json.loads(run("stats", store, "--json")) == expected
         assert run("stats", store).startswith("4 conversations, 6 messages, ")
 
-    def test_of_a_part(self, run: Run, store: str) -> None:
+    def test_with_a_filter(self, run: Run, store: str) -> None:
         found = run("stats", store, "--filter", "metadata.domain=Trains", "--top-keys", 1)
         assert found.startswith("2 conversations")
         assert "and 1 more" in found
@@ -284,7 +286,7 @@ class TestSql:
         name, *options = texts
         assert objects(run("sql", name, f"{count} documents", "--json", *options)) == [{"n": 3}]
 
-    def test_a_long_table_says_that_it_is_cut(self, store: str) -> None:
+    def test_a_long_table_says_that_it_is_truncated(self, store: str) -> None:
         result = attempt("sql", store, "SELECT * FROM range(1000)")
         assert len(result.stdout.splitlines()) == 2 + 100
         assert result.stderr == "The first 100 rows; --limit gives more.\n"
@@ -317,11 +319,11 @@ class TestSql:
 
 
 class TestVerify:
-    def test_what_is_sound(self, run: Run, store: str) -> None:
+    def test_a_valid_store(self, run: Run, store: str) -> None:
         assert "4 conversations" in run("verify", store)
         assert json.loads(run("verify", store, "--json"))["ok"] is True
 
-    def test_what_is_not(self, folder: Path) -> None:
+    def test_a_corrupt_store(self, folder: Path) -> None:
         with Path("talks.jsonl").open("ab") as file:
             file.write(b'{"conversations": 3}\n{"conversations": [[]]}\n{"conv')
         result = attempt("verify", "talks.jsonl")
@@ -339,7 +341,7 @@ class TestVerify:
 class TestTables:
     NAMES = ("--conversations-table", "my talks", "--documents-table", "texts")
 
-    def test_every_command_finds_tables_of_other_names(self, run: Run) -> None:
+    def test_every_command_accepts_other_table_names(self, run: Run) -> None:
         run("import", "talks.jsonl", "own.duckdb", *self.NAMES)
         run("import", "texts.jsonl", "own.duckdb", *self.NAMES, "--kind", "documents")
         store = SQLStorage("duckdb:///own.duckdb", "my talks", "texts")
@@ -353,7 +355,7 @@ class TestTables:
         assert run("sql", "own.duckdb", query, "--json", *self.NAMES) == '{"n":12}\n'
 
     @pytest.mark.parametrize("command", [["head"], ["stats"], ["verify"], ["sql", "SELECT 1"]])
-    def test_reading_makes_none(self, run: Run, command: list[str]) -> None:
+    def test_reading_creates_none(self, run: Run, command: list[str]) -> None:
         name, *more = command
         before = Path("talks.duckdb").read_bytes()
         for wrong in (self.NAMES[:2], self.NAMES[2:]):
@@ -372,7 +374,7 @@ class TestTables:
 class TestStores:
     @pytest.mark.parametrize("command", [["head"], ["stats"], ["sql"], ["export"], ["verify"]])
     @pytest.mark.parametrize("name", ["no.duckdb", "no.jsonl", "duckdb:///no.duckdb", "no"])
-    def test_reading_makes_none(self, folder: Path, command: list[str], name: str) -> None:
+    def test_reading_creates_none(self, folder: Path, command: list[str], name: str) -> None:
         before = sorted(folder.iterdir())
         more = {"sql": ["SELECT 1"], "export": ["out.jsonl"]}.get(command[0], [])
         result = attempt(*command, name, *more)
@@ -382,7 +384,7 @@ class TestStores:
         )
         assert sorted(folder.iterdir()) == before
 
-    def test_a_database_that_holds_none_is_left_as_it_is(self, folder: Path) -> None:
+    def test_a_database_without_a_store_is_unchanged(self, folder: Path) -> None:
         import duckdb
 
         with duckdb.connect("other.duckdb") as connection:
@@ -393,7 +395,7 @@ class TestStores:
         with duckdb.connect("other.duckdb") as connection:
             assert connection.execute("SHOW TABLES").fetchall() == [("mine",)]
 
-    def test_what_is_there_is_known_by_its_bytes(self, run: Run, folder: Path) -> None:
+    def test_an_existing_store_is_recognised_by_its_bytes(self, run: Run, folder: Path) -> None:
         (folder / "talks.duckdb").rename("base")
         (folder / "talks.jsonl").rename("lines.txt")
         assert run("head", "base", "--json") == run("head", "lines.txt", "--json")
@@ -401,7 +403,7 @@ class TestStores:
         assert len(objects(run("head", "base", "--json"))) == 8
 
     @pytest.mark.parametrize("name", ["notes.txt", ".", "postgresql://host/db"])
-    def test_what_is_no_store(self, folder: Path, name: str) -> None:
+    def test_other_files(self, folder: Path, name: str) -> None:
         (folder / "notes.txt").write_text("Hello")
         result = attempt("head", name)
         assert result.exit_code in (1, 2)

@@ -1,4 +1,4 @@
-"""Filters, sort keys and columns as they are typed."""
+"""The text of filters, sort keys and columns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_filters(text: str, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "final_score", "=3", "metadata.n in 3", "x not in abc"])
-def test_what_is_no_filter(text: str) -> None:
+def test_invalid_filters(text: str) -> None:
     with pytest.raises(click.BadParameter):
         parse_filter(text)
 

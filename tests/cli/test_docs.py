@@ -1,4 +1,4 @@
-"""docs/cli.md is true: it has the help of every command as the command prints it."""
+"""docs/cli.md has the current help of every command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 def test_the_page_has_the_help_of_every_command() -> None:
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
     written = runpy.run_path(str(DOCS / "write_pages.py"))["written"]
-    # Where lines break is up to the version of click.
+    # Line breaks depend on the version of click.
     assert page.split() == written("cli.md").split(), "run: python docs/write_pages.py"
     assert all(f"## {name}\n" in page for name in app.commands)
 

@@ -1,4 +1,4 @@
-"""The command as the shell runs it: exit codes, pipes, terminals, completion, what is missing."""
+"""The command as a process: exit codes, pipes, terminals, completion, missing packages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_error_is_one_line_and_exit_code_1(folder: Path) -> None:
     assert process.returncode == 1
 
 
-def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(folder: Path) -> None:
     query = "SELECT repeat('x', 1000) AS x FROM range(100000)"
     with start("sql", "talks.duckdb", query, "--json") as process:
         assert process.stdout is not None
@@ -56,7 +56,7 @@ def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
 
 
 def on_a_terminal(*arguments: str) -> tuple[str, str]:
-    """What a command prints, and what it shows on the terminal that its stderr is."""
+    """The output of a command, and the text on the terminal that is its stderr."""
     terminal, end = os.openpty()
     environment = {"TERM": "xterm", "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
     with start(*arguments, stderr=end, env=environment) as process:
@@ -65,7 +65,7 @@ def on_a_terminal(*arguments: str) -> tuple[str, str]:
         while True:
             try:
                 part = os.read(terminal, 65536)
-            except OSError:  # Linux: nobody has the other end any more
+            except OSError:  # Linux: the other end is closed
                 break
             if not part:
                 break
@@ -100,9 +100,7 @@ def on_a_terminal(*arguments: str) -> tuple[str, str]:
         ("export talks.jsonl.gz out.parquet", 4),
     ],
 )
-def test_progress_is_shown_on_a_terminal_and_nowhere_else(
-    folder: Path, command: str, records: int
-) -> None:
+def test_progress_is_shown_only_on_a_terminal(folder: Path, command: str, records: int) -> None:
     arguments = shlex.split(command)
     lines = (folder / "talks.jsonl").read_bytes()
     (folder / "talks.jsonl.gz").write_bytes(gzip.compress(lines))
@@ -118,7 +116,7 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals as Unix has them")
-def test_the_engine_tells_how_far_a_statement_is(folder: Path) -> None:
+def test_progress_of_a_statement_is_shown(folder: Path) -> None:
     with SQLStorage("duckdb:///talks.duckdb").engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TABLE numbers AS SELECT i, md5(i::VARCHAR) AS text FROM range(2000000) r(i)"

@@ -1,4 +1,4 @@
-"""SQLStorage: databases it cannot serve are refused in a few words and left as they are."""
+"""SQLStorage rejects databases that it cannot use with a short error, and does not change them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.records import conversation
 
 
 def use(url: str, **arguments: Any) -> None:
-    """Whether the constructor or the first call refuses is no matter."""
+    """Open and use the storage: either the constructor or the first call may raise."""
     storage = SQLStorage(url, **arguments)
     storage.save_conversations([conversation()])
     storage.save_documents([Document()])
@@ -43,7 +43,7 @@ class TestUrls:
             "://",
         ],
     )
-    def test_others_are_refused_with_what_is_supported(
+    def test_others_are_rejected_and_the_error_names_the_supported_ones(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -56,7 +56,7 @@ class TestUrls:
 
 
 class TestFiles:
-    def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_database(self, tmp_path: Path) -> None:
         path = tmp_path / "notes.txt"
         path.write_text("only notes, thousands of them\n" * 1000)
         with pytest.raises(StorageError) as caught:
@@ -86,9 +86,7 @@ class TestTablesOfOthers:
             "VIEW {} AS SELECT 1 AS one",
         ],
     )
-    def test_they_are_refused_and_left_as_they_are(
-        self, tmp_path: Path, name: str, table: str
-    ) -> None:
+    def test_they_are_rejected_and_unchanged(self, tmp_path: Path, name: str, table: str) -> None:
         path = tmp_path / "store.duckdb"
         with duckdb.connect(str(path)) as connection:
             connection.execute("CREATE " + table.format(name))
@@ -99,7 +97,7 @@ class TestTablesOfOthers:
             created = connection.execute("SELECT sql FROM duckdb_tables() WHERE NOT internal")
             assert all(name in sql for (sql,) in created.fetchall())
 
-    def test_other_tables_beside_are_no_matter(self, tmp_path: Path) -> None:
+    def test_other_tables_in_the_file_are_ignored(self, tmp_path: Path) -> None:
         path = tmp_path / "store.duckdb"
         with duckdb.connect(str(path)) as connection:
             connection.execute("CREATE TABLE mine (id INTEGER)")
@@ -107,7 +105,7 @@ class TestTablesOfOthers:
         with duckdb.connect(str(path)) as connection:
             assert connection.execute("SELECT count(*) FROM mine").fetchall() == [(0,)]
 
-    def test_a_view_of_the_users_own_is_not_replaced(self, tmp_path: Path) -> None:
+    def test_a_view_of_the_user_is_not_replaced(self, tmp_path: Path) -> None:
         path = tmp_path / "store.duckdb"
         with duckdb.connect(str(path)) as connection:
             connection.execute("CREATE VIEW messages AS SELECT 'mine' AS whose")
@@ -118,7 +116,7 @@ class TestTablesOfOthers:
 
 
 class TestWrites:
-    def test_a_failed_batch_over_many_small_ones_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_a_failed_save_of_many_small_batches_stores_nothing(self, tmp_path: Path) -> None:
         url = f"duckdb:///{tmp_path / 'store.duckdb'}"
         storage = SQLStorage(url, batch_size=2)
         good = [conversation(str(n)) for n in range(9)]
@@ -127,7 +125,7 @@ class TestWrites:
         assert storage.count_conversations() == 0
         assert storage.scan_conversations(["id"]).read_all().num_rows == 0
 
-    def test_a_table_that_was_dropped_meanwhile(self, tmp_path: Path) -> None:
+    def test_a_table_that_was_dropped(self, tmp_path: Path) -> None:
         path = tmp_path / "store.duckdb"
         storage = SQLStorage(f"duckdb:///{path}")
         storage.save_conversations([conversation()])

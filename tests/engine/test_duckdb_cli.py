@@ -1,4 +1,4 @@
-"""The DuckDB CLI opens our files, answers SQL about them, and takes turns with a live storage."""
+"""The DuckDB CLI opens our files, runs SQL on them, and shares them with an open storage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture(scope="module")
 def cli() -> str:
-    # The PyPI package duckdb-cli installs it beside the interpreter.
+    # The PyPI package duckdb-cli installs it next to the interpreter.
     beside = str(Path(sys.executable).parent)
     found = shutil.which("duckdb", path=beside) or shutil.which("duckdb")
     if found is None:
@@ -48,14 +48,14 @@ def ask(cli: str, path: Path) -> Callable[..., Any]:
 
 @contextmanager
 def holding(cli: str, path: Path) -> Iterator[int]:
-    """A CLI session that has the file open; gives the process id of the CLI itself."""
+    """A CLI session that has the file open; yields the process id of the CLI."""
     command = [cli, str(path)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as session:
         assert session.stdin is not None
         assert session.stdout is not None
-        # It opens the file at its first statement; the shell's parent is the process with the lock.
+        # It opens the file with its first statement; the parent of the shell has the lock.
         session.stdin.write("CREATE TEMP TABLE opened (one INTEGER);\n.shell echo $PPID\n")
         session.stdin.flush()
         yield int(session.stdout.readline())
@@ -64,7 +64,7 @@ def holding(cli: str, path: Path) -> Iterator[int]:
 
 
 class TestAnswers:
-    def test_groups_while_a_storage_stays_open_and_saves_on(self, ask: Any, path: Path) -> None:
+    def test_groups_while_a_storage_stays_open_and_saves(self, ask: Any, path: Path) -> None:
         storage = SQLStorage(f"duckdb:///{path}", metadata_fields=["domain"])
         query = "SELECT domain, count(*) AS n FROM conversations GROUP BY ALL ORDER BY ALL"
         storage.save_conversations(conversations(*({"domain": "AB"[n % 2]} for n in range(5))))
@@ -111,7 +111,7 @@ class TestAnswers:
             query = f"SELECT sum(len({column})) AS n FROM '{tmp_path / file}'"
             assert [int(row["n"]) for row in ask(query)] == [20]
 
-    def test_what_the_cli_adds_is_no_harm(self, ask: Any, path: Path) -> None:
+    def test_tables_that_the_cli_adds_are_accepted(self, ask: Any, path: Path) -> None:
         storage = SQLStorage(f"duckdb:///{path}")
         storage.save_conversations([conversation("a")])
         ask("CREATE TABLE mine AS SELECT 1 AS one; CREATE VIEW theirs AS SELECT * FROM messages")
@@ -119,7 +119,7 @@ class TestAnswers:
         assert firsts(storage.load_conversations()) == ["a", "b"]
         assert ask("SELECT count(*) AS n FROM theirs") == [{"n": 4}]
 
-    def test_a_running_iterator_is_over_before_the_cli_comes(self, ask: Any, path: Path) -> None:
+    def test_an_exhausted_iterator_does_not_block_the_cli(self, ask: Any, path: Path) -> None:
         storage = SQLStorage(f"duckdb:///{path}")
         storage.save_conversations(conversations(*({"n": n} for n in range(10))))
         assert len(list(storage.iter_conversations(batch_size=3))) == 10
@@ -127,7 +127,7 @@ class TestAnswers:
 
 
 class TestLocks:
-    def test_a_save_gives_up_in_time_and_names_the_holder(self, cli: str, path: Path) -> None:
+    def test_a_save_stops_waiting_in_time_and_names_the_holder(self, cli: str, path: Path) -> None:
         storage = SQLStorage(f"duckdb:///{path}", lock_timeout=1)
         storage.save_conversations([conversation("a")])
         with holding(cli, path) as pid:
@@ -146,7 +146,7 @@ class TestLocks:
         storage.save_conversations([conversation("c")])
         assert firsts(storage.load_conversations()) == ["a", "c"]
 
-    def test_a_save_waits_for_its_turn(self, cli: str, path: Path) -> None:
+    def test_a_save_waits_for_the_lock(self, cli: str, path: Path) -> None:
         storage = SQLStorage(f"duckdb:///{path}", lock_timeout=60)
         storage.save_conversations([conversation("a")])
         command = [cli, str(path), "-c", "SELECT count(*) FROM range(1_000_000)"]

@@ -1,6 +1,6 @@
-"""Damaged files and arbitrary input: what is promised then, tried on as many as there is time for.
+"""Fuzz tests: damaged files and arbitrary input.
 
-`pytest tests/fuzz` tries a hundred files and some queries; `python -m tests.fuzz.mutated_files`
-tries as many files as are wanted, and prints what came out; HYPOTHESIS_PROFILE=thorough tries
-thousands of queries.
+`pytest tests/fuzz` tests a hundred files and some queries. `python -m tests.fuzz.mutated_files`
+tests any number of files and prints the results. HYPOTHESIS_PROFILE=thorough tests thousands of
+queries.
 """

@@ -1,9 +1,9 @@
-"""One damaged DuckDB file: whatever is left of it, every call answers or raises a `StorageError`.
+"""One damaged DuckDB file: every call returns saved data or raises a `StorageError`.
 
-DuckDB keeps a checksum of each block, so a load that answers must answer with what was saved. Two
-blocks that changed places pass the checksum, and DuckDB itself may crash on them (seed 1, `duckdb`,
-number 272), which nothing outside of it can foresee. After each file a sound one is read, too: what
-one file does to the engine must not reach another.
+DuckDB keeps a checksum of each block, so a load that succeeds must return what was saved. Two
+swapped blocks pass the checksum, and DuckDB itself may crash on them (seed 1, `duckdb`, file 272),
+which cannot be prevented from outside. A valid file is read after each damaged one: a damaged file
+must not affect other files.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _LOADED = [
 
 
 def make_sound(folder: Path) -> None:
-    """The files that are damaged: a database, and one with a log that was not worked in yet."""
+    """Create the files to damage: a database, and one with a write-ahead log."""
     store = SQLStorage(f"duckdb:///{folder / 'sound.duckdb'}", metadata_fields=["n"])
     _save(store, _BATCHES)
     logged = SQLStorage(f"duckdb:///{folder / 'logged.duckdb'}", metadata_fields=["n"])
     _save(logged, _BATCHES[:2])
     path = folder / "logged.duckdb"
-    with logged.engine.connect() as connection:  # while it is open, saves stay in the log
+    with logged.engine.connect() as connection:  # keeps saves in the log
         connection.exec_driver_sql("SET wal_autocheckpoint = '1GB'")
         for batch in _BATCHES[2:]:
             logged.save_conversations(batch)
@@ -67,11 +67,11 @@ def _save(store: SQLStorage, batches: list[Any]) -> None:
 
 
 def try_file(kind: str, seed: int, number: int, folder: Path, sound: Path) -> Outcome:
-    """Make the damaged file with that number, and call everything.
+    """Create the damaged file with that number, and make every call on it.
 
     Raises:
-        AssertionError: a call gives what was not saved, or a message is long.
-        Exception: anything that is not a `StorageError`, from wherever it comes.
+        AssertionError: a call returns data that was not saved, or a message is too long.
+        Exception: any error that is not a `StorageError`.
     """
     rng = random.Random(f"{seed} {kind} {number}")
     path = folder / "damaged.duckdb"
@@ -122,7 +122,7 @@ def _tried(path: Path, rng: random.Random, kind: str) -> str:
 
 
 def _answer(call: Callable[[], Any]) -> Any:
-    """What a call gives; None where it raises a `StorageError`."""
+    """The result of a call; None if it raises a `StorageError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

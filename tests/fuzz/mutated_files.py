@@ -1,4 +1,4 @@
-"""Many damaged files, each tried in a process that may crash or hang, and what came of them.
+"""Tests many damaged files, each in a process that may crash or hang, and reports the results.
 
     python -m tests.fuzz.mutated_files --files 10000 --seed 1
     python -m tests.fuzz.mutated_files --kind jsonl --seed 1 --first 83 --files 1
@@ -26,20 +26,20 @@ from tests.fuzz import mutated_databases, mutated_lines
 from tests.support.processes import child
 
 SHARES = {"jsonl": 0.6, "jsonl.gz": 0.15, "jsonl.zst": 0.15, "duckdb": 0.06, "duckdb.wal": 0.04}
-"""The kinds of files, and how many of all are of each."""
+"""The kinds of files, and the share of each."""
 
 SECONDS_A_FILE = 60
-"""After so long without an end, a call hangs; a file takes a twentieth of a second."""
+"""A call that takes longer counts as hanging; a file usually takes a twentieth of a second."""
 
 _FILES_A_PROCESS = 500
 
 
 class Tried(NamedTuple):
-    """What came of a file.
+    """The result of one file.
 
     Attributes:
         kind: of `SHARES`.
-        number: with the kind and the seed, this makes the same file again.
+        number: with the kind and the seed, it identifies the file.
         what: in a few words, where all promises hold.
         failure: what is wrong else: a broken promise, another exception, a crash, a hang.
         mutations: what was done to the file.
@@ -53,7 +53,7 @@ class Tried(NamedTuple):
 
 
 def tried(kind: str, seed: int, numbers: range) -> Iterator[Tried]:
-    """Try the files with those numbers."""
+    """Test the files with those numbers."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if kind in mutated_databases.KINDS:
@@ -97,7 +97,7 @@ def _try_files(pipe: Connection, kind: str, seed: int, numbers: range, sound: Pa
 
 
 class _Logged(logging.Handler):
-    """What libraries complain of where nobody can catch it, as of connections left open."""
+    """Collects log messages of libraries that cannot be caught, such as about open connections."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -108,7 +108,7 @@ class _Logged(logging.Handler):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Try as many files as asked for; 1 where a promise is broken."""
+    """Test the requested number of files; return 1 if a guarantee is broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.mutated_files")
     parser.add_argument("--files", type=int, default=1000, help="how many, of all kinds together")
     parser.add_argument("--seed", type=int, default=1)

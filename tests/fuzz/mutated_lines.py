@@ -1,7 +1,7 @@
-"""One damaged JSONL file: every promise about it, checked.
+"""One damaged JSONL file: checks every guarantee about it.
 
-The expectation comes line by line: a line that is as it was saved must give its record, by pydantic
-alone; any other line must be judged as it is in a file of its own, and by every call alike.
+The expectation is computed per line. An undamaged line must give its record, as pydantic parses it.
+Any other line must give the same result as in its own file, in every call.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _NEW_DOCUMENT = Document(id="saved after the damage")
 
 
 class Outcome(NamedTuple):
-    """What came of a file.
+    """The result of one file.
 
     Attributes:
-        what: in a few words.
-        mutations: what was done to it.
+        what: the result in a few words.
+        mutations: the names of the mutations.
     """
 
     what: str
@@ -59,11 +59,11 @@ class Outcome(NamedTuple):
 
 
 def try_file(kind: str, seed: int, number: int, folder: Path) -> Outcome:
-    """Make the damaged file with that number, and check what is promised about it.
+    """Create the damaged file with that number, and check the guarantees.
 
     Raises:
-        AssertionError: a promise is broken.
-        Exception: anything that is not a `StorageError`, from wherever it comes.
+        AssertionError: a guarantee is broken.
+        Exception: any error that is not a `StorageError`.
     """
     rng = random.Random(f"{seed} {kind} {number}")
     case = _Case(folder, "documents" if rng.random() < 0.25 else "conversations", SUFFIXES[kind])
@@ -83,7 +83,7 @@ def try_file(kind: str, seed: int, number: int, folder: Path) -> Outcome:
 
 
 class _Case:
-    """A damaged file as one of the two of a storage, and the calls for its kind."""
+    """A damaged file that is one of the two files of a storage, and the calls for its kind."""
 
     def __init__(self, folder: Path, kind: str, suffix: str) -> None:
         self.kind = kind
@@ -102,7 +102,7 @@ class _Case:
         return getattr(store or self.store, f"{what}_{self.kind}")(*arguments, **keywords)
 
     def alone(self, line: bytes) -> list[Any]:
-        """What a line gives in a file of its own."""
+        """The result of a line in its own file."""
         path = self.folder / "alone.jsonl"
         path.write_bytes(line + b"\n")
         with _skipped() as reports:
@@ -128,7 +128,7 @@ def _check(case: _Case, data: bytes, names: list[str], rng: random.Random) -> st
             places = [(place.line, place.offset) for place in reports[0].places]
             assert places == bad[: len(places)], "the report names other lines"
     else:
-        # How much of damaged packing is read before the damage is noticed is not promised.
+        # It is not guaranteed how much of a damaged compressed file is read before the error.
         assert first is not None, "damaged packing is not reported"
         assert _alike(case, found, expected[: len(found)], text), "records out of nothing"
     _whole_or_refused(case, found, first, text)
@@ -147,7 +147,7 @@ def _check(case: _Case, data: bytes, names: list[str], rng: random.Random) -> st
 
 
 def _expected(case: _Case, text: bytes) -> tuple[list[Any], list[tuple[int, int]], list[bytes]]:
-    """The records of the lines, the places of corrupt ones, and the lines of other models."""
+    """The records of the lines, the places of corrupt lines, and the lines of other models."""
     records: list[Any] = []
     bad: list[tuple[int, int]] = []
     others: list[bytes] = []
@@ -169,7 +169,7 @@ def _expected(case: _Case, text: bytes) -> tuple[list[Any], list[tuple[int, int]
 
 
 def _whole_or_refused(case: _Case, found: list[Any], first: Place | None, text: bytes) -> None:
-    """By default a load gives everything, or names the first line that holds no record."""
+    """By default, a load returns everything, or names the first line without a valid record."""
     try:
         everything = case.call("load")
     except CorruptRecordError as error:
@@ -193,11 +193,11 @@ def _verified(case: _Case, sound: int, skipped: int, others: int | None) -> None
 
 
 def _queried(case: _Case, found: list[Any], skipped: int, text: bytes, rng: random.Random) -> None:
-    """Some of the calls that the engine answers, as each costs more than a load."""
+    """Check some of the calls that the engine answers; each takes longer than a load."""
     column = "text" if case.kind == "documents" else "final_score"
     filters = [(column, "!=", None), ("metadata.n", "!=", "a")]
     order_by = [("metadata.n", -1)]
-    # Known: of a name that stands twice in an object a load takes the last, the engine the first.
+    # Known: of duplicate keys in an object, a load uses the last one and the engine the first one.
     as_python = not names_twice(text)
     with _skipped() as reports:
         which = rng.choice(["filter", "order", "scan"])
@@ -232,7 +232,7 @@ def _imported(
     case: _Case, found: list[Any], first: Place | None, rng: random.Random, text: bytes
 ) -> None:
     targets: list[Any] = [case.open(case.folder / "imported.jsonl")]
-    if rng.random() < 0.25:  # it costs more than all the rest
+    if rng.random() < 0.25:  # it takes longer than all other checks
         targets.append(_emptied_database())
     for target in targets:
         try:
@@ -253,7 +253,7 @@ def _database() -> SQLStorage:
 
 
 def _emptied_database() -> SQLStorage:
-    """The same one for all files: to make one costs more than to import one."""
+    """One database for all files, emptied: creating one takes longer than an import."""
     with _database().engine.begin() as connection:
         for table in ("conversations", "documents", "records"):
             connection.exec_driver_sql(f"DELETE FROM {table}")
@@ -275,9 +275,9 @@ def _appended(case: _Case, found: list[Any], data: bytes) -> None:
 
 
 def _with_a_mark(case: _Case, text: bytes, rng: random.Random) -> Outcome:
-    """A file with half a save in it and a damaged mark of that: whole lines are read, none is lost.
+    """Check a file with part of a save and a damaged `.saving` file: no complete line is lost.
 
-    What the mark still says may be taken for true or not; that is not promised.
+    It is not guaranteed whether the contents of the damaged `.saving` file are used.
     """
     ends = [0, *(at + 1 for at, byte in enumerate(text) if byte == 10)]
     start = rng.choice(ends[:-1])
@@ -299,12 +299,12 @@ def _with_a_mark(case: _Case, text: bytes, rng: random.Random) -> Outcome:
     return Outcome("half a save, its mark damaged: all bytes are kept", [*names, "mark"])
 
 
-# -- what is expected of calls ------------------------------------------------------------------
+# -- expected results of calls ------------------------------------------------------------------
 
 
 @contextmanager
 def _skipped() -> Iterator[list[SkippedRecords]]:
-    """The reports of what is skipped inside; every other warning is an error."""
+    """Collect the reports of skipped records; every other warning is an error."""
     reports: list[SkippedRecords] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -340,6 +340,6 @@ def _alike(case: _Case, left: list[Any], right: list[Any], text: bytes) -> bool:
 
 
 def _told(document: Document, text: bytes) -> Document:
-    """Without the id that a load gave it, as it does anew each time where the line has none."""
+    """The document without its id if the line has none; each load then makes a new id."""
     given = len(document.id) == 36 and document.id.encode() not in text
     return document.model_copy(update={"id": "given"}) if given else document

@@ -1,6 +1,6 @@
-"""Damage to bytes, by a seeded generator: what disks, editors, copies and people do to files.
+"""Damages bytes with a seeded generator, as disks, editors, copies and people do.
 
-The invariant: the same generator gives the same damage, so a file is named by its seed and number.
+The invariant: the same generator gives the same damage, so seed and number identify a file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _ODD_LINES = [
 def damaged(
     data: bytes, rng: random.Random, mutations: Mapping[str, Mutation]
 ) -> tuple[bytes, list[str]]:
-    """`data` after one to four of `mutations`, and their names."""
+    """`data` after one to four of `mutations`, and the names of these."""
     names = rng.choices(list(mutations), k=rng.choice([1, 1, 1, 2, 2, 3, 4]))
     for name in names:
         data = mutations[name](data, rng)
@@ -106,7 +106,7 @@ def _splice(data: bytes, rng: random.Random) -> bytes:
 
 
 def _zeros(data: bytes, rng: random.Random) -> bytes:
-    """What a file system leaves of a page that it never wrote."""
+    """Zeros in place of a page, as if the file system never wrote it."""
     start, end = _span(data, rng, rng.choice([40, 4096]))
     return data[:start] + bytes(end - start) + data[end:]
 
@@ -116,7 +116,7 @@ def _zeros_behind(data: bytes, rng: random.Random) -> bytes:
 
 
 def _swap_pages(data: bytes, rng: random.Random) -> bytes:
-    """Two runs of equal length change places; in a large file, blocks of it."""
+    """Swap two ranges of equal length; in a large file, whole blocks."""
     size = rng.choice([4096, 65536]) if len(data) > 2**18 else rng.randint(1, 64)
     first, second = (rng.randrange(len(data) // size + 1) * size for _ in "ab")
     pages = [data[at : at + size] for at in range(0, len(data), size)]
@@ -168,7 +168,7 @@ def _numbers(data: bytes, rng: random.Random) -> bytes:
 
 
 def _brackets(data: bytes, rng: random.Random) -> bytes:
-    """A number or a place gets some nesting, open at its end or closed."""
+    """Replace a number by, or insert, nested brackets, closed or not."""
     depth = rng.choice([3, 99, 190, 198, 199, 200, 201, 254, 255, 256, 1000, 100_000])
     opened, closed = rng.choice([(b"[", b"]"), (b'{"a":', b"}")])
     deep = opened * depth + b"1" + closed * rng.choice([depth, depth, depth, depth - 1, 0])
@@ -204,7 +204,7 @@ BINARY: Mapping[str, Mutation] = {
     "zeros behind": _zeros_behind,
     "swap pages": _swap_pages,
 }
-"""Damage to any file."""
+"""Mutations for any file."""
 
 LINES: Mapping[str, Mutation] = {
     **BINARY,
@@ -220,4 +220,4 @@ LINES: Mapping[str, Mutation] = {
     "pieces": _pieces,
     "long string": _long_string,
 }
-"""Damage to lines of JSON."""
+"""Mutations for JSON lines."""

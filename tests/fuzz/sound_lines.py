@@ -1,4 +1,4 @@
-"""Sound lines to damage, packed or not, and what plain Python says of lines that are damaged."""
+"""Valid lines to damage, also compressed, and checks of damaged lines in plain Python."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def parsed(line: bytes) -> Any:
 
 
 def holds_a_conversation(text: bytes) -> bool:
-    """Known: a load takes one for a document without text, as an import and `verify` do not."""
+    """Known: a load reads a conversation as a document without text; others do not."""
     return b'"conversations"' in text
 
 
 def is_nested_to_the_limit(text: bytes) -> bool:
-    """Known: of the last few levels a save, an import and `verify` take less than a load reads."""
+    """Known: a load accepts a few more levels than a save, an import and `verify`."""
     for line in text.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
         with suppress(ValueError):
             from_json(line)
@@ -75,11 +75,11 @@ def names_twice(text: bytes) -> bool:
     return any(found)
 
 
-# -- packing --------------------------------------------------------------------------------------
+# -- compression ----------------------------------------------------------------------------------
 
 
 def packed(text: bytes, suffix: str, rng: random.Random) -> bytes:
-    """In one member or, as of a file that others append to, in two."""
+    """Compress the text as one member, or as two, as if another program had appended."""
     cut = rng.choice([len(text), len(text) // 2])
     parts = [part for part in (text[:cut], text[cut:]) if part] or [b""]
     if suffix == ".gz":
@@ -88,7 +88,7 @@ def packed(text: bytes, suffix: str, rng: random.Random) -> bytes:
 
 
 def unpacked(data: bytes, suffix: str) -> tuple[bytes, bool]:
-    """All that can be unpacked, a byte at a time, and whether that is the whole file."""
+    """All bytes that can be decompressed one by one, and whether they are the whole file."""
     if suffix == "":
         return data, True
     return _gunzipped(data) if suffix == ".gz" else _unzstd(data)
@@ -98,7 +98,7 @@ def _gunzipped(data: bytes) -> tuple[bytes, bool]:
     text = b""
     while data.lstrip(b"\x00") or not text:
         if text:
-            data = data.lstrip(b"\x00")  # padding, as tapes have it
+            data = data.lstrip(b"\x00")  # padding, as on tapes
         member = zlib.decompressobj(wbits=31)
         try:
             for at in range(len(data)):
@@ -134,11 +134,11 @@ def _unzstd(data: bytes) -> tuple[bytes, bool]:
     return text, True
 
 
-# -- what is in the files -------------------------------------------------------------------------
+# -- contents of the files ------------------------------------------------------------------------
 
 
 def _lines_of(records: list[Any], model: Any) -> dict[bytes, Any]:
-    """Each record's line, and what a load must give for it: None where it is of another kind."""
+    """The line of each record, with the record that a load must return; None for another kind."""
     lines = {}
     for record in records:
         text = json.dumps(record.model_dump(mode="json"), ensure_ascii=False)

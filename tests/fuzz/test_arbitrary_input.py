@@ -1,7 +1,7 @@
-"""Arbitrary records and arbitrary queries: both storages say the same, or both refuse.
+"""Arbitrary records and queries: both storages give the same answer, or both reject them.
 
-Beside `test_round_trips.py` and `test_parity.py` in `tests/conformance/`, whose input is such as
-people mean: here it may also be nested too deep, no text, no field, no number, no list.
+`test_round_trips.py` and `test_parity.py` in `tests/conformance/` use meaningful input. Here, the
+input may also be nested too deeply, or be no text, no field, no number or no list.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ pytestmark = pytest.mark.slow
 MEMORY = "duckdb:///:memory:"
 
 any_text = st.text(max_size=6) | st.text(st.characters(), max_size=3) | strategies.texts
-"""Lone surrogates included, which are no text."""
+"""Any strings, lone surrogates included, which are not valid text."""
 
 any_number = strategies.numbers | st.sampled_from([10**400, -(10**4298), 2**1024])
 
-# Readers of JSON give up at 200 levels. A line has a few more around a value than a column has, so
-# that right below the limit one storage may take what the other refuses.
+# The JSON parsers have a limit of 200 levels. A line has a few more levels around a value than a
+# column has, so just below the limit one storage may accept what the other rejects.
 _DEPTHS = [0, 1, 2, 50, 97, 98, 99, 150, 180, 202, 400]
 
 
@@ -121,7 +121,7 @@ any_columns = (
 )
 
 _OWN_COLUMNS = {"id", "timestamp"}
-"""What a database has of each conversation, and a file of lines has not."""
+"""Fields of a conversation that a database has and a JSON lines file does not have."""
 
 RECORDS: list[Any] = [
     conversation("a", {"n": 1, "domain": "x"}, final_score=0.5),
@@ -156,7 +156,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> list[Storage]:
 
 
 def outcome(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """What a call gives or, where it refuses, the class of its error; anything else is raised."""
+    """The result of a call, or the class of its `StorageError`; other errors are raised."""
     try:
         return call(*arguments, **keywords)
     except StorageError as error:
@@ -196,7 +196,7 @@ def test_any_query_is_answered_alike_by_all_or_refused_by_all(
     own = _OWN_COLUMNS | {"domain", "domain_type", "n", "n_type"}
     query = {"filters": filters, "order_by": order_by, "limit": limit, "offset": offset}
     if any(name in own for name in names_in(filters) | names_in(order_by)):
-        for storage in filled:  # columns that only some have
+        for storage in filled:  # columns that only some storages have
             outcome(storage.load_conversations, **query)
         return
     answers = [
@@ -204,7 +204,7 @@ def test_any_query_is_answered_alike_by_all_or_refused_by_all(
             outcome(storage.load_conversations, **query),
             outcome(storage.load_conversations, **query, on_error="skip"),
             outcome(storage.count_conversations, filters),
-            outcome(lambda: storage.stats(filters).conversations),  # noqa: B023  called at once
+            outcome(lambda: storage.stats(filters).conversations),  # noqa: B023  called immediately
         )
         for storage in filled
     ]
@@ -255,7 +255,7 @@ def test_statistics_and_verification_of_any_records_are_equal(
 
 
 def names_in(query: Any) -> set[Any]:
-    """Every string in a query, fields among them."""
+    """Every string in a query, fields included."""
     if isinstance(query, str):
         return {query, query.split(".")[0], query.strip('"')}
     if isinstance(query, dict):

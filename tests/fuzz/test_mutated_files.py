@@ -1,6 +1,6 @@
-"""Whatever is done to the bytes of a file, what is promised of damaged files holds.
+"""The guarantees about damaged files hold for random damage.
 
-The short run of `mutated_files.py`, which says how to try more files, and one again.
+This is a short run of `mutated_files.py`, which says how to test more files or repeat one.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ def test_damaged_files_give_what_is_left_or_say_what_is_wrong(kind: str) -> None
     found = list(tried(kind, 0, range(FILES[kind])))
     assert [f"{each.kind} {each.number}: {each.failure}" for each in found if each.failure] == []
     assert len(found) == FILES[kind]
-    # Else all were refused for one reason, and little was tried.
+    # With only one kind of result, the damage would test too little.
     assert len({each.what for each in found}) > 1

@@ -1,4 +1,4 @@
-"""What the docs on other tools and formats show is what comes out."""
+"""The examples of the docs on other tools, files and formats print what is shown."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ import pytest
 
 from tests.project.test_readme import ROOT, blocks, run_python, run_session
 
-# Each with the libraries that its examples import and the extra `test` does not have.
-PAGES = {"training-formats.md": (), "interoperability.md": ("datasets", "ibis")}
+# Each page with the libraries that its examples import and the extra `test` does not have.
+PAGES = {
+    "check-a-dataset.md": (),
+    "import-and-export.md": (),
+    "interoperability.md": ("datasets", "ibis"),
+    "training-formats.md": (),
+}
 
 
-# What ibis itself still calls: DuckDB will drop it, and says so.
+# ibis uses a call that DuckDB has deprecated.
 @pytest.mark.filterwarnings("ignore:fetch_:DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_run_and_print_what_they_show(

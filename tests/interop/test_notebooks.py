@@ -1,4 +1,4 @@
-"""The notebooks run from a clean state, and what is kept in them is what comes out."""
+"""The notebooks run from a clean state, and their stored output is what they print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.project.test_readme import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# What differs from run to run: times, the sizes of files, and a plot of times.
+# These differ between runs: times, file sizes, and a plot of times.
 VARYING = re.compile(r"\d[\d,]*(?:\.\d+)? (?:ms|MB)\b")
 
 
@@ -28,12 +28,12 @@ def code_cells(notebook: Any) -> list[Any]:
 
 
 def texts(cell: Any) -> list[str]:
-    """What a cell printed and showed, as plain text, in words; without what varies."""
+    """The output of a cell as plain text, without the parts that vary."""
     found = [
         output["text"] if output["output_type"] == "stream" else output["data"]["text/plain"]
         for output in cell["outputs"]
     ]
-    joined = ("".join(text) for text in found)  # a file has lists of lines
+    joined = ("".join(text) for text in found)  # a notebook file has lists of lines
     return [" ".join(VARYING.sub("…", text).split()) for text in joined]
 
 
@@ -52,7 +52,7 @@ def test_runs_and_gives_what_is_kept(notebook: Path) -> None:
     run = runpy.run_path(str(ROOT / "notebooks" / "run.py"))["executed"](notebook)
     kept = json.loads(notebook.read_text("utf-8"))
     for fresh, known in zip(code_cells(run), code_cells(kept), strict=True):
-        # Warnings, and whatever else is wrong but no error, are told on stderr.
+        # Warnings are printed on stderr.
         told = [output["text"] for output in fresh["outputs"] if output.get("name") == "stderr"]
         assert told == [], fresh["source"]
         assert kinds(fresh) == kinds(known), fresh["source"]

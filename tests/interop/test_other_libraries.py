@@ -1,4 +1,4 @@
-"""The libraries that people use take what the storages give, by the call their users would write.
+"""Common libraries read scans, files and exports of the storages, with their usual calls.
 
 `docs/interoperability.md` has the same calls as a table. Those libraries that are not in the extra
 `test` are in the extra `libraries`; CI's session of that name has them all.
@@ -31,7 +31,7 @@ OF_A = {"metadata.domain": "A"}
 
 @pytest.fixture(params=["sql", "jsonl"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> SQLStorage | JSONLStorage:
-    """The same records in either storage; only what needs SQL is for one of them."""
+    """The same records in each storage; tests that need SQL use only one."""
     found: SQLStorage | JSONLStorage
     if request.param == "sql":
         found = SQLStorage(f"duckdb:///{tmp_path / 'store.duckdb'}")
@@ -62,7 +62,7 @@ def pl() -> Any:
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     reason = "datasets is in the extra `libraries`: python3 noxfile.py -s libraries"
     with pytest.MonkeyPatch.context() as patch:
-        # Read when it is imported: nothing is fetched, and nothing is kept after the test.
+        # `datasets` reads these variables when it is imported: no downloads, and no files remain.
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hugging-face")))
         found = pytest.importorskip("datasets", reason=reason)
@@ -71,13 +71,13 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 class TestArrowStream:
-    """`scan_…` speaks the Arrow PyCapsule protocol; nothing below needs to know more of it."""
+    """`scan_…` implements the Arrow PyCapsule interface, which the tests below need."""
 
-    def test_a_scan_is_one(self, store: Any) -> None:
+    def test_a_scan_implements_it(self, store: Any) -> None:
         import pyarrow as pa
 
         class Stream:
-            """Nothing but the protocol."""
+            """An object with only the interface."""
 
             def __init__(self, scan: Any) -> None:
                 self.__arrow_c_stream__ = scan.__arrow_c_stream__
@@ -212,7 +212,7 @@ class TestDuckDBInPython:
         assert answer.fetchall() == [("A", 50), ("B", 50)]
         del scan
 
-    def test_a_scan_beside_tables_of_its_own(self, store: Any) -> None:
+    def test_a_scan_joined_with_other_tables(self, store: Any) -> None:
         import duckdb
 
         with duckdb.connect() as own:
@@ -231,7 +231,7 @@ class TestDuckDBInPython:
         lines = duckdb.read_json(str(tmp_path / "train.jsonl"))
         assert lines.aggregate("sum(len(conversations))").fetchall() == [(200,)]
 
-    def test_the_file_attached_to_a_database_of_its_own(self, database: Path) -> None:
+    def test_the_file_attached_to_another_database(self, database: Path) -> None:
         import duckdb
 
         with duckdb.connect() as own:
@@ -240,7 +240,7 @@ class TestDuckDBInPython:
         assert SQLStorage(f"duckdb:///{database}").count_conversations() == 100
 
 
-# What ibis itself still calls: DuckDB and pandas will drop it, and say so.
+# ibis uses calls that DuckDB and pandas have deprecated.
 @pytest.mark.filterwarnings("ignore:fetch_:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The 'future.infer_string' option")
 class TestIbis:
@@ -280,7 +280,7 @@ class TestIbis:
         found = tables.read_parquet(tmp_path / "out.parquet")
         assert found.conversations.length().sum().to_pyarrow().as_py() == 200
 
-    def test_the_storage_goes_on_beside_it(self, tables: Any, database: Path) -> None:
+    def test_the_storage_can_be_used_at_the_same_time(self, tables: Any, database: Path) -> None:
         assert tables.table("conversations").count().to_pyarrow().as_py() == 100
         storage = SQLStorage(f"duckdb:///{database}")
         storage.save_conversations([conversation("one more")])

@@ -1,4 +1,4 @@
-"""Files go both ways between JSONLStorage and the published `afterimage` package."""
+"""JSONLStorage and the published `afterimage` package read each other's files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DOCUMENTS = [
 
 
 def as_the_package_loads(path: Path, model: type[BaseModel]) -> list[Any]:
-    """Line by line, as text; Python's own lines end at newlines only."""
+    """The lines of a file as text; only line feeds separate them."""
     with path.open(encoding="utf-8") as file:
         return [model(**json.loads(line.strip())) for line in file]
 
@@ -55,7 +55,7 @@ def storage(tmp_path: Path) -> JSONLStorage:
 
 
 class TestByItsWay:
-    def test_it_reads_what_we_write(self, storage: JSONLStorage) -> None:
+    def test_it_reads_our_files(self, storage: JSONLStorage) -> None:
         storage.save_conversations(RECORDS)
         storage.save_documents(DOCUMENTS)
         loaded = as_the_package_loads(storage.conversations_path, EvaluatedConversationWithContext)
@@ -63,7 +63,7 @@ class TestByItsWay:
         assert loaded[1] == RECORDS[1]
         assert as_the_package_loads(storage.documents_path, Document) == DOCUMENTS
 
-    def test_we_read_what_it_writes(self, storage: JSONLStorage) -> None:
+    def test_we_read_its_files(self, storage: JSONLStorage) -> None:
         as_the_package_saves(storage.conversations_path, list(RECORDS))
         storage.documents_path.write_text(
             "".join(document.model_dump_json() + "\n" for document in DOCUMENTS), "utf-8"
@@ -75,9 +75,7 @@ class TestByItsWay:
         assert storage.load_records(RatedConversation) == [RECORDS[3]]
         assert storage.load_documents() == DOCUMENTS
 
-    def test_what_it_writes_for_values_that_are_no_finite_numbers(
-        self, storage: JSONLStorage
-    ) -> None:
+    def test_its_lines_with_values_that_are_not_finite(self, storage: JSONLStorage) -> None:
         record = conversation("a", {"k": [float("nan"), float("inf")]}, final_score=-float("inf"))
         as_the_package_saves(storage.conversations_path, [record])
         assert same(storage.load_conversations(), [record])
@@ -92,7 +90,7 @@ class TestByItsWay:
 
 
 class TestByThePackageItself:
-    def test_it_loads_what_we_saved(self, published: str, storage: JSONLStorage) -> None:
+    def test_it_loads_our_records(self, published: str, storage: JSONLStorage) -> None:
         storage.save_conversations(RECORDS)
         storage.save_documents(DOCUMENTS)
         code = (
@@ -106,7 +104,7 @@ class TestByThePackageItself:
         expected = [*storage.load_conversations(), *storage.load_documents()]
         assert json.loads(out) == [record.model_dump(mode="json") for record in expected]
 
-    def test_we_load_what_it_saved(self, published: str, storage: JSONLStorage) -> None:
+    def test_we_load_its_records(self, published: str, storage: JSONLStorage) -> None:
         code = (
             "import sys, afterimage.storage as storage, afterimage.types as types\n"
             "store = storage.JSONLStorage(*sys.argv[1:])\n"
@@ -133,14 +131,14 @@ class TestInstalledBesideIt:
     def test_its_record_classes_are_ours_and_its_generators_get_our_storages(
         self, published: str, tmp_path: Path
     ) -> None:
-        # As an installation lays them out: our folder `storage/` next to its module `storage.py`.
+        # The layout of an installation: our folder `storage/` next to its module `storage.py`.
         found = "import importlib.util as u; print(u.find_spec('afterimage').origin)"
         both = tmp_path / "both"
         shutil.copytree(Path(run(published, found).strip()).parent, both / "afterimage")
         ours = Path(afterimage.storage.__file__).parent
         shutil.copytree(ours, both / "afterimage" / "storage")
         code = (
-            # Behind everything else, what our own dependencies are installed in.
+            # At the end of the path, the environment of our own dependencies.
             "import sys; sys.path.insert(0, sys.argv[1]); sys.path.append(sys.argv[4])\n"
             "import afterimage, afterimage.storage as storage, afterimage.types as types\n"
             "assert storage.__file__.endswith('__init__.py'), storage.__file__\n"

@@ -1,4 +1,4 @@
-"""The published generators, with this package beside them, write through our storages.
+"""The published generators save to our storages when both packages are installed.
 
 They run as their users run them, in an environment of their own, against a model of the test's own
 on the loopback interface. What they saved is read there, as their classes, and here.
@@ -116,7 +116,7 @@ class Ticket(BaseModel):
 
 
 class Row(BaseModel):
-    """The package's `StructuredGenerationRow[Ticket]`, by its fields."""
+    """A model with the fields of the package's `StructuredGenerationRow[Ticket]`."""
 
     instruction: str
     context: str | None = None
@@ -153,7 +153,7 @@ def generated(
             base_url=server.base_url,
             storage=kind,
             path="duckdb:///talks.duckdb" if kind == "sql" else "talks.jsonl",
-            # Its hooks after a run take the output for the path of a JSONL file.
+            # Its hooks after a run expect the output to be a JSONL file.
             export=", export: {formats: [messages]}" if kind == "jsonl" else "",
             analyze=str(kind == "jsonl").lower(),
         )
@@ -166,10 +166,10 @@ def generated(
         yield Generated(kind, folder, server, there)
 
 
-class TestWhatTheGeneratorsSave:  # one class, so that one worker makes it, once
-    def test_is_what_the_model_said(self, generated: Generated) -> None:
+class TestWhatTheGeneratorsSave:  # one class, so that one worker generates the data once
+    def test_are_the_texts_of_the_model(self, generated: Generated) -> None:
         talks = generated.there["conversations"]
-        assert len(talks) >= 5  # four by the command, which may end with more; one that is judged
+        assert len(talks) >= 5  # at least four by the command, and a judged one
         said, thought = set(generated.server.said), set(generated.server.thought)
         contexts = {document["text"] for document in DOCUMENTS}
         for talk in talks:
@@ -210,7 +210,7 @@ class TestWhatTheGeneratorsSave:  # one class, so that one worker makes it, once
             assert talk["evaluation"]["factuality"]["feedback"] in generated.server.said
             assert talk["final_score"] > 0.5
 
-    def test_comes_back_here_the_same(self, generated: Generated) -> None:
+    def test_are_loaded_equal_here(self, generated: Generated) -> None:
         store = generated.store()
         here: dict[str, list[Any]] = {
             "conversations": store.load_conversations(),
@@ -222,7 +222,7 @@ class TestWhatTheGeneratorsSave:  # one class, so that one worker makes it, once
             for kind, records in here.items()
         } == generated.there
 
-    def test_can_be_asked_here(self, generated: Generated) -> None:
+    def test_can_be_queried_here(self, generated: Generated) -> None:
         store = generated.store()
         talks = generated.there["conversations"]
         graded = [("evaluation.overall_grade", "in", ["perfect", "good"])]
@@ -230,7 +230,7 @@ class TestWhatTheGeneratorsSave:  # one class, so that one worker makes it, once
         of_first = sum(talk["metadata"]["context_id"] == "d1" for talk in talks)
         assert store.count_conversations({"metadata.context_id": "d1"}) == of_first
 
-    def test_goes_to_its_commands(self, generated: Generated, beside: str) -> None:
+    def test_can_be_read_by_its_commands(self, generated: Generated, beside: str) -> None:
         path = generated.folder / "exported.jsonl"
         store = generated.store()
         count = store.export_jsonl(path)
@@ -249,7 +249,7 @@ main(['export', '-i', 'exported.jsonl', '-f', 'messages'], standalone_mode=False
         )
 
     @pytest.mark.parametrize("generated", ["jsonl"], indirect=True)
-    def test_is_what_its_hooks_after_a_run_read(self, generated: Generated) -> None:
+    def test_can_be_read_by_its_hooks_after_a_run(self, generated: Generated) -> None:
         made = (generated.folder / "talks_messages.jsonl").read_text("utf-8").split("\n")[:-1]
         assert len(made) >= 4
         talks = generated.there["conversations"]
@@ -291,7 +291,7 @@ print(told)
 import json
 import afterimage.storage as storage
 import afterimage.types as types
-# The name that quality.py imports exists in no storage module, the published one included.
+# quality.py imports a name that no storage module has, not even the published one.
 storage.DatasetStorage = storage.BaseStorage
 from afterimage.quality import QualityChecker
 talk = [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello!'}]

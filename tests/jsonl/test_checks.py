@@ -1,4 +1,4 @@
-"""A file without its corrupt lines is the same file: every other line keeps its place."""
+"""Skipping corrupt lines does not change the number and offset of other lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_good_lines_keep_their_numbers_and_offsets(path: Path) -> None:
+def test_valid_lines_keep_their_numbers_and_offsets(path: Path) -> None:
     corrupt = Faults("skip")
     before = [line for chunk in read_chunks(path) for line in chunk.records()]
     sound = valid_chunks(read_chunks(path), loadable(CONVERSATIONS), corrupt)

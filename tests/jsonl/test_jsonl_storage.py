@@ -1,4 +1,4 @@
-"""What only JSONLStorage has: files of lines that others write and read too."""
+"""JSONLStorage only: JSON lines files that other programs also read and write."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def line(text: str, **fields: Any) -> bytes:
 
 
 class TestConstructor:
-    def test_its_parameters_are_those_of_the_seed_and_then_keywords(self) -> None:
+    def test_its_parameters_are_those_of_the_published_class_and_then_keywords(self) -> None:
         parameters = list(inspect.signature(JSONLStorage).parameters.values())
         found = [(parameter.name, parameter.default) for parameter in parameters[:4]]
         assert found == [
@@ -87,7 +87,7 @@ class TestConstructor:
         [written] = tmp_path.glob("conversations_*.jsonl")
         assert storage.conversations_path.resolve() == written.resolve()
 
-    def test_paths_may_be_text_and_hold_anything(self, tmp_path: Path) -> None:
+    def test_paths_may_be_strings_with_any_characters(self, tmp_path: Path) -> None:
         for name in ("it's.jsonl", 'say "hi".jsonl', "a b*[c]?.jsonl", "é😀.jsonl", "; --.jsonl"):
             storage = JSONLStorage(str(tmp_path / name), str(tmp_path / f"documents {name}"))
             storage.save_conversations(conversations({"n": 1}, {"n": 2}))
@@ -114,7 +114,7 @@ class TestFields:
 
 
 class TestLines:
-    def test_one_json_object_a_line_and_text_as_it_is(
+    def test_one_json_object_per_line_and_text_unescaped(
         self, storage: JSONLStorage, path: Path
     ) -> None:
         records: list[Any] = [conversation("é\n\u2028😀", {"k": 2**64}), conversation("b")]
@@ -146,7 +146,9 @@ class TestLines:
         assert storage.count_conversations() == 0
         assert storage.scan_conversations().read_all().num_rows == 0
 
-    def test_lines_that_others_append_are_seen(self, storage: JSONLStorage, path: Path) -> None:
+    def test_lines_that_other_programs_append_are_loaded(
+        self, storage: JSONLStorage, path: Path
+    ) -> None:
         storage.save_conversations([conversation("a")])
         assert storage.count_conversations() == 1
         with path.open("ab") as file:
@@ -154,7 +156,7 @@ class TestLines:
         assert storage.count_conversations() == 2
         assert firsts(storage.load_conversations(filters={"metadata": {}})) == ["a", "b"]
 
-    def test_lines_of_minimal_and_strange_spelling(self, storage: JSONLStorage, path: Path) -> None:
+    def test_lines_in_minimal_and_unusual_json(self, storage: JSONLStorage, path: Path) -> None:
         path.write_text(
             '{"conversations":[]}\n'
             ' { "metadata" : { "n" : 1e2 , "\\u006e2" : "\\u0041\\/" } , "conversations" : [ ] } \n'
@@ -183,7 +185,7 @@ class TestLines:
 
 
 class TestCompressedFiles:
-    def test_they_are_read_as_they_are(self, tmp_path: Path) -> None:
+    def test_they_can_be_read(self, tmp_path: Path) -> None:
         lines = b"".join(line(str(n), metadata={"n": n}) for n in range(100))
         packed = {
             "c.jsonl.gz": gzip.compress(lines[:5000]) + gzip.compress(lines[5000:]),
@@ -197,7 +199,7 @@ class TestCompressedFiles:
             found = storage.load_conversations(filters=[("metadata.n", ">", 97)])
             assert firsts(found) == ["98", "99"]
 
-    def test_one_that_is_cut_off_is_an_error(self, tmp_path: Path) -> None:
+    def test_a_truncated_one_is_an_error(self, tmp_path: Path) -> None:
         data = gzip.compress(b"".join(line(str(n)) for n in range(100)))
         (tmp_path / "c.jsonl.gz").write_bytes(data[:-30])
         storage = JSONLStorage(tmp_path / "c.jsonl.gz", tmp_path / "d.jsonl")
@@ -246,7 +248,7 @@ class TestMalformedLines:
         [b"{", b"nonsense", b"[]", b'{"conversations":[],"n":' + b"1" * 5000 + b"}"],
         ids=lambda bad: bad[:30].decode(),
     )
-    def test_scans_and_exports_see_them_too(
+    def test_scans_and_exports_raise_too(
         self, storage: JSONLStorage, path: Path, tmp_path: Path, bad: bytes
     ) -> None:
         path.write_bytes(line("a") + bad + b"\n" + line("b"))
@@ -259,10 +261,10 @@ class TestMalformedLines:
         assert not list(tmp_path.glob("out*"))
 
     @pytest.mark.parametrize("shift", [0, 1])
-    def test_text_that_the_engine_quotes_in_part(
+    def test_text_that_the_engine_cuts_in_its_message(
         self, storage: JSONLStorage, path: Path, shift: int
     ) -> None:
-        # Its message has some of the line, and where that is cut may be inside a character.
+        # Its message contains part of the line, and may cut it inside a character.
         bad = '{"conversations": [], "persona": "' + "x" * shift + "é" * 300 + '" 3}\n'
         path.write_bytes(line("a") + bad.encode())
         for read in (
@@ -274,7 +276,7 @@ class TestMalformedLines:
             with pytest.raises(StorageError):
                 read()
 
-    def test_a_refused_line_leaves_no_connection_to_the_garbage_collector(
+    def test_an_invalid_line_leaves_no_open_connection(
         self, storage: JSONLStorage, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         path.write_bytes(line("a") + b'{"conversations":[],"metadata":3}\n')
@@ -298,10 +300,10 @@ class TestMalformedLines:
 
 
 class TestLocks:
-    def test_a_save_waits_no_longer_than_asked_for_another_process(
+    def test_a_save_waits_at_most_lock_timeout_for_another_process(
         self, path: Path, tmp_path: Path
     ) -> None:
-        # The lock file is that of the published package, so that both keep out of each other's way.
+        # The published package uses the same lock file, so both exclude each other.
         code = (
             "import sys, filelock\n"
             "with filelock.FileLock(sys.argv[1]):\n"

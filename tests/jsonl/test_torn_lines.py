@@ -1,4 +1,4 @@
-"""A write that broke off: the next save keeps the torn bytes aside and loses nothing."""
+"""After a truncated write, the next save moves its bytes to a side file and loses nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> JSONLStorage:
 
 
 class Kind(NamedTuple):
-    """Conversations or documents, of which one text each is told."""
+    """Conversations or documents, with one text per record."""
 
     path: Path
     save: Callable[[str], None]
@@ -59,7 +59,7 @@ def kind(request: pytest.FixtureRequest, store: JSONLStorage) -> Kind:
 
 
 def torn(kind: Kind, *texts: str) -> Iterator[tuple[bytes, int, bytes]]:
-    """The file cut at every byte of its last record: what was before, its end, and what is left."""
+    """The file cut at every byte of its last record: the lines before it, and the rest."""
     for text in texts:
         kind.save(text)
     whole = kind.path.read_bytes()
@@ -72,7 +72,7 @@ def torn(kind: Kind, *texts: str) -> Iterator[tuple[bytes, int, bytes]]:
 
 class TestTornLastLine:
     @pytest.mark.parametrize("before", [[], ["one"]], ids=["alone", "after another"])
-    def test_a_save_after_a_cut_at_any_byte_keeps_what_is_left_aside(
+    def test_a_save_after_a_cut_at_any_byte_moves_the_rest_to_a_side_file(
         self, kind: Kind, before: list[str]
     ) -> None:
         for good, start, tail in torn(kind, *before, "zwei é 🚂"):
@@ -85,7 +85,9 @@ class TestTornLastLine:
             assert aside.read_bytes() == tail
             aside.unlink()
 
-    def test_until_then_a_load_names_it_and_one_that_skips_gives_the_rest(self, kind: Kind) -> None:
+    def test_before_a_save_a_load_names_it_and_a_skipping_load_leaves_it_out(
+        self, kind: Kind
+    ) -> None:
         for good, start, tail in torn(kind, "one", "zwei é 🚂"):
             with pytest.raises(CorruptRecordError) as caught:
                 kind.load()
@@ -97,16 +99,16 @@ class TestTornLastLine:
             assert isinstance(warning.message, SkippedRecordsWarning)
             (place,) = warning.message.report.places
             assert (place.line, place.offset) == (2, start)
-            assert kind.path.read_bytes() == good + tail  # which neither of them changed
+            assert kind.path.read_bytes() == good + tail  # neither call changed the file
 
-    def test_it_is_verified_as_such_after_a_cut_at_any_byte(self, kind: Kind) -> None:
+    def test_verify_reports_it_after_a_cut_at_any_byte(self, kind: Kind) -> None:
         what: Any = {"talks": "conversations", "texts": "documents"}[kind.path.stem]
         for _, start, tail in torn(kind, "one", "zwei é 🚂"):
             report = verify_jsonl(kind.path, what)
             assert (report.documents + report.conversations, report.corrupt.count) == (1, 0)
             assert report.torn_tails.first == ((kind.path, 2, start, len(tail)),)
 
-    def test_a_query_over_it_skips_it_as_well(self, store: JSONLStorage) -> None:
+    def test_a_query_can_skip_it(self, store: JSONLStorage) -> None:
         store.save_conversations([record("one"), record("two"), record("three")])
         path = store.conversations_path
         path.write_bytes(path.read_bytes()[:-5])
@@ -130,22 +132,22 @@ class TestTornLastLine:
         assert aside.stat().st_size > 190_000
 
     @pytest.mark.parametrize("tail", [b" ", b"\t \r", b"\r"])
-    def test_blanks_at_the_end_are_no_torn_record(self, kind: Kind, tail: bytes) -> None:
+    def test_blanks_at_the_end_are_not_a_truncated_record(self, kind: Kind, tail: bytes) -> None:
         kind.save("one")
         kind.path.write_bytes(kind.path.read_bytes() + tail)
         kind.save("two")
         assert kind.load() == ["one", "two"]
         assert list(kind.path.parent.glob("*.torn-*")) == []
 
-    def test_zeros_at_the_end_are_kept_aside(self, kind: Kind) -> None:
-        # As a file system may leave them after a power cut.
+    def test_zeros_at_the_end_are_moved_to_a_side_file(self, kind: Kind) -> None:
+        # A file system may leave zeros after a power cut.
         kind.save("one")
         kind.path.write_bytes(kind.path.read_bytes() + bytes(100))
         with pytest.warns(UserWarning, match="torn record.* 100 bytes"):
             kind.save("two")
         assert kind.load() == ["one", "two"]
 
-    def test_a_whole_last_line_without_its_line_feed_is_kept(self, store: JSONLStorage) -> None:
+    def test_a_complete_last_line_without_a_line_feed_is_kept(self, store: JSONLStorage) -> None:
         store.save_conversations([record("one")])
         path = store.conversations_path
         path.write_bytes(path.read_bytes().removesuffix(b"\n"))
@@ -162,7 +164,7 @@ def hold(path: Path, held: object, done: object) -> None:
 
 
 class TestLocks:
-    def test_a_save_gives_up_in_time_and_names_the_holder(self, tmp_path: Path) -> None:
+    def test_a_save_stops_waiting_in_time_and_names_the_holder(self, tmp_path: Path) -> None:
         store = JSONLStorage(tmp_path / "talks.jsonl", tmp_path / "texts.jsonl", lock_timeout=1)
         spawn = multiprocessing.get_context("spawn")
         held, done = spawn.Event(), spawn.Event()

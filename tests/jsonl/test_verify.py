@@ -1,4 +1,4 @@
-"""`verify` of JSON lines: torn tails, packed files, other encodings, files of anybody."""
+"""`verify` of JSON lines: truncated lines, compressed files, other encodings, any file."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def packed(text: bytes, suffix: str) -> bytes:
 
 class TestVerifyJsonl:
     @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
-    def test_good_and_bad_lines(self, tmp_path: Path, suffix: str) -> None:
+    def test_valid_and_corrupt_lines(self, tmp_path: Path, suffix: str) -> None:
         text = b"".join(LINE + bad + b"\n\n" for bad in BAD_LINES)
-        text += Note(title="x").model_dump_json().encode()  # a last line without its line feed
+        text += Note(title="x").model_dump_json().encode()  # a last line without a line feed
         path = tmp_path / f"talks.jsonl{suffix}"
         path.write_bytes(packed(text, suffix))
         before = path.read_bytes()
@@ -48,7 +48,7 @@ class TestVerifyJsonl:
         assert path.read_bytes() == before
 
     @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
-    def test_a_torn_tail(self, tmp_path: Path, suffix: str) -> None:
+    def test_a_truncated_last_line(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"talks.jsonl{suffix}"
         path.write_bytes(packed(LINE * 3 + LINE[:17], suffix))
         report = verify_jsonl(str(path))
@@ -60,7 +60,7 @@ class TestVerifyJsonl:
         assert "torn last lines: 1\n" in str(report)
 
     @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-    def test_a_packed_file_that_is_cut_off(self, tmp_path: Path, suffix: str) -> None:
+    def test_a_truncated_compressed_file(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"talks.jsonl{suffix}"
         path.write_bytes(packed(LINE * 3, suffix)[:-3])
         report = verify_jsonl(path)
@@ -80,7 +80,7 @@ class TestVerifyJsonl:
         assert (place.path, place.line, place.offset) == (path, 1, 0)
         assert "it is a conversation" in report.corrupt.first[0].reason
 
-    def test_no_file(self, tmp_path: Path) -> None:
+    def test_a_missing_file(self, tmp_path: Path) -> None:
         for path in (tmp_path, tmp_path / "missing.jsonl"):
             with pytest.raises(MissingFileError):
                 verify_jsonl(path)
@@ -90,7 +90,9 @@ class TestVerifyJsonl:
         with pytest.raises(InvalidQueryError, match="'documents'"):
             verify_jsonl(tmp_path / "x.jsonl", kind="texts")  # type: ignore[arg-type]
 
-    def test_what_verifies_is_what_an_import_takes(self, storage: Any, tmp_path: Path) -> None:
+    def test_valid_lines_are_those_that_an_import_accepts(
+        self, storage: Any, tmp_path: Path
+    ) -> None:
         path = tmp_path / "one.jsonl"
         for line in (*BAD_LINES, LINE.strip(), b'{"conversations": 3}', b" ", b""):
             path.write_bytes(line + b"\n")
@@ -103,7 +105,7 @@ class TestVerifyJsonl:
 
 
 class TestVerifyOfAStorage:
-    def test_torn_tails_of_both_files(self, tmp_path: Path) -> None:
+    def test_truncated_last_lines_of_both_files(self, tmp_path: Path) -> None:
         store = JSONLStorage(tmp_path / "talks.jsonl", tmp_path / "texts.jsonl")
         store.save_conversations([conversation("a"), conversation("b")])
         store.save_documents([Document(id="a"), Document(id="b")])
@@ -120,7 +122,7 @@ class TestVerifyOfAStorage:
             store.save_documents([Document(id="c")])
         assert store.verify().ok
 
-    def test_an_encoding_of_its_own(self, tmp_path: Path) -> None:
+    def test_another_encoding(self, tmp_path: Path) -> None:
         store = JSONLStorage(tmp_path / "a.jsonl", tmp_path / "b.jsonl", encoding="cp1252")
         path = store.conversations_path
         good = '{"conversations": [], "persona": "é"}\n'.encode("cp1252")

@@ -1,6 +1,6 @@
-"""The benchmarks still run: our side of them, on a few records, in this process.
+"""The benchmarks of our storages run, on a few records and in this process.
 
-The rivals need environments of their own; `python3 benchmarks/run.py --limit 500` tries them, too.
+The other systems need their own environments: `python3 benchmarks/run.py --limit 500` runs all.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def data(tmp_path: Path) -> Dataset:
 
 @pytest.fixture
 def results(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
-    """One round of ours; each rival is said to have failed, and the base to be as fast as we."""
+    """One round of our systems; other systems count as failed, and the base as fast as ours."""
     monkeypatch.setattr(ours, "SMALL_SAVES", 3)
     measured: Results = {}
     for system in OURS:
@@ -131,7 +131,7 @@ def test_small_saves_by_hand(data: Dataset, tmp_path: Path, monkeypatch: Any) ->
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
 def test_every_system_has_its_tasks(system: System) -> None:
-    """Read, not imported: the libraries of the rivals are not here."""
+    """The sources are read, not imported, as the other libraries are not installed here."""
     modules = [system.name, "base", *(["ours"] if system.environment == "ours" else [])]
     sources = [ROOT / "benchmarks" / "systems" / f"{name}.py" for name in modules]
     nodes = [ast.walk(ast.parse(source.read_text(encoding="utf-8"))) for source in sources]
@@ -143,7 +143,7 @@ def test_every_system_has_its_tasks(system: System) -> None:
     assert {"Store", *system.tasks} <= names
 
 
-def test_a_failure_is_told_without_paths(data: Dataset, tmp_path: Path) -> None:
+def test_a_failure_is_reported_without_paths(data: Dataset, tmp_path: Path) -> None:
     runner = Runner(tmp_path)
     done = subprocess.CompletedProcess([], 1, "", f"Traceback\nOSError: no {tmp_path}/x\n")
     assert runner._reason(done) == "OSError: no …/x"
@@ -151,7 +151,7 @@ def test_a_failure_is_told_without_paths(data: Dataset, tmp_path: Path) -> None:
     assert runner._reason(done) == "killed by signal 9"
 
 
-def test_no_more_is_built_than_there_is_memory_for(
+def test_tasks_that_need_too_much_memory_are_skipped(
     data: Dataset, results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(growth, "available_memory", lambda: 10**6)
@@ -172,7 +172,7 @@ def test_starts_with_the_standard_library_alone(tmp_path: Path) -> None:
     assert "--growth" in done.stdout
 
 
-def test_writers_side_by_side(tmp_path: Path) -> None:
+def test_concurrent_writers(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "benchmarks" / "writers.py"), "--results", str(tmp_path)]
     small = ["--seconds=0.2", "--rounds=1", "--records", "3", "--writers", "2"]
     done = subprocess.run([*script, *small], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The docs are true: their examples run over what they say, and their links lead somewhere."""
+"""The examples of the docs run and print what is shown, and the links have targets."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TestSchema:
 
 
 def recipes() -> list[Any]:
-    """Of the cookbook: each ```sql block, and the block after it, which is what it answers."""
+    """Each ```sql block of the cookbook, with the block after it, which is its result."""
     all_blocks = blocks(page("sql-cookbook.md"))
     return [
         pytest.param(block.text, shown.text.strip(), id=f"line {block.line}")
@@ -82,7 +82,7 @@ def recipes() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def cookbook(tmp_path_factory: pytest.TempPathFactory) -> tuple[SQLStorage, Path]:
-    """The store that the recipes are for, and its file."""
+    """The store of the recipes, and its file."""
     folder = tmp_path_factory.mktemp("cookbook")
     namespace: dict[str, Any] = {"__name__": "__main__"}
     with pytest.MonkeyPatch.context() as patch:
@@ -125,7 +125,9 @@ class TestCookbook:
 
 
 class TestLinks:
-    @pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
+    @pytest.mark.parametrize(
+        "path", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name
+    )
     def test_lead_to_files_that_are_there(self, path: Path) -> None:
         text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
         links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)

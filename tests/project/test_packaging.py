@@ -1,4 +1,4 @@
-"""What is shipped: the wheel's files, what an import loads, and what an install brings along."""
+"""The files of the wheel, the modules that an import loads, and the dependencies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAVY = ("duckdb", "duckdb_engine", "numpy", "pandas", "polars", "pyarrow", "sql
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from this source tree with nothing fetched."""
+    """The wheel, built from this source tree without any download."""
     pytest.importorskip("hatchling", reason="hatchling, of the extra `test`, builds the wheel")
     folder = tmp_path_factory.mktemp("dist")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_fresh_python(code: str, *, path: Path) -> str:
-    """What a new interpreter prints that finds `afterimage.storage` in `path` first."""
+    """The output of `code` in a new interpreter that finds `afterimage.storage` in `path` first."""
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         env={**os.environ, "PYTHONPATH": str(path)},
@@ -63,7 +63,7 @@ class TestWheel:
     def test_is_a_portion_of_the_namespace(self, wheel: Path) -> None:
         names = names_in(wheel)
         assert not (ROOT / "src" / "afterimage" / "__init__.py").exists()
-        # Two files of the published `afterimage`, which this wheel is installed beside.
+        # Two files of the published `afterimage`, which may be installed together with this wheel.
         assert not {"afterimage/__init__.py", "afterimage/storage.py"} & set(names)
         ours = ("afterimage/storage/", "afterimage_storage-")
         assert all(name.startswith(ours) for name in names)
@@ -155,6 +155,6 @@ class TestChangelog:
 
 class TestBounds:
     def test_every_core_dependency_has_a_lower_bound(self) -> None:
-        """`python3 noxfile.py -s oldest` installs just these."""
+        """`python3 noxfile.py -s oldest` installs exactly these versions."""
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         assert all(re.match(r"[a-z-]+>=\d[\d.]*(,<|$)", line) for line in project["dependencies"])

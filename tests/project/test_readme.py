@@ -1,4 +1,4 @@
-"""The README is true: its examples are run, in order, and what it shows is what comes out."""
+"""The examples of the README run in order and print what is shown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKAGE = ROOT / "src" / "afterimage" / "storage"
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and the line of the README its text starts at."""
+    """A fenced block: its language, its text, and the line where its text starts."""
 
     language: str
     text: str
@@ -74,7 +74,7 @@ def run_duckdb(block: Block, shown: Block) -> None:
 
 
 def run_commands(block: Block) -> None:
-    """Run a ```bash block of our own command line, which must succeed in every line."""
+    """Run a ```bash block of our own command line; every line must succeed."""
     ours = f'afterimage-storage() {{ "{sys.executable}" -m afterimage.storage "$@"; }}'
     done = subprocess.run(
         ["bash", "-ec", f"{ours}\n{block.text}"],
@@ -120,12 +120,11 @@ def test_the_commands_name_sessions_of_the_noxfile() -> None:
     assert set(filter(None, commands)) <= sessions
 
 
-def test_the_file_map_names_every_module_once() -> None:
-    named = re.findall(r"^\| `([\w/]+\.py)`", README, re.MULTILINE)
-    modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")]
-    rooms = [path for path in modules if path.parts[0] != "cli"]
-    rooms = [path for path in rooms if len(path.parts) == 1 or path.name != "__init__.py"]
-    assert sorted(named) == sorted(path.as_posix() for path in rooms)
+def test_contributing_names_every_folder_and_module_once() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+/|\w+\.py)` \|", text, re.MULTILINE)
+    folders = [f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")]
+    assert sorted(named) == sorted([*folders, *(path.name for path in PACKAGE.glob("*.py"))])
 
 
 def test_no_path_of_a_machine_is_named() -> None:
@@ -133,7 +132,7 @@ def test_no_path_of_a_machine_is_named() -> None:
 
 
 class TestDemo:
-    """What `python3 noxfile.py -s demo` runs."""
+    """The program of `python3 noxfile.py -s demo`."""
 
     def test_conversations_are_mapped_as_the_docstring_says(self) -> None:
         pytest.importorskip("chitchat_dataset")

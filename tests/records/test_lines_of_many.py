@@ -1,4 +1,4 @@
-"""Records written to JSON lines together: the very lines that each has on its own."""
+"""Records that are written together get the same JSON lines as each record alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from afterimage.storage.records.objects import exact_lines, to_line
 from tests.support.records import TracedConversation
 from tests.support.strategies import conversations
 
-# What stands between two records in the text of many, as a string and as an object in one.
+# The separator between two records in the text of many, as a string and as an object in a record.
 _BETWEEN = '},{"conversations":'
 _TALK = [{"role": "user", "content": _BETWEEN}, {"role": "assistant", "content": "},{"}]
 
@@ -72,7 +72,7 @@ def test_many_plain_records_are_written_together() -> None:
     assert exact_lines(records) is not None
 
 
-def test_a_role_that_is_none_among_many_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+def test_an_invalid_role_among_many_is_rejected_and_nothing_is_written(tmp_path: Path) -> None:
     no_role: Any = "narrator"
     wrong = ConversationEntry.model_construct(role=no_role, content="x")
     records = [_said(str(at)) for at in range(600)]

@@ -1,4 +1,4 @@
-"""The report of what was skipped stays small, however much that is."""
+"""The report of skipped records stays small for any number of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored records made corrupt behind a storage's back, the same way in whichever it is."""
+"""Corrupts stored records without the storage, in the same way for every storage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NO_ROLE = [{"role": "narrator", "content": "x", "reasoning_content": None}]
 
 
 def spoil_conversations(storage: Any, numbers: Collection[int]) -> None:
-    """Give those whose metadata has one of the numbers as `n` a role that there is not."""
+    """Give an invalid role to the records whose metadata has one of the numbers as `n`."""
     if hasattr(storage, "engine"):
         _update(
             storage,
@@ -29,7 +29,7 @@ def spoil_conversations(storage: Any, numbers: Collection[int]) -> None:
 
 
 def spoil_documents(storage: Any, texts: Collection[str]) -> None:
-    """Take their ids from those that have one of the texts."""
+    """Remove the ids of the documents that have one of the texts."""
     if hasattr(storage, "engine"):
         _update(
             storage,

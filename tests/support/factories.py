@@ -1,6 +1,6 @@
-"""The storages that the conformance suite runs over, crippled variants included.
+"""The storages of the conformance suite, restricted variants included.
 
-A test gets a storage and never learns which: what one of these does, all of them must do.
+A test gets a storage and never knows which: all of them must behave the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Storage = JSONLStorage | SQLStorage
 
 
 class Reopened:
-    """Hands every call to a storage constructed for that call alone: nothing is remembered."""
+    """Passes every call to a new storage, so that no state is kept between calls."""
 
     def __init__(self, construct: Callable[[], Storage]) -> None:
         self._construct = construct
@@ -31,9 +31,9 @@ class Factory:
 
     Attributes:
         name: id of the test parameter.
-        storage_class: what is constructed, or a subclass of it where a test asks for one.
-        construct: a storage of the given class, with its files in the given empty folder.
-        reopened: whether every call goes to a new one.
+        storage_class: the class to construct, or the base of a subclass that a test needs.
+        construct: makes a storage of the given class, with its files in the given empty folder.
+        reopened: whether every call goes to a new storage.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Factory:
     reopened: bool = False
 
     def open(self, folder: Path, mixin: type | None = None) -> Any:
-        """A storage in `folder`; `mixin` comes first in the method resolution order."""
+        """Open a storage in `folder`; `mixin` comes first in the method resolution order."""
         cls = self.storage_class
         if mixin is not None:
             cls = type(f"{mixin.__name__}{cls.__name__}", (mixin, cls), {})
@@ -68,11 +68,11 @@ def _sql_tiny_batches(cls: type[Any], folder: Path) -> Any:
 
 
 def _sql_metadata_fields(cls: type[Any], folder: Path) -> Any:
-    # Keys that the suite filters and sorts by, so that its queries go through their columns.
+    # Keys that the suite filters and sorts by, so that its queries use their columns.
     return cls("duckdb:///:memory:", metadata_fields=["domain", "n", "k.l", 'q"x', "late"])
 
 
-# What does not turn on the file is in memory: opening one costs more than most tests.
+# Variants that do not test the file are in memory: opening a file takes longer than most tests.
 FACTORIES = [
     Factory("jsonl", JSONLStorage, _jsonl),
     Factory("jsonl-reopened", JSONLStorage, _jsonl, reopened=True),
@@ -85,4 +85,4 @@ FACTORIES = [
 
 _EVALUATORS = {"jsonl", "sql-memory", "sql-metadata-fields"}
 EVALUATORS = [factory for factory in FACTORIES if factory.name in _EVALUATORS]
-"""Those that work out a query each in a way of its own; for tests of hundreds of queries."""
+"""The storages with different query implementations, for tests with hundreds of queries."""

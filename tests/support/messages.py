@@ -1,10 +1,10 @@
-"""What every message of an error has to be."""
+"""Checks that every error message must pass."""
 
 from __future__ import annotations
 
 
 def assert_short(error: BaseException, *names: str) -> None:
-    """It fits on a screen, and tells these."""
+    """Check that the message of an error is short and contains the given words."""
     text = str(error)
     assert len(text.splitlines()) < 10
     assert len(text) < 2000

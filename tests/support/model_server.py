@@ -1,7 +1,7 @@
-"""A model behind the OpenAI API, small enough to read: it answers at once and remembers what.
+"""A small model server with the OpenAI API: it answers at once and remembers its answers.
 
-Chat completions, in plain text or by a JSON schema, and embeddings. Texts hold what is hard to
-keep: characters that other programs split lines at, NUL, and a number that makes each unique.
+It has chat completions, as plain text or by a JSON schema, and embeddings. Texts contain characters
+that are hard to keep: line separators of other programs, NUL, and a number that makes each unique.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ModelServer(ThreadingHTTPServer):
     """Listens on a free port of the loopback interface.
 
     Attributes:
-        said: every text it gave, inside JSON too.
+        said: every text in its answers, also inside JSON.
         thought: the reasoning that came with each text that was no JSON.
     """
 
@@ -43,11 +43,11 @@ class ModelServer(ThreadingHTTPServer):
 
     def personas(self) -> str:
         names = [f"a pilot, no. {next(self._numbers)} \u2028 é" for _ in range(5)]
-        self.said += [" ".join(name.split()) for name in names]  # as the generator keeps them
+        self.said += [" ".join(name.split()) for name in names]  # as the generator stores them
         return "\n".join(f"Persona {at}: {name}" for at, name in enumerate(names, 1))
 
     def by_schema(self, schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
-        """A value that a JSON schema allows, its texts being texts of ours."""
+        """A value that matches a JSON schema, with texts of this server."""
         if "$ref" in schema:
             return self.by_schema(definitions[schema["$ref"].rpartition("/")[2]], definitions)
         if "enum" in schema:
@@ -120,12 +120,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: Any) -> None:
-        """Nothing: a test that fails says what is wrong."""
+        """Log nothing: a failing test says what is wrong."""
 
 
 @contextmanager
 def model_server() -> Iterator[ModelServer]:
-    """A server that answers for as long as the block runs."""
+    """A server that runs during the block."""
     with ModelServer() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

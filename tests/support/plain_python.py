@@ -1,8 +1,8 @@
-"""The oracle: what a query means, written once more in plain Python over loaded models.
+"""The oracle: a second implementation of queries, in plain Python over loaded models.
 
-Nothing here is shared with the package. Values compare as in JSON: exact numbers, booleans that are
-no numbers, NaN equal to NaN and above every number, strings by code point. `select` is the whole
-of filters, order, offset and limit; `same` is equality that also tells 1 from 1.0 and 0.0 from
+It shares no code with the package. Values compare as in JSON: exact numbers, booleans that are not
+numbers, NaN equal to NaN and above every number, strings by code point. `select` is the whole
+of filters, order, offset and limit; `same` also distinguishes 1 from 1.0 and 0.0 from
 -0.0, which a round trip must keep.
 """
 
@@ -31,12 +31,12 @@ def select(
     limit: int | None = None,
     offset: int | None = None,
 ) -> list[Model]:
-    """The records a query gives, out of `records` in insertion order."""
+    """The records that a query returns; `records` are in insertion order."""
     return select_rows(with_rows(records), filters, order_by, limit, offset)
 
 
 def with_rows(records: Iterable[Model]) -> list[tuple[Model, dict[str, Any]]]:
-    """Each record and what `select_rows` needs of it, for many queries over the same records."""
+    """Each record with its plain values, for many `select_rows` over the same records."""
     return [(record, plain(record)) for record in records]
 
 
@@ -64,7 +64,7 @@ def select_rows(
 
 
 def plain(record: BaseModel) -> dict[str, Any]:
-    """The record as a dict of plain Python values, enums being the strings they stand for."""
+    """The record as a dict of plain Python values; enums become strings."""
     row: dict[str, Any] = without_enums(record.model_dump(mode="python"))
     return row
 
@@ -87,7 +87,7 @@ def steps_of(path: str) -> list[str]:
 
 
 def path_of(*steps: str) -> str:
-    """A path that names exactly these steps; quoted only where it has to be."""
+    """A path with exactly these steps, quoted only if necessary."""
     return ".".join(
         step if re.fullmatch(r"\w+", step, re.ASCII) else '"' + step.replace('"', '""') + '"'
         for step in steps
@@ -95,7 +95,7 @@ def path_of(*steps: str) -> str:
 
 
 def value_at(row: Any, path: str) -> Any:
-    """What the path leads to; None where it leads nowhere."""
+    """The value at the path; None if there is none."""
     for step in steps_of(path):
         if not isinstance(row, dict):
             return None
@@ -150,7 +150,7 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def rank(value: Any) -> tuple[Any, ...]:
-    """Where a value that is not None stands in the one order of all values."""
+    """The sort key of a value that is not None, in the total order of all values."""
     if isinstance(value, bool):
         return (0, value)
     if isinstance(value, int | float):
@@ -166,7 +166,7 @@ def is_nan(value: Any) -> bool:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equality that forgives nothing: type, sign of zero, order of keys; NaN is NaN."""
+    """Strict equality: type, sign of zero and order of keys; NaN equals NaN."""
     if isinstance(left, BaseModel) or isinstance(right, BaseModel):
         return type(left) is type(right) and same(fields_of(left), fields_of(right))
     if type(left) is not type(right):

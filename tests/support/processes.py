@@ -1,6 +1,6 @@
-"""Processes to kill and to run side by side, and what they do; the tests say what must hold after.
+"""Child processes that tests kill or run concurrently, and their work.
 
-They come from a fork server that has imported everything, so that one is there in milliseconds.
+A fork server that has imported everything starts them, so that each starts within milliseconds.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tests.support.factories import Storage
 from tests.support.records import conversation
 
 LONG = int(os.environ.get("AFTERIMAGE_FAULTS", "1"))
-"""How many times what CI runs: kills, batches of each writer."""
+"""Multiplies the kills and the batches of each writer; CI uses 1."""
 
 KINDS = ["jsonl", "sql"]
 
 
 def opened(kind: str, folder: Path, **options: Any) -> Storage:
-    """The storage that every process of a test has in `folder`."""
+    """Open the storage in `folder` that all processes of a test use."""
     if kind == "jsonl":
         return JSONLStorage(folder / "talks.jsonl", folder / "texts.jsonl", **options)
     return SQLStorage(f"duckdb:///{folder / 'store.duckdb'}", **options)
@@ -50,14 +50,14 @@ def child(target: Callable[..., None], *arguments: Any) -> Iterator[tuple[Any, C
         yield process, ours
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # those that it has started, too
+            os.killpg(process.pid, signal.SIGKILL)  # its own children too
         process.kill()
         process.join()
         ours.close()
 
 
 def told_by(process: Any, pipe: Connection, seconds: float = 60) -> list[Any]:
-    """What a process has sent by its end, which must come in time."""
+    """Everything that a process sent; it must end in time."""
     process.join(seconds)
     if process.exitcode is None:
         pytest.fail(f"it is still there after {seconds} s: it hangs, or this machine is very busy")
@@ -66,7 +66,7 @@ def told_by(process: Any, pipe: Connection, seconds: float = 60) -> list[Any]:
 
 
 def received(pipe: Connection) -> list[Any]:
-    """What is left in the pipe of a process that is no more."""
+    """Everything that is left in the pipe of a process that has ended."""
     found = []
     try:
         while True:
@@ -76,13 +76,13 @@ def received(pipe: Connection) -> list[Any]:
 
 
 def duckdb_cli() -> str | None:
-    """The DuckDB command line, which the PyPI package duckdb-cli installs beside Python."""
+    """The DuckDB command line, which the PyPI package duckdb-cli installs next to Python."""
     beside = str(Path(sys.executable).parent)
     return shutil.which("duckdb", path=beside) or shutil.which("duckdb")
 
 
 def batch_of(number: int, seed: int, bytes_each: int = 0) -> list[Any]:
-    """A batch whose records tell which of how many they are, from one small one to megabytes."""
+    """A batch of random size, up to megabytes; each record has its index and the batch size."""
     rng = random.Random(f"{seed} {number}")
     many = rng.choice([1, 2, 30, 400])
     size = bytes_each or rng.choice([10, 300, 8000])
@@ -93,7 +93,7 @@ def batch_of(number: int, seed: int, bytes_each: int = 0) -> list[Any]:
 
 
 def broken_batches(metadata: Sequence[dict[str, Any]]) -> list[Any]:
-    """Batches that are not there whole, once and in their order, out of the records' metadata."""
+    """The batches that are not stored completely, exactly once and in order."""
     found: dict[Any, list[int]] = {}
     sizes = {}
     last = None
@@ -107,11 +107,11 @@ def broken_batches(metadata: Sequence[dict[str, Any]]) -> list[Any]:
     return apart + [batch for batch, at in found.items() if at != list(range(sizes[batch]))]
 
 
-# -- what children do ---------------------------------------------------------------------------
+# -- work of the children -------------------------------------------------------------------------
 
 
 def save_batches(pipe: Connection, kind: str, folder: Path, first: int, seed: int) -> None:
-    """Save batch after batch, and tell of each whose save has returned."""
+    """Save batches, and send the number of each one whose save has returned."""
     pipe.send("ready")
     storage = opened(kind, folder)
     for number in count(first):
@@ -122,7 +122,7 @@ def save_batches(pipe: Connection, kind: str, folder: Path, first: int, seed: in
 def add_metadata_fields(
     pipe: Connection, kind: str, folder: Path, keys: list[str], first: int
 ) -> None:
-    """Give metadata keys columns of their own and save after it, without a checkpoint between."""
+    """Give metadata keys their own columns and then save, without a checkpoint in between."""
     storage = opened(kind, folder, metadata_fields=keys)
     for number in count(first):
         storage.save_conversations(
@@ -139,7 +139,7 @@ def call(
     path: Path,
     options: dict[str, Any] | None = None,
 ) -> None:
-    """An import or export; tells when it begins and when it has returned."""
+    """Run an import or export; send a message when it begins and when it has returned."""
     storage = opened(kind, folder)
     pipe.send("ready")
     getattr(storage, method)(path, **(options or {}))
@@ -147,8 +147,8 @@ def call(
 
 
 def _run(target: Callable[..., None], *arguments: Any) -> None:
-    os.setsid()  # a group of its own
-    warnings.simplefilter("ignore")  # the parent sees to those that matter
+    os.setsid()  # its own process group
+    warnings.simplefilter("ignore")  # the parent checks the warnings that matter
     target(*arguments)
 
 
@@ -156,10 +156,10 @@ def _fork_server() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system has no fork server")
     context = multiprocessing.get_context("forkserver")
-    # DuckDB looks for pandas when it is first given a query.
+    # DuckDB imports pandas on its first query.
     preloaded = [__name__, "afterimage.storage.sql_storage", "pyarrow.parquet", "pandas"]
     context.set_forkserver_preload(preloaded)
-    # Up to Python 3.12 the server looks for modules where a new interpreter does, not where we do.
+    # Up to Python 3.12, the server searches the default path, not the path of this process.
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     try:

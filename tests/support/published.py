@@ -1,4 +1,4 @@
-"""The published `afterimage` package, run in an environment of its own."""
+"""Runs the published `afterimage` package in its own environment."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import subprocess
 from pathlib import Path
 
-# Its command line, whatever the environment's folder of scripts is called.
+# Its command line, without the scripts folder of the environment.
 COMMAND = "import sys; from afterimage.cli import main; sys.argv[0] = 'afterimage'; main()"
 
 
 def run(python: str, code: str, *arguments: Path | str, **options: str | Path) -> str:
-    """What a program prints in that environment; it must succeed.
+    """Run a program in that environment and return its output; it must succeed.
 
     Args:
         python: the environment's interpreter.
@@ -19,7 +19,7 @@ def run(python: str, code: str, *arguments: Path | str, **options: str | Path) -
         arguments: what it finds in `sys.argv`.
         options: environment variables, and `cwd`.
     """
-    # Not our folder: what that environment has installed is what is wanted.
+    # Without our PYTHONPATH, the program imports the packages of that environment.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     folder = options.pop("cwd", None)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Record classes that only the tests have, and short ways to make records."""
+"""Record classes of the tests, and helpers that make records."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CRITERIA = ("coherence", "factuality", "grounding", "helpfulness", "relevance")
 
 
 class RatedConversation(EvaluatedConversationWithContext):
-    """A conversation with fields of its own, one of them required."""
+    """A conversation with its own fields, one of them required."""
 
     mood: str
     weights: list[float] = []
 
 
 class TracedEntry(ConversationEntry):
-    """A message with fields of its own."""
+    """A message with its own fields."""
 
     tokens: int
     tool: dict[str, Any] | None = None
@@ -41,13 +41,13 @@ class TracedConversation(Conversation):
 
 
 class OpenConversation(ConversationWithContext):
-    """Keeps whatever it is given."""
+    """A conversation that accepts any extra field."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class StructuredRow(BaseModel, Generic[T]):
-    """What the structured generator of the published package stores, by the same fields."""
+    """A record with the fields that the structured generator of the published package stores."""
 
     instruction: str
     context: str | None = None
@@ -62,7 +62,7 @@ class Capital(BaseModel):
 
 
 class Note(BaseModel):
-    """Any other model; its `conversations` is no list of messages."""
+    """Another model; its `conversations` is not a list of messages."""
 
     title: str
     body: Any = None
@@ -75,7 +75,7 @@ class Line(BaseModel):
 
 
 class Play(BaseModel):
-    """Shaped like a conversation, with roles that no conversation has."""
+    """A model with the shape of a conversation and other roles."""
 
     conversations: list[Line]
 
@@ -87,7 +87,7 @@ class TaggedDocument(Document):
 def conversation(
     content: str = "Hi", /, metadata: dict[str, Any] | None = None, **fields: Any
 ) -> EvaluatedConversationWithContext:
-    """A conversation of two messages; its class is the one that loads give back."""
+    """A conversation of two messages, of the class that loads return."""
     return EvaluatedConversationWithContext(
         conversations=[
             {"role": "user", "content": content},
@@ -99,12 +99,12 @@ def conversation(
 
 
 def conversations(*metadata: dict[str, Any]) -> list[Any]:
-    """One conversation for each metadata, its number being its first message."""
+    """One conversation per metadata; its number is its first message."""
     return [conversation(str(number), each) for number, each in enumerate(metadata)]
 
 
 def evaluation(score: float = 0.5, grade: str = "good") -> EvaluationSchema:
-    """An evaluation in which every field has a value that no other field has."""
+    """An evaluation with a different value in every field."""
     entries = {
         name: EvaluationEntrySchema(feedback=f"on {name}", score=score + place)
         for place, name in enumerate(CRITERIA)
@@ -113,7 +113,7 @@ def evaluation(score: float = 0.5, grade: str = "good") -> EvaluationSchema:
 
 
 def firsts(records: list[Any]) -> list[str]:
-    """The first message of each conversation: what `conversations` numbered them by."""
+    """The first message of each conversation, which is the number from `conversations`."""
     return [record.conversations[0].content for record in records]
 
 
@@ -126,4 +126,4 @@ ALL_SORTS = [
     OpenConversation(conversations=_MESSAGES, id="mine", extra=[1], conversation={"k": "\x00"}),
     conversation("\n\r\n", {"k.l": "\u0085", "": float("nan")}),
 ]
-"""Records whose round trip through another format is easily lossy."""
+"""Records that a round trip through another format can easily damage."""

@@ -47,9 +47,9 @@ KEYS = [
     "0", "[0]", "$.n", "'", "a b", "N", "domain_type", "conversations", "extra", "\u2028", "😀",
 ]  # fmt: skip
 QUERIED_KEYS = ["domain", "n", "k.l", 'q"x', ""]
-"""Metadata keys that most records have, so that filters and sorts on them meet values."""
+"""Metadata keys that most records have, so that filters and sorts on them find values."""
 
-# Surrogates are no text and are refused; see conformance/records/test_saving.py.
+# Surrogates are not valid text and are rejected; see conformance/records/test_saving.py.
 texts = st.sampled_from(STRINGS) | st.text(st.characters(codec="utf-8"), max_size=8)
 numbers = st.sampled_from(NUMBERS) | st.integers(-3, 3) | st.integers() | st.floats()
 scalars = st.none() | st.booleans() | numbers | texts
@@ -60,11 +60,11 @@ json_values = st.recursive(
     max_leaves=6,
 )
 
-# Lists and objects sort by their JSON text, and several spellings of one float or of one control
-# character are right JSON; so values that are sorted hold neither inside lists and objects.
+# Lists and objects sort by their JSON text. JSON has several spellings of one float or one control
+# character, so sorted lists and objects contain neither.
 _visible = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=4)
 _spelled_once = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | _visible
-# Drawn from a handful, so that several records share a value, or nearly do.
+# A few values, so that several records have equal or almost equal values.
 _common: st.SearchStrategy[Any] = st.sampled_from(
     [0, 1, 1.0, 2, 2**53, 2**53 + 1, float("nan"), "1", "a", "b", "B", True, False, None, [1], {}]
 )
@@ -115,7 +115,7 @@ _evaluated = {
     "evaluation": st.none() | evaluations,
     "final_score": st.none() | _scores,
 }
-# Named like columns of the tables, to see that they are not taken for them.
+# Names of table columns, to check that they are not confused with those.
 _extra_keys = st.sampled_from(["extra", "id", "_id", "timestamp", "mood", "absent", "fields"])
 
 
@@ -193,14 +193,14 @@ class QueryArguments(TypedDict, total=False):
 
 
 def conditions(records: list[Any]) -> st.SearchStrategy[tuple[str, str, Any]]:
-    """One `(field, op, value)` about `records`, which are as loads give them."""
+    """One `(field, op, value)` about `records`, which are loaded records."""
     rows = [plain.plain(record) for record in records]
     return _filtered_paths(rows).flatmap(lambda path: _conditions_on(path, rows))
 
 
 @st.composite
 def queries(draw: st.DrawFn, records: list[Any]) -> QueryArguments:
-    """Arguments of a load over `records`, which are as loads give them."""
+    """Arguments of a load over `records`, which are loaded records."""
     rows = [plain.plain(record) for record in records]
     paths = _filtered_paths(rows)
     condition = paths.flatmap(lambda path: _conditions_on(path, rows))
@@ -224,7 +224,7 @@ def _scalar_paths(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _filtered_paths(rows: list[dict[str, Any]]) -> st.SearchStrategy[str]:
-    """Mostly paths at which some record has a value; else a filter rarely tells records apart."""
+    """Mostly paths where some record has a value; other filters rarely distinguish records."""
     scalar_paths = _scalar_paths(rows)
     whole = ["metadata", "personas", "evaluation", "evaluation.grounding"]
     whole = [path for path in whole if any(path.split(".")[0] in row for row in rows)]
@@ -242,7 +242,7 @@ def _found_at(path: str, rows: list[dict[str, Any]]) -> list[Any]:
 
 
 def _values_at(path: str, rows: list[dict[str, Any]]) -> st.SearchStrategy[Any]:
-    """Mostly values that are there, and what lies beside them."""
+    """Mostly values that occur, and values close to them."""
     found = _found_at(path, rows)
     near = [item for value in [*found, None] for item in _neighbours(value)]
     other = st.sampled_from(near) | scalars
@@ -269,7 +269,7 @@ def _paths_into(value: Any, steps: tuple[str, ...]) -> list[str]:
 
 
 def _neighbours(value: Any) -> list[Any]:
-    """Values that a careless comparison would take for `value`, or that lie right beside it."""
+    """Values that a wrong comparison would confuse with `value`, or that are next to it."""
     if isinstance(value, bool):
         return [int(value), str(value).lower(), not value]
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""Faults on the way: a full disk, a fork, a program's own garbage; each was a bug once."""
+"""Regression tests: full disks, forks, garbage of the program; each was a bug once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def records(count: int, **metadata: Any) -> list[Any]:
 @pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
 class TestFullDisk:
     @pytest.mark.parametrize("size", [10, 300, 5000])
-    def test_a_save_that_breaks_off_is_taken_back_whole(self, tmp_path: Path, size: int) -> None:
+    def test_a_save_that_fails_is_rolled_back(self, tmp_path: Path, size: int) -> None:
         path = tmp_path / "talks.jsonl"
         script = f"""
             import resource, signal
@@ -64,7 +64,7 @@ class TestFullDisk:
 
 class TestGarbageOfTheProgram:
     @pytest.mark.parametrize("url", ["duckdb:///:memory:", None])
-    def test_is_collected_while_small_loads_and_saves_go_on(
+    def test_is_collected_during_small_loads_and_saves(
         self, tmp_path: Path, url: str | None
     ) -> None:
         store = SQLStorage(url) if url else JSONLStorage(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
@@ -78,9 +78,9 @@ class TestGarbageOfTheProgram:
             store.load_conversations(limit=1)
             if turn % 10 == 0:
                 store.save_conversations(records(1))
-        assert len(alive) < 2000  # of 4000; without a collector all of them
+        assert len(alive) < 2000  # of 4000; without a collector, all 4000
 
-    def test_the_collector_is_on_again_after_a_refused_batch(self, tmp_path: Path) -> None:
+    def test_the_collector_is_enabled_again_after_a_rejected_batch(self, tmp_path: Path) -> None:
         store = JSONLStorage(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
         with pytest.raises(InvalidRecordError):
             store.save_conversations(
@@ -117,7 +117,7 @@ class TestFork:
 
 
 class TestOwnFiles:
-    def test_no_export_takes_the_place_of_the_store(self, tmp_path: Path) -> None:
+    def test_no_export_replaces_the_store(self, tmp_path: Path) -> None:
         lines = JSONLStorage(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
         database = SQLStorage(f"duckdb:///{tmp_path / 'a.duckdb'}")
         for store, own in ((lines, "a.jsonl"), (lines, "b.jsonl"), (database, "a.duckdb")):
@@ -139,11 +139,11 @@ class TestOwnFiles:
                 store.import_jsonl(tmp_path / name)
         assert store.count_conversations() == 2
 
-    def test_conversations_and_documents_have_a_file_each(self, tmp_path: Path) -> None:
+    def test_conversations_and_documents_need_two_files(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidQueryError, match="two paths"):
             JSONLStorage(tmp_path / "a.jsonl", tmp_path / "a.jsonl")
 
-    def test_a_database_that_is_gone_is_not_made_anew(self, tmp_path: Path) -> None:
+    def test_a_deleted_database_is_not_created_again(self, tmp_path: Path) -> None:
         store = SQLStorage(f"duckdb:///{tmp_path / 'a.duckdb'}")
         (tmp_path / "a.duckdb").unlink()
         with pytest.raises(MissingFileError, match="is gone"):
@@ -152,7 +152,7 @@ class TestOwnFiles:
 
 
 class Numbers(RootModel[dict[str, int]]):
-    """A model whose JSON has keys of its own choice."""
+    """A model whose JSON has arbitrary keys."""
 
 
 class Partly(BaseModel):
@@ -162,7 +162,7 @@ class Partly(BaseModel):
 
 class TestRecordsThatWouldNotComeBack:
     @pytest.mark.parametrize("record", [Numbers({"a": 1}), Partly(seen=1, unseen=2)])
-    def test_are_refused(self, storage: Any, record: BaseModel) -> None:
+    def test_are_rejected(self, storage: Any, record: BaseModel) -> None:
         with pytest.raises(InvalidRecordError, match="read back"):
             storage.save_conversations([*records(1), record])
         assert storage.count_conversations() == 0
@@ -177,7 +177,7 @@ class Named(Conversation):
 
 class TestFieldsNamedLikeColumns:
     @pytest.mark.parametrize("field", ["domain", "extra", "id", "timestamp"])
-    def test_are_the_records_own(self, tmp_path: Path, field: str) -> None:
+    def test_belong_to_the_record(self, tmp_path: Path, field: str) -> None:
         lines = JSONLStorage(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
         database = SQLStorage("duckdb:///:memory:", metadata_fields=["domain"])
         values = {"domain": "M", "extra": 3, "id": "i", "timestamp": "z"}

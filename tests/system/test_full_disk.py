@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="limits and mounts are POSIX"),
 ]
 
-# DuckDB takes room in blocks of 256 KiB.
+# DuckDB allocates space in blocks of 256 KiB.
 SMALL_DISK = "8m"
 MOST = 1_200_000
 
@@ -69,7 +69,7 @@ def no_room(disk: Path) -> Iterator[None]:
 
 @contextmanager
 def no_growth(disk: Path) -> Iterator[None]:
-    """Let no file of this process grow beyond 1.2 MB; for a process of its own."""
+    """Limit files of this process to 1.2 MB; call it in a child process."""
     import resource
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -180,7 +180,7 @@ class TestNothingIsLost:
     def test_on_a_full_file_system(self, disk: Path, scenario: str, kind: str) -> None:
         SCENARIOS[scenario](kind, disk, no_room)
 
-    def test_where_a_file_may_not_grow(self, tmp_path: Path, scenario: str, kind: str) -> None:
+    def test_with_a_limit_on_the_file_size(self, tmp_path: Path, scenario: str, kind: str) -> None:
         disk = tmp_path / "disk"
         disk.mkdir()
         with child(with_files_that_do_not_grow, scenario, kind, disk) as (process, pipe):

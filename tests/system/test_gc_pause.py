@@ -1,4 +1,4 @@
-"""The collector waits while records are built, and loses nothing by it."""
+"""The garbage collector is paused while records are built, and no garbage is left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.records import conversations
 
 
 class Node:
-    """An object that holds itself, and so is garbage that only the collector finds."""
+    """An object that refers to itself, so that only the garbage collector can free it."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -31,7 +31,7 @@ def small_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def counted_walks() -> Iterator[list[int]]:
-    """The walks of everything in a block; the list grows."""
+    """The full collections during a block, in a list that grows."""
     walks: list[int] = []
 
     def see(phase: str, info: dict[str, int]) -> None:
@@ -51,19 +51,21 @@ def build(count: int) -> list[Any]:
 
 
 @pytest.mark.usefixtures("small_pauses")
-def test_no_load_waits_for_a_walk_of_what_it_has_built_so_far(storage: Any) -> None:
+def test_a_load_does_not_wait_for_collections_of_its_own_records(storage: Any) -> None:
     storage.save_conversations(conversations(*({"n": n} for n in range(4000))))
     gc.collect()
     gc_pause._pause.built = 0
     with counted_walks() as walks:
         first = storage.load_conversations()
     assert not walks
-    assert gc_pause._pause.built > 4000  # in pauses that would each have been due
+    assert (
+        gc_pause._pause.built > 4000
+    )  # in pauses that would each have been followed by a collection
     assert len(first) == 4000
 
 
 @pytest.mark.usefixtures("small_pauses")
-def test_a_load_after_many_finds_what_they_hid(storage: Any) -> None:
+def test_a_load_after_many_collects_their_garbage(storage: Any) -> None:
     storage.save_conversations(conversations({"n": 1}))
     hidden = Node()
     dead = weakref.ref(hidden)
@@ -77,18 +79,18 @@ def test_a_load_after_many_finds_what_they_hid(storage: Any) -> None:
 
 
 @pytest.mark.usefixtures("small_pauses")
-def test_what_pauses_hide_is_collected_in_the_long_run() -> None:
+def test_garbage_of_pauses_is_collected_eventually() -> None:
     alive: weakref.WeakSet[Node] = weakref.WeakSet()
     most = 0
     for _ in range(800):
-        alive.add(Node())  # garbage at once, and moved out of sight by the next pause
+        alive.add(Node())  # garbage at once, and moved to the oldest generation by the next pause
         build(5000)
         most = max(most, len(alive))
     assert most < 600
 
 
 @pytest.mark.usefixtures("small_pauses")
-def test_walks_grow_rarer_as_what_is_kept_grows() -> None:
+def test_collections_become_rarer_as_live_objects_grow() -> None:
     with counted_walks() as walks:
         kept = [build(20_000) for _ in range(500)]
     assert len(walks) < 10
@@ -113,13 +115,13 @@ def test_a_finalizer_may_build_records_too() -> None:
 
 
 @pytest.mark.usefixtures("small_pauses")
-def test_a_finalizer_that_runs_within_may_build_records_too() -> None:
-    with gc_pause._pause.lock:  # where Python's own passes may come, too
+def test_a_finalizer_may_build_records_while_the_lock_is_held() -> None:
+    with gc_pause._pause.lock:  # Python's own collections may run here too
         assert len(build(10)) == 10
 
 
 @pytest.mark.usefixtures("small_pauses")
-def test_a_program_without_a_collector_gets_no_walk(storage: Any) -> None:
+def test_a_program_that_disabled_the_collector_gets_no_collection(storage: Any) -> None:
     storage.save_conversations(conversations({"n": 1}))
     gc_pause._pause.built = 10**9
     gc.disable()
@@ -133,7 +135,7 @@ def test_a_program_without_a_collector_gets_no_walk(storage: Any) -> None:
 
 
 @pytest.mark.usefixtures("small_pauses")
-def test_loads_that_always_overlap_hide_nothing_for_good() -> None:
+def test_garbage_of_overlapping_loads_is_collected_eventually() -> None:
     alive: weakref.WeakSet[Node] = weakref.WeakSet()
     most = 0
     last = kept_until_the_end()
@@ -151,7 +153,7 @@ def test_loads_that_always_overlap_hide_nothing_for_good() -> None:
 
 
 @pytest.mark.usefixtures("small_pauses")
-def test_what_the_program_froze_stays_frozen() -> None:
+def test_objects_that_the_program_froze_stay_frozen() -> None:
     gc.freeze()
     try:
         build(1000)
@@ -161,7 +163,7 @@ def test_what_the_program_froze_stays_frozen() -> None:
         gc.unfreeze()
 
 
-def test_a_pause_ends_with_the_collector_as_it_was() -> None:
+def test_a_pause_restores_the_collector() -> None:
     with paused_collector(), paused_collector():
         assert not gc.isenabled()
     assert gc.isenabled()

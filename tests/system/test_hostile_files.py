@@ -1,4 +1,4 @@
-"""Files and folders that cannot be served: a clear error, and every byte as it was."""
+"""Files and folders that cannot be used: a clear error, and no byte changes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load(kind: str, folder: Path) -> list[str]:
 
 
 def as_nobody(pipe: Connection, what: str, kind: str, folder: Path) -> None:
-    """Try it as a user whom permissions hold back; root they do not."""
+    """Run it as a user without permissions; root ignores permissions."""
     if os.geteuid() == 0:
         os.setgroups([])
         os.setgid(NOBODY)
@@ -91,7 +91,7 @@ MODES = {
 
 @pytest.fixture
 def open_to_all(tmp_path: Path) -> Iterator[Path]:
-    """A folder below which permissions alone decide."""
+    """A folder in which only permissions limit access."""
     changed = []
     for folder in [tmp_path, *tmp_path.parents]:
         mode = folder.stat().st_mode
@@ -108,7 +108,7 @@ def open_to_all(tmp_path: Path) -> Iterator[Path]:
 class TestPermissions:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("what", CASES)
-    def test_the_error_is_clear_and_nothing_is_changed(
+    def test_the_error_is_clear_and_nothing_changes(
         self, open_to_all: Path, what: str, kind: str
     ) -> None:
         folder = open_to_all / "store"
@@ -134,7 +134,7 @@ class TestPermissions:
 @pytest.mark.process
 class TestReadOnlyDisk:
     @pytest.mark.parametrize("kind", KINDS)
-    def test_it_is_read_and_a_save_is_refused(self, tmp_path: Path, kind: str) -> None:
+    def test_reads_succeed_and_a_save_is_an_error(self, tmp_path: Path, kind: str) -> None:
         mount = shutil.which("mount")
         if not sys.platform.startswith("linux") or mount is None or os.geteuid() != 0:
             pytest.skip("a read-only file system can be mounted by root on Linux only")
@@ -157,7 +157,7 @@ class TestReadOnlyDisk:
 
 
 class TestNoDatabases:
-    def test_other_files_are_refused_and_left_as_they_are(self, tmp_path: Path) -> None:
+    def test_other_files_are_rejected_and_unchanged(self, tmp_path: Path) -> None:
         good = tmp_path / "good.duckdb"
         with duckdb.connect(str(good)) as connection:
             connection.execute("CREATE TABLE mine AS SELECT range AS n FROM range(1000)")
@@ -180,18 +180,18 @@ class TestNoDatabases:
             left = {each.name for each in path.parent.iterdir()}
             assert left <= {"store.duckdb", "store.duckdb.lock"}, name
 
-    def test_a_file_that_a_newer_duckdb_wrote(self, tmp_path: Path) -> None:
+    def test_a_file_of_a_newer_duckdb(self, tmp_path: Path) -> None:
         path = tmp_path / "store.duckdb"
         path.write_bytes(gzip.decompress(make_version_1.NEWER.read_bytes()))
         before = fingerprints(tmp_path)
-        if int(duckdb.__version__.split(".")[0]) >= 2:  # it is no newer one
+        if int(duckdb.__version__.split(".")[0]) >= 2:  # then it is not newer
             save("sql", tmp_path)
             assert load("sql", tmp_path) == ["b"]
             return
         assert "newer version of DuckDB" in refusal(save, "sql", tmp_path)
         assert fingerprints(tmp_path) == before
 
-    def test_lines_in_a_file_of_bytes(self, tmp_path: Path) -> None:
+    def test_binary_data_in_a_jsonl_file(self, tmp_path: Path) -> None:
         path = tmp_path / "talks.jsonl"
         path.write_bytes(os.urandom(10_000).replace(b"\n", b"x") + b"\n")
         before = path.read_bytes()
@@ -199,7 +199,7 @@ class TestNoDatabases:
         assert "line 1" in refusal(storage.load_conversations)
         assert path.read_bytes() == before
 
-    def test_a_folder_in_the_place_of_a_file(self, tmp_path: Path) -> None:
+    def test_a_folder_instead_of_a_file(self, tmp_path: Path) -> None:
         for name in ("talks.jsonl", "store.duckdb"):
             (tmp_path / name).mkdir()
         for kind in KINDS:
@@ -212,7 +212,7 @@ class TestHostilePaths:
     @pytest.mark.parametrize(
         "name", ["it's.x", 'say "hi".x', "; DROP TABLE conversations; --.x", "é😀.x", "a b*[c].x"]
     )
-    def test_exports_and_imports_by_any_name(self, tmp_path: Path, name: str) -> None:
+    def test_exports_and_imports_with_any_name(self, tmp_path: Path, name: str) -> None:
         folder = tmp_path / name
         folder.mkdir()
         for kind in KINDS:

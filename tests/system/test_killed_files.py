@@ -1,4 +1,4 @@
-"""An import or an export is killed: all of it is there or nothing, and the next one succeeds."""
+"""A killed import or export is complete or absent, and the next one succeeds."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ SEED = int(os.environ.get("AFTERIMAGE_SEED", "4"))
 pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX"),
-    pytest.mark.filterwarnings("ignore:.*ended in a:UserWarning"),  # the torn bytes that are kept
+    pytest.mark.filterwarnings(
+        "ignore:.*ended in a:UserWarning"
+    ),  # the truncated bytes that are kept
 ]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the same records in a storage of each kind, `talks.jsonl` among its files."""
+    """A folder with the same records in each kind of storage, with a file `talks.jsonl`."""
     folder = tmp_path_factory.mktemp("source")
     rng = random.Random(SEED)
     records: list[Any] = [
@@ -44,7 +46,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def is_killed(moment: float, kind: str, folder: Path, *arguments: Any) -> bool:
-    """Whether a call that is killed after so many seconds had not returned before."""
+    """Kill a call after so many seconds; return whether it was still running."""
     with child(call, kind, folder, *arguments) as (process, pipe):
         assert pipe.recv() == "ready"
         time.sleep(moment)
@@ -62,7 +64,7 @@ def duration(kind: str, folder: Path, *arguments: Any) -> float:
 
 
 def rows(path: Path) -> int:
-    """How many records an export has; raises where it is not whole."""
+    """The number of records of an export; raises an error if it is not complete."""
     if path.is_dir():
         return int(ds.dataset(path, partitioning="hive").to_table().num_rows)
     if path.suffix == ".parquet":
@@ -89,7 +91,7 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
 class TestKilledExports:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("name", EXPORTS)
-    def test_the_old_file_or_none_is_under_the_name(
+    def test_the_target_is_the_old_file_or_missing(
         self, source: Path, tmp_path: Path, name: str, kind: str
     ) -> None:
         method, options = EXPORTS[name]
@@ -112,7 +114,7 @@ class TestKilledExports:
                 assert before_its_end
             assert path.exists() >= has_earlier
         assert killed
-        # What was being written is beside it under a hidden name, and in nobody's way.
+        # The unfinished file is next to it under a hidden name.
         remove(path)
         left = {each.name for each in tmp_path.iterdir()}
         assert all(each.startswith(f".{name}.") and each.endswith(".tmp") for each in left)
@@ -123,7 +125,7 @@ class TestKilledExports:
 
 class TestKilledImports:
     @pytest.mark.parametrize("kind", KINDS)
-    def test_all_of_the_file_is_there_or_nothing(
+    def test_the_file_is_imported_completely_or_not_at_all(
         self, source: Path, tmp_path: Path, kind: str
     ) -> None:
         arguments = ("import_jsonl", source / "talks.jsonl")
@@ -135,7 +137,7 @@ class TestKilledImports:
         rng = random.Random(SEED)
         for _ in range(KILLS + 2):
             before = imports
-            # Rather late, when records are being written and not only read.
+            # Mostly late, while records are written and not only read.
             moment = longest * rng.uniform(0.4, 1)
             killed += is_killed(moment, kind, tmp_path, *arguments)
             count = storage.count_conversations()

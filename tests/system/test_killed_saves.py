@@ -1,4 +1,4 @@
-"""A process is killed while it saves: what it was told is saved is there, the rest is not."""
+"""A process is killed while it saves: returned saves are stored, others completely or not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ SEED = int(os.environ.get("AFTERIMAGE_SEED", "4"))
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX"),
-    pytest.mark.filterwarnings("ignore:.*ended in a:UserWarning"),  # the torn bytes that are kept
+    pytest.mark.filterwarnings(
+        "ignore:.*ended in a:UserWarning"
+    ),  # the truncated bytes that are kept
 ]
 
 
@@ -46,7 +48,7 @@ def metadata_by_cli(folder: Path) -> list[dict[str, Any]] | None:
     command = [cli, "-json", str(folder / "store.duckdb"), "-c", query]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr[-500:]
-    # A CLI without any row to show prints `[{]`.
+    # Without any row, the CLI prints `[{]`.
     return json.loads(done.stdout) if '"batch"' in done.stdout else []
 
 
@@ -57,7 +59,7 @@ def metadata_by_us(kind: str, folder: Path) -> list[dict[str, Any]]:
 class TestKilledAtRandomMoments:
     @pytest.mark.process
     @pytest.mark.parametrize("kind", KINDS)
-    def test_saved_batches_are_there_once_and_no_part_of_another(
+    def test_saved_batches_are_stored_once_and_others_completely_or_not_at_all(
         self, tmp_path: Path, kind: str
     ) -> None:
         rng = random.Random(SEED)
@@ -65,18 +67,20 @@ class TestKilledAtRandomMoments:
         folder.mkdir()
         returned: list[int] = []
         for kill in range(KILLS):
-            if kill % 8 == 7:  # so that the files stay small, and new ones are killed too
+            if kill % 8 == 7:  # keeps the files small, and tests new files too
                 folder, returned = tmp_path / str(kill), []
                 folder.mkdir()
             with child(save_batches, kind, folder, 1000 * kill, SEED) as (process, pipe):
                 assert pipe.recv() == "ready"
-                if kill % 4:  # every fourth is killed while it opens the storage, or soon after
+                if (
+                    kill % 4
+                ):  # every fourth process is killed while it opens the storage, or soon after
                     returned.append(pipe.recv())
                 time.sleep(rng.uniform(0, 0.15))
                 process.kill()
                 process.join()
                 returned += received(pipe)
-            # The command line comes first, to a file as the kill has left it.
+            # The command line reads first, so that it gets the file as the kill left it.
             if kind == "sql" and (folder / "store.duckdb").exists() and returned:
                 shown = metadata_by_cli(folder)
                 if shown is not None:
@@ -85,18 +89,18 @@ class TestKilledAtRandomMoments:
             found = metadata_by_us(kind, folder)
             assert broken_batches(found) == [], f"kill {kill}"
             batches = list(dict.fromkeys(each["batch"] for each in found))
-            # A save that was killed just before it returned may be there, whole.
+            # A save that was killed just before it returned may be stored completely.
             assert set(returned) <= set(batches), f"kill {kill}"
             assert len(set(batches) - set(returned)) <= kill % 8 + 1
             returned = batches
 
-    def test_what_a_killed_save_left_in_a_file_of_lines_is_kept_aside(self, tmp_path: Path) -> None:
+    def test_the_part_of_a_killed_save_is_moved_to_a_side_file(self, tmp_path: Path) -> None:
         storage = opened("jsonl", tmp_path)
         storage.save_conversations([conversation("before")])
         path = tmp_path / "talks.jsonl"
         before = path.read_bytes()
         part = (conversation("a").model_dump_json() + "\n").encode()
-        # As a kill in the midst of a save of three records leaves it: two are written.
+        # The state after a kill during a save of three records: two are written.
         path.with_name("talks.jsonl.saving").write_bytes(
             b"%d %d\n" % (len(before), 3 * len(part)) + part * 3
         )
@@ -134,7 +138,7 @@ class TestKilledAtRandomMoments:
             "inside a line",
         ],
     )
-    def test_a_mark_that_the_file_does_not_bear_out_means_nothing(
+    def test_a_journal_that_does_not_match_the_file_is_ignored(
         self, tmp_path: Path, mark: bytes
     ) -> None:
         storage = opened("jsonl", tmp_path)
@@ -153,11 +157,11 @@ class TestKilledAtRandomMoments:
 
 
 class TestPowerCuts:
-    """No test can cut the power; but all that is written must be synced before a call returns."""
+    """A test cannot cut the power, but it can check that a call syncs before it returns."""
 
     @pytest.fixture
     def synced(self, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], int]:
-        """How many bytes of each file, by device and number, the system was told to write."""
+        """The number of synced bytes of each file, by device and inode."""
         sizes = {}
         fsync = os.fsync
 
@@ -169,17 +173,17 @@ class TestPowerCuts:
         monkeypatch.setattr(os, "fsync", noted)
         return sizes
 
-    def test_what_is_appended(self, tmp_path: Path, synced: dict[Any, int]) -> None:
+    def test_appends_are_synced(self, tmp_path: Path, synced: dict[Any, int]) -> None:
         storage = opened("jsonl", tmp_path)
         batches: tuple[list[Any], ...] = ([conversation()], [conversation()] * 50)
         for records in batches:
             storage.save_conversations(records)
             found = (tmp_path / "talks.jsonl").stat()
             assert synced[found.st_dev, found.st_ino] == found.st_size
-            assert (tmp_path.stat().st_dev, tmp_path.stat().st_ino) in synced  # its name
+            assert (tmp_path.stat().st_dev, tmp_path.stat().st_ino) in synced  # its directory entry
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_what_is_exported(self, tmp_path: Path, kind: str, synced: dict[Any, int]) -> None:
+    def test_exports_are_synced(self, tmp_path: Path, kind: str, synced: dict[Any, int]) -> None:
         storage = opened(kind, tmp_path)
         storage.save_conversations([conversation(metadata={"n": 1})] * 50)
         (tmp_path / "out").mkdir()
@@ -198,7 +202,7 @@ class TestPowerCuts:
 class TestKilledAfterAChangeOfTheSchema:
     """The new columns are in the write-ahead log only: DuckDB must replay them before the rows."""
 
-    def test_columns_and_rows_are_there(self, tmp_path: Path) -> None:
+    def test_columns_and_rows_are_stored(self, tmp_path: Path) -> None:
         storage = opened("sql", tmp_path)
         storage.save_conversations([conversation(metadata={"batch": -1, "at": 0, "of": 1})])
         keys: list[str] = []

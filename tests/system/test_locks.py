@@ -1,4 +1,4 @@
-"""A file that somebody else holds: a bounded wait, an error that names them, and nothing left."""
+"""A file that another process locks: a bounded wait, an error that names it, and no lock left."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from afterimage.storage.engine import attach
 from tests.support.processes import child, opened, told_by
 from tests.support.records import conversation, conversations, firsts
 
-# More than an iterator reads ahead, so that it still has the file open.
+# More records than an iterator reads ahead, so that it still has the file open.
 MANY = 8000
 LONG = "a" * 1000
 
 
 def hold(pipe: Connection, kind: str, folder: Path) -> None:
-    """Hold a storage's file as any other program would, until killed."""
+    """Lock the file of a storage as another program would, until killed."""
     if kind == "jsonl":
         lock = FileLock(folder / "talks.jsonl.lock")
         lock.acquire()
@@ -48,7 +48,7 @@ def hold(pipe: Connection, kind: str, folder: Path) -> None:
 
 
 def hold_by_reading(pipe: Connection, kind: str, folder: Path) -> None:
-    """Hold a database by an iterator that is not read to its end."""
+    """Keep a database open with an unfinished iterator."""
     records = opened(kind, folder).iter_conversations(batch_size=1)
     next(records)
     pipe.send("held")
@@ -57,7 +57,7 @@ def hold_by_reading(pipe: Connection, kind: str, folder: Path) -> None:
 
 @contextmanager
 def waiting_for(what: str) -> Iterator[pytest.ExceptionInfo[LockTimeoutError]]:
-    """A call that has a second to wait, and raises after it."""
+    """Make a call that waits for one second and then raises."""
     start = time.monotonic()
     with pytest.raises(LockTimeoutError) as caught:
         yield caught
@@ -85,7 +85,7 @@ class TestOtherProcesses:
         storage.save_conversations([conversation("c")])
         assert firsts(storage.load_conversations()) == [LONG] * MANY + ["c"]
 
-    def test_a_failed_export_lets_go_of_the_database(self, tmp_path: Path) -> None:
+    def test_a_failed_export_releases_the_database(self, tmp_path: Path) -> None:
         storage = opened("sql", tmp_path)
         storage.save_conversations(conversations(*({"n": n} for n in range(3000))))
         with pytest.raises(InvalidQueryError, match="folders") as kept:
@@ -94,10 +94,10 @@ class TestOtherProcesses:
         subprocess.run([*command, str(tmp_path / "store.duckdb")], check=True)
         assert kept.value.__traceback__ is not None
 
-    def test_who_wrote_while_we_opened_is_not_overwritten(
+    def test_a_write_during_opening_is_not_overwritten(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # DuckDB 2.0 may then have read a state of the file before that write; so it is read again.
+        # DuckDB 2.0 may have read the state before that write, so the file is opened again.
         storage = opened("sql", tmp_path)
         storage.save_conversations([conversation("a")])
         code = (
@@ -121,7 +121,7 @@ class TestOtherProcesses:
 
 
 class TestThreadsOfOneProcess:
-    """What blocks is a real import: of a named pipe into which nobody has written yet."""
+    """The blocking call is a real import of a named pipe without data."""
 
     @pytest.fixture
     def blocked(self, tmp_path: Path) -> Iterator[SQLStorage]:
@@ -133,7 +133,9 @@ class TestThreadsOfOneProcess:
         os.mkfifo(pipe)
         importing = threading.Thread(target=storage.import_jsonl, args=[pipe])
         importing.start()
-        with pipe.open("wb") as file:  # opens when the other end is, within the transaction
+        with pipe.open(
+            "wb"
+        ) as file:  # opens when the import opens the other end, inside its transaction
             file.write(conversation("imported").model_dump_json().encode())
             file.flush()
             yield storage
@@ -141,12 +143,14 @@ class TestThreadsOfOneProcess:
         storage.save_conversations([conversation("after")])
         assert firsts(storage.load_conversations()) == ["imported", "after"]
 
-    def test_a_save_waits_no_longer_than_lock_timeout(self, blocked: SQLStorage) -> None:
+    def test_a_save_waits_at_most_lock_timeout(self, blocked: SQLStorage) -> None:
         with waiting_for(f"another thread of process {os.getpid()}"):
             blocked.save_conversations([conversation("b")])
-        assert blocked.load_conversations() == []  # reads need not wait
+        assert blocked.load_conversations() == []  # reads do not wait
 
-    def test_nor_does_that_of_another_storage(self, blocked: SQLStorage, tmp_path: Path) -> None:
+    def test_a_save_of_another_storage_waits_at_most_lock_timeout(
+        self, blocked: SQLStorage, tmp_path: Path
+    ) -> None:
         another = opened("sql", tmp_path, lock_timeout=1)
         with waiting_for("store.duckdb"):
             another.save_conversations([conversation("b")])
@@ -177,7 +181,7 @@ class TestThreadsOfOneProcess:
 
 
 def fork_while_reading(pipe: Connection, folder: Path) -> None:
-    """Fork while an iterator has the database open; the child must not save into thin air."""
+    """Fork while an iterator has the database open; a save of the child must not be lost."""
     storage = opened("sql", folder)
     records = storage.iter_conversations(batch_size=1)
     next(records)
@@ -199,7 +203,7 @@ def fork_while_reading(pipe: Connection, folder: Path) -> None:
 
 
 def fork_with_databases(pipe: Connection, folder: Path) -> None:
-    """Fork with databases in use; the child lets go of them, which their threads would not bear."""
+    """Fork with databases in use; the child releases them although their threads are gone."""
     import gc
 
     memory = SQLStorage("duckdb:///:memory:")
@@ -223,7 +227,7 @@ def fork_with_databases(pipe: Connection, folder: Path) -> None:
 @pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 class TestForks:
-    def test_a_child_of_one_that_has_the_database_open_gets_an_error(self, tmp_path: Path) -> None:
+    def test_a_child_of_a_parent_with_an_open_database_gets_an_error(self, tmp_path: Path) -> None:
         storage = opened("sql", tmp_path)
         storage.save_conversations([conversation(LONG)] * MANY)
         with child(fork_while_reading, tmp_path) as (process, pipe):
@@ -232,7 +236,7 @@ class TestForks:
         assert "forked" in answer
         assert firsts(storage.load_conversations()) == [LONG] * MANY + ["of the parent"]
 
-    def test_a_child_may_give_up_what_its_parent_uses(self, tmp_path: Path) -> None:
+    def test_a_child_may_release_objects_that_its_parent_uses(self, tmp_path: Path) -> None:
         opened("jsonl", tmp_path).save_conversations([conversation("a")] * 3)
         with child(fork_with_databases, tmp_path) as (process, pipe):
             assert told_by(process, pipe) == [[0] * 5, 3000]

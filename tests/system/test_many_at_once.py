@@ -1,4 +1,4 @@
-"""Eight who write and four who read, on one file: every record once, no error, no half batch.
+"""Eight writers and four readers on one file: every record once, no error, no partial batch.
 
 They are processes (spawned, or forked from one that has used the storage before), threads, or
 tasks of one event loop.
@@ -41,7 +41,7 @@ def write(storage: Storage, writer: int, batches: int) -> None:
 
 
 def read(storage: Storage, over: Callable[[], bool]) -> int:
-    """Read until it is over; what is read is whole batches, and never less than before."""
+    """Read until the writers end; each read has complete batches, and no fewer than before."""
     seen = reads = 0
     while not over():
         if reads % 2:
@@ -59,12 +59,12 @@ def read(storage: Storage, over: Callable[[], bool]) -> int:
         assert len(metadata) >= seen
         seen = len(metadata)
         reads += 1
-        time.sleep(0.05)  # a reader without a pause would take the file from all the others
+        time.sleep(0.05)  # a reader without a pause would block all others
     return reads
 
 
 def run_together(writers: Sequence[Any], readers: Sequence[Any], over: Any) -> None:
-    """Run processes or threads to their end; it is over for the readers when the writers are."""
+    """Run processes or threads to their end; the readers stop after the writers."""
     for each in [*readers, *writers]:
         each.start()
     for writer in writers:
@@ -79,7 +79,7 @@ def assert_all_there(storage: Storage, batches: int) -> None:
     assert broken_batches(metadata) == []
     found = [each["batch"] for each in metadata if each["at"] == 0]
     assert sorted(found) == sorted(f"{w} {n}" for w in range(WRITERS) for n in range(batches))
-    for writer in range(WRITERS):  # each writer's in the order it saved them
+    for writer in range(WRITERS):  # each writer's batches are in order
         own = [each for each in found if each.startswith(f"{writer} ")]
         assert own == [f"{writer} {number}" for number in range(batches)]
 
@@ -102,12 +102,12 @@ def reading_process(kind: str, folder: Path, over: Any, failures: Any) -> None:
 
 
 def crowd(pipe: Connection, method: str, kind: str, folder: Path, batches: int) -> None:
-    """Start them all by `method`, and tell what went wrong in them."""
+    """Start all processes with `method`, and return their errors."""
     context: Any = multiprocessing.get_context(method)
     over, failures = context.Event(), context.SimpleQueue()
     storage = opened(kind, folder)
     storage.save_documents([])
-    assert storage.count_conversations() == 0  # a fork comes after the first use
+    assert storage.count_conversations() == 0  # the fork happens after the first use
     writers = [
         context.Process(target=writing_process, args=[kind, folder, writer, batches, failures])
         for writer in range(WRITERS)
@@ -125,7 +125,7 @@ def crowd(pipe: Connection, method: str, kind: str, folder: Path, batches: int) 
 @pytest.mark.parametrize("kind", KINDS)
 class TestProcesses:
     @pytest.mark.parametrize(("method", "batches"), [("fork", 12), ("spawn", 4)])
-    def test_every_record_once_and_no_half_batch(
+    def test_every_record_is_stored_once_and_no_batch_is_split(
         self, tmp_path: Path, kind: str, method: str, batches: int
     ) -> None:
         if method not in multiprocessing.get_all_start_methods():
@@ -149,7 +149,7 @@ class TestOneProcess:
 
         def run(work: Callable[..., Any], *arguments: Any) -> None:
             try:
-                # Half of them have a storage of their own.
+                # Half of them have their own storage.
                 own = storage if threading.get_native_id() % 2 else opened(kind, tmp_path)
                 work(own, *arguments)
             except BaseException:

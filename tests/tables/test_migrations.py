@@ -1,4 +1,4 @@
-"""A database of an older layout is upgraded in one transaction; one of a newer is left alone."""
+"""A database with an older layout is upgraded in one transaction; a newer one is rejected."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def fingerprint(path: Path) -> str:
 
 
 def assert_whole(storage: SQLStorage, folder: Path) -> None:
-    """Everything that the first version saved is there, by every way to it."""
+    """Check everything that the first version saved, through every kind of read."""
     expected = json.loads(version_1.EXPECTED.read_text("utf-8"))
     for kind, records in expected.items():
         out = folder / f"{kind}.jsonl"
@@ -88,11 +88,11 @@ def assert_whole(storage: SQLStorage, folder: Path) -> None:
 
 
 class TestTheFirstLayout:
-    def test_opens_with_all_that_was_saved(self, path: Path, tmp_path: Path) -> None:
+    def test_opens_with_all_records(self, path: Path, tmp_path: Path) -> None:
         assert_whole(opened(path), tmp_path)
         assert layouts(path) == {layout.SCHEMA_VERSION}
 
-    def test_takes_further_records(self, path: Path, tmp_path: Path) -> None:
+    def test_accepts_more_records(self, path: Path, tmp_path: Path) -> None:
         storage = opened(path)
         before = storage.count_conversations()
         storage.save_conversations([conversation(metadata={"domain": "Trains"})])
@@ -102,12 +102,12 @@ class TestTheFirstLayout:
     def test_the_file_is_small(self) -> None:
         assert version_1.DATABASE.stat().st_size < 2_000_000
 
-    def test_there_is_a_way_from_every_layout_to_this_one(self) -> None:
+    def test_there_is_a_step_from_every_layout(self) -> None:
         assert sorted(migrations.MIGRATIONS) == list(range(1, layout.SCHEMA_VERSION))
 
 
 def add_mood(connection: sa.Connection, kind: str, table: str) -> None:
-    """A step that no release has: a new column, filled in for what is there."""
+    """A step that no release has: a new column, filled for existing rows."""
     if kind == "conversations":
         connection.execute(sa.text(f'ALTER TABLE "{table}" ADD COLUMN mood VARCHAR'))
         connection.execute(sa.text(f"UPDATE \"{table}\" SET mood = 'mood ' || id"))
@@ -115,7 +115,7 @@ def add_mood(connection: sa.Connection, kind: str, table: str) -> None:
 
 @pytest.fixture
 def next_layout(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, str]]]:
-    """Make the package one that writes the next layout; gives the steps that were taken."""
+    """Make the package write the next layout; returns the list of the steps that were taken."""
 
     def register(step: migrations.Migration) -> list[tuple[str, str]]:
         taken = []
@@ -132,7 +132,7 @@ def next_layout(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str
 
 
 def die_half_way(pipe: Connection, path: Path) -> None:
-    """Upgrade, and wait to be killed when one table is done and the next one is not."""
+    """Upgrade one table, and wait to be killed before the next one."""
 
     def step(connection: sa.Connection, kind: str, table: str) -> None:
         if kind != "conversations":
@@ -146,7 +146,7 @@ def die_half_way(pipe: Connection, path: Path) -> None:
 
 
 class TestUpgrades:
-    def test_each_table_is_taken_to_the_next_layout_once(
+    def test_each_table_is_upgraded_once(
         self, path: Path, tmp_path: Path, next_layout: Any
     ) -> None:
         taken = next_layout(add_mood)
@@ -176,7 +176,7 @@ class TestUpgrades:
                 opened(path)
         assert ("conversations", "conversations") in taken
         monkeypatch.undo()
-        assert layouts(path) == {layout.SCHEMA_VERSION}
+        assert layouts(path) == {1}
         assert columns(path) == before
         assert_whole(opened(path), tmp_path)
 
@@ -187,13 +187,13 @@ class TestUpgrades:
         with child(die_half_way, path) as (_, pipe):
             assert pipe.recv() == "half-way"
         assert columns(path) == before
-        assert layouts(path) == {layout.SCHEMA_VERSION}
+        assert layouts(path) == {1}
         assert_whole(opened(path), tmp_path)
         next_layout(add_mood)
         assert_whole(opened(path), tmp_path)
         assert layouts(path) == {layout.SCHEMA_VERSION}
 
-    def test_a_layout_that_no_step_starts_from_is_refused(self, path: Path) -> None:
+    def test_a_layout_without_a_step_is_rejected(self, path: Path) -> None:
         set_layout(path, 0)
         before = fingerprint(path)
         with pytest.raises(SchemaMismatchError, match="cannot upgrade"):
@@ -206,12 +206,12 @@ class TestUpgrades:
         SQLStorage(f"duckdb:///{path}", conversations_table_name="others")
         assert ("conversations", "conversations") not in taken
         opened(path)
-        assert sorted(taken) == sorted(set(taken))  # the documents, which they share, once
+        assert sorted(taken) == sorted(set(taken))  # the shared documents are upgraded once
         assert len(taken) == 5
 
 
 class TestNewerLayouts:
-    def test_they_are_refused_and_left_as_they_are(self, path: Path) -> None:
+    def test_they_are_rejected_and_unchanged(self, path: Path) -> None:
         set_layout(path, layout.SCHEMA_VERSION + 1)
         before = fingerprint(path)
         with pytest.raises(SchemaMismatchError, match="newer") as caught:
@@ -219,7 +219,7 @@ class TestNewerLayouts:
         assert len(str(caught.value)) < 300
         assert fingerprint(path) == before
 
-    def test_also_where_the_newer_one_has_other_tables(self, path: Path) -> None:
+    def test_a_newer_layout_with_other_tables_is_rejected(self, path: Path) -> None:
         set_layout(path, layout.SCHEMA_VERSION + 1)
         with duckdb.connect(str(path)) as connection:
             connection.execute("DROP VIEW messages; ALTER TABLE conversations DROP COLUMN extra")
@@ -228,7 +228,7 @@ class TestNewerLayouts:
             opened(path)
         assert fingerprint(path) == before
 
-    def test_a_storage_that_is_open_while_another_upgrades_saves_no_more(self, path: Path) -> None:
+    def test_an_open_storage_cannot_save_after_another_one_upgraded(self, path: Path) -> None:
         storage = opened(path)
         set_layout(path, layout.SCHEMA_VERSION + 1)
         before = fingerprint(path)

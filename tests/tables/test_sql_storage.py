@@ -1,4 +1,4 @@
-"""What only SQLStorage has: tables for SQL by hand, its own columns, and a file others may open."""
+"""SQLStorage only: its tables and columns, SQL, and a file that other programs can open."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def url(path: Path) -> str:
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    """As a notebook asks: with a connection of its own, in this process."""
+    """Run a query as a notebook does: with its own connection, in this process."""
     with duckdb.connect(str(path)) as connection:
         return connection.execute(query).fetchall()
 
 
 def count_in_another_process(path: Path) -> int:
-    """Fails where this process holds a lock on the file."""
+    """Check that this process holds no lock on the file."""
     code = (
         "import duckdb, sys; connection = duckdb.connect(sys.argv[1]);"
         "print(connection.execute('SELECT count(*) FROM conversations').fetchone()[0])"
@@ -46,7 +46,7 @@ def count_in_another_process(path: Path) -> int:
 
 
 class TestConstructor:
-    def test_its_parameters_are_those_of_the_seed_and_then_keywords(self) -> None:
+    def test_its_parameters_are_those_of_the_published_class_and_then_keywords(self) -> None:
         parameters = list(inspect.signature(SQLStorage).parameters.values())
         assert [parameter.name for parameter in parameters[:5]] == [
             "url",
@@ -60,7 +60,7 @@ class TestConstructor:
             for parameter in parameters[5:]
         )
 
-    def test_memory_databases_are_apart(self) -> None:
+    def test_memory_databases_are_separate(self) -> None:
         first, second = SQLStorage("duckdb:///:memory:"), SQLStorage("duckdb:///:memory:")
         first.save_conversations([conversation()])
         assert first.count_conversations() == 1
@@ -85,7 +85,7 @@ class TestSequenceAndTimestamp:
         assert firsts(found) == ["c", "c"]
         assert firsts(storage.load_conversations(filters={"id": ids[2]})) == ["b"]
 
-    def test_documents_have_their_own_id_beside_the_sequence(self, url: str) -> None:
+    def test_documents_have_their_own_id_and_a_sequence(self, url: str) -> None:
         storage = SQLStorage(url)
         storage.save_documents([Document(id="b"), Document(id="a")])
         table = storage.scan_documents(["_id", "id"], order_by=[("_id", -1)]).read_all()
@@ -133,7 +133,7 @@ class TestTables:
         query = "SELECT id, text, personas[1].descriptions[2] FROM documents"
         assert rows(path, query) == [("d", "x", "a nurse")]
 
-    def test_messages_are_a_view_with_a_row_a_message(self, url: str, path: Path) -> None:
+    def test_messages_are_a_view_with_one_row_per_message(self, url: str, path: Path) -> None:
         storage = SQLStorage(url)
         storage.save_conversations([conversation("a"), Note(title="-"), conversation("b")])
         ids = storage.scan_conversations(["id"]).read_all().column(0).to_pylist()
@@ -156,7 +156,7 @@ class TestTables:
             (ids[1], first + 1, "assistant", "b!", "greet back"),
         ]
 
-    def test_names_as_given(self, url: str, path: Path) -> None:
+    def test_other_table_names(self, url: str, path: Path) -> None:
         one = SQLStorage(url, "talks", "texts")
         other = SQLStorage(url)
         one.save_conversations([conversation("a")])
@@ -194,7 +194,7 @@ class TestTables:
 
 
 class TestMetadataFields:
-    def test_they_are_columns_with_their_types_beside_them(self, url: str, path: Path) -> None:
+    def test_they_are_columns_with_a_column_for_their_types(self, url: str, path: Path) -> None:
         storage = SQLStorage(url, metadata_fields=["domain"])
         values = ["Flights", 3, 2.5, True, [1], {"k": 1}, None]
         storage.save_conversations([*conversations(*({"domain": v} for v in values), {})])
@@ -209,7 +209,7 @@ class TestMetadataFields:
             (None, None),
         ]
 
-    def test_on_an_existing_database_they_are_filled_in(self, url: str, path: Path) -> None:
+    def test_they_are_filled_in_an_existing_database(self, url: str, path: Path) -> None:
         SQLStorage(url).save_conversations(conversations({"a": "x", "b": 1}, {"b": 2}))
         SQLStorage(url, metadata_fields=["b"]).save_conversations([conversation("2", {"b": 3})])
         query = "SELECT b FROM conversations ORDER BY id"
@@ -244,14 +244,14 @@ class TestMetadataFields:
             found = storage.load_conversations(filters={f'metadata."{quoted}"': "own"})
             assert firsts(found) == [str(number)], key
 
-    def test_keys_that_differ_in_case_only_are_apart(self, url: str) -> None:
-        # DuckDB's names ignore case, JSON's do not.
+    def test_keys_that_differ_only_in_case_are_separate(self, url: str) -> None:
+        # Column names of DuckDB ignore case; JSON keys do not.
         storage = SQLStorage(url, metadata_fields=["domain"])
         storage.save_conversations(conversations({"domain": "x"}, {"Domain": "x"}))
         assert firsts(storage.load_conversations(filters={"metadata.Domain": "x"})) == ["1"]
         assert firsts(storage.load_conversations(filters={"metadata.domain": "x"})) == ["0"]
 
-    def test_documents_and_other_records_are_not_disturbed(self, url: str) -> None:
+    def test_documents_and_other_records_are_unchanged(self, url: str) -> None:
         storage = SQLStorage(url, metadata_fields=["title", "n"])
         storage.save_conversations([Note(title="a"), conversation(metadata={"n": 1})])
         storage.save_documents([Document(id="d", metadata={"n": 1})])
@@ -260,7 +260,7 @@ class TestMetadataFields:
 
 
 class TestEngine:
-    def test_it_is_for_sql_by_hand(self, url: str, path: Path) -> None:
+    def test_it_runs_sql(self, url: str, path: Path) -> None:
         storage = SQLStorage(url)
         storage.save_conversations([conversation("a")])
         with storage.engine.connect() as connection:
@@ -269,7 +269,7 @@ class TestEngine:
             storage.save_conversations([conversation("b")])
         assert count_in_another_process(path) == 2
 
-    def test_in_memory_it_sees_what_was_saved(self) -> None:
+    def test_it_reads_a_memory_database(self) -> None:
         storage = SQLStorage("duckdb:///:memory:")
         storage.save_conversations([conversation("a")])
         with storage.engine.connect() as connection:
@@ -284,7 +284,7 @@ class TestEngine:
 
 
 class TestTakingTurns:
-    def test_between_calls_no_lock_is_held(self, url: str, path: Path) -> None:
+    def test_no_lock_is_held_between_calls(self, url: str, path: Path) -> None:
         storage = SQLStorage(url)
         storage.save_conversations(conversations({"n": 1}, {"n": 2}))
         assert count_in_another_process(path) == 2
@@ -296,7 +296,7 @@ class TestTakingTurns:
         storage.save_conversations([conversation("2")])
         assert count_in_another_process(path) == 3
 
-    def test_after_an_iterator_or_scan_is_given_up(self, url: str, path: Path) -> None:
+    def test_no_lock_is_held_after_a_dropped_iterator_or_scan(self, url: str, path: Path) -> None:
         storage = SQLStorage(url)
         storage.save_conversations(conversations(*({"n": n} for n in range(10))))
         records = storage.iter_conversations(batch_size=1)
@@ -308,7 +308,7 @@ class TestTakingTurns:
         del reader
         assert count_in_another_process(path) == 10
 
-    def test_after_an_error(self, url: str, path: Path) -> None:
+    def test_no_lock_is_held_after_an_error(self, url: str, path: Path) -> None:
         storage = SQLStorage(url)
         storage.save_conversations([conversation()])
         with pytest.raises(ValueError, match="persna"):
@@ -317,7 +317,7 @@ class TestTakingTurns:
             storage.save_conversations([conversation("\ud800")])
         assert count_in_another_process(path) == 1
 
-    def test_a_notebook_may_hold_the_file_in_this_process(self, url: str, path: Path) -> None:
+    def test_a_notebook_may_keep_the_file_open_in_this_process(self, url: str, path: Path) -> None:
         with duckdb.connect(str(path)) as notebook:
             storage = SQLStorage(url)
             storage.save_conversations([conversation("a")])

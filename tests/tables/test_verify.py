@@ -1,4 +1,4 @@
-"""`verify` of a database: what somebody changed by hand in it, and damage to the file."""
+"""`verify` of a database: manual changes, and damage to the file."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ class TestRowsChangedByHand:
         assert report.conversations == 2
 
     @pytest.mark.parametrize("value", ["3", '{"children": {"x": {}}}', '{"fields": 3}', TOO_DEEP])
-    def test_an_extra_that_cannot_be_put_back(self, store: SQLStorage, value: str) -> None:
+    def test_an_invalid_extra(self, store: SQLStorage, value: str) -> None:
         change(store, "UPDATE conversations SET extra = ? WHERE id = 2", value)
-        assert len(store.load_conversations()) == 3  # which are without it
+        assert len(store.load_conversations()) == 3  # which do not have it
         assert len(store.load_conversations(on_error="skip")) == 3
         with pytest.raises(CorruptRecordError, match="'conversations', row 2"):
             store.load_records(RatedConversation)
@@ -80,7 +80,7 @@ class TestRowsChangedByHand:
         assert problems(store.verify()) == {"corrupt": 1}
 
     @pytest.mark.parametrize("value", ["3", "null", None, TOO_DEEP, "[]"])
-    def test_a_record_of_another_model_that_is_none(
+    def test_an_invalid_record_of_another_model(
         self, store: SQLStorage, tmp_path: Path, value: str | None
     ) -> None:
         change(store, "UPDATE records SET record = ? WHERE id = 1", value)
@@ -98,7 +98,7 @@ class TestRowsChangedByHand:
         assert problems(report) == {"corrupt": 1}
         assert report.records == 1
 
-    def test_metadata_that_its_columns_no_longer_have(self, store: SQLStorage) -> None:
+    def test_metadata_that_differs_from_its_columns(self, store: SQLStorage) -> None:
         change(store, "UPDATE conversations SET domain = 'B' WHERE id = 2")
         change(store, "UPDATE conversations SET n_type = 'string' WHERE id = 3")
         report = store.verify()
@@ -108,7 +108,7 @@ class TestRowsChangedByHand:
         change(store, "UPDATE conversations SET metadata = '{}', domain = NULL WHERE id = 2")
         assert "'n'" in str(store.verify())
 
-    def test_sequence_numbers_that_rows_share(self, store: SQLStorage) -> None:
+    def test_duplicate_sequence_numbers(self, store: SQLStorage) -> None:
         change(store, "UPDATE conversations SET id = 3")
         change(store, "UPDATE documents SET _id = 1")
         change(store, "UPDATE records SET id = 1")
@@ -133,11 +133,11 @@ class TestRowsChangedByHand:
 
 
 class TestDamagedFile:
-    def test_what_the_engine_cannot_read_is_a_finding(self, tmp_path: Path) -> None:
+    def test_data_that_the_engine_cannot_read_is_reported(self, tmp_path: Path) -> None:
         path = tmp_path / "store.duckdb"
         store = SQLStorage(f"duckdb:///{path}")
         store.save_documents([Document(id="a")])
-        # What does not pack fills blocks of the file, which have checksums.
+        # Incompressible data fills blocks of the file, which have checksums.
         store.save_conversations(
             conversations(*({"text": f"{n * 2**4000 // 3:x}"} for n in range(1, 2001)))
         )

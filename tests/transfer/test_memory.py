@@ -1,4 +1,4 @@
-"""What streams a file takes little memory, and leaves DuckDB as it was."""
+"""Streaming calls take little memory, and leave the settings of DuckDB unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = 30_000
 ROW_BYTES = 6000
 FILE_BYTES = ROWS * ROW_BYTES
 MOST = 190 * 2**20
-"""Bytes that a read may add: what it works on, and not the whole of the file beside that."""
+"""The bytes that a read may add: its batches, but not the whole file."""
 
 LIMIT = "SELECT current_setting('memory_limit')"
 
@@ -40,10 +40,10 @@ TASKS: dict[str, Callable[[Any, Path], Any]] = {
 
 
 def measured(pipe: Any, kind: str, folder: Path) -> None:
-    """Tell of each task how many records it met, and how many bytes of memory it added at most."""
+    """Send the number of records and the peak of added memory in bytes, for each task."""
     store = opened(kind, folder)
     for name, task in TASKS.items():
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = memory("VmRSS")
         found = task(store, folder)
         pipe.send((name, found, memory("VmHWM") - before, memory_limit()))
@@ -61,7 +61,7 @@ def memory(what: str) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """With a file of lines that are as long in a database, as they hardly can be compressed."""
+    """A folder with a file of lines that are hard to compress."""
     made: Path = tmp_path_factory.mktemp("memory")
     noise = random.Random(1)
     with (made / "in.jsonl").open("w") as file:
@@ -82,7 +82,7 @@ def test_reading_all_of_a_file_takes_little_memory(folder: Path, kind: str) -> N
     assert {limit for *_, limit in told} == set(duckdb.connect().execute(LIMIT).fetchone() or ())
     if kind == "sql":
         assert (folder / "store.duckdb").stat().st_size > FILE_BYTES * 2 // 3
-    # An import of so little takes more for its row groups than for what DuckDB keeps.
+    # Such a small import needs more memory for its row groups than DuckDB caches.
     added = {name: most // 2**20 for name, _, most, _ in told if name != "import_jsonl"}
     assert added == {name: most for name, most in added.items() if most <= MOST // 2**20}
 

@@ -1,4 +1,4 @@
-"""Both storages: JSON lines go out and come in, and lose nothing on the way."""
+"""Both storages: exports and imports of JSON lines lose nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lines_of(path: Path) -> list[Any]:
 
 class TestJsonLines:
     @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
-    def test_there_and_back_between_storages(
+    def test_round_trip_between_storages(
         self, make_storage: Any, tmp_path: Path, suffix: str
     ) -> None:
         source, target = make_storage(), make_storage()
@@ -50,7 +50,7 @@ class TestJsonLines:
         for model in (RatedConversation, TracedConversation, OpenConversation):
             assert same(target.load_records(model), source.load_records(model))
 
-    def test_documents_there_and_back(self, make_storage: Any, tmp_path: Path) -> None:
+    def test_round_trip_of_documents(self, make_storage: Any, tmp_path: Path) -> None:
         source, target = make_storage(), make_storage()
         documents = [
             Document(id="a", text="\u2028", metadata={"k": [1.0, None]}),
@@ -63,8 +63,8 @@ class TestJsonLines:
         assert same(target.load_documents(), documents)
         assert target.load_conversations() == []
 
-    def test_lines_come_out_as_they_came_in(self, storage: Any, tmp_path: Path) -> None:
-        # Absent fields stay absent, null stays null, and what nobody declared is still there.
+    def test_exported_lines_equal_imported_lines(self, storage: Any, tmp_path: Path) -> None:
+        # Absent fields stay absent, null stays null, and undeclared fields are kept.
         message = {"role": "user", "content": "x", "reasoning_content": "y"}
         lines = [
             {"conversations": []},
@@ -85,7 +85,9 @@ class TestJsonLines:
         assert storage.export_jsonl(path) == len(lines)
         assert lines_of(path) == lines
 
-    def test_document_lines_come_out_as_they_came_in(self, storage: Any, tmp_path: Path) -> None:
+    def test_exported_document_lines_equal_imported_lines(
+        self, storage: Any, tmp_path: Path
+    ) -> None:
         lines = [
             {"id": "a"},
             {"id": "b", "text": None, "_id": 3, "timestamp": "x"},
@@ -104,9 +106,7 @@ class TestJsonLines:
         assert filled.import_jsonl(path) == 1
         assert firsts(filled.load_conversations())[29:] == ["29", "more", "more"]
 
-    def test_other_models_among_the_lines_stay_what_they_are(
-        self, storage: Any, tmp_path: Path
-    ) -> None:
+    def test_lines_of_other_models_stay_unchanged(self, storage: Any, tmp_path: Path) -> None:
         path = tmp_path / "mixed.jsonl"
         records = [Note(title="a"), conversation("b"), Note(title="c", body={"k": 1})]
         path.write_text("".join(record.model_dump_json() + "\n" for record in records), "utf-8")
@@ -132,7 +132,7 @@ class TestJsonLines:
         assert storage.import_jsonl(path) == 2
         assert [record.persona for record in storage.load_conversations()] == [text, text]
 
-    def test_an_integer_too_large_for_a_score_is_infinite_for_an_import_as_for_a_load(
+    def test_an_integer_too_large_for_a_score_is_infinite_in_imports_and_loads(
         self, storage: Any, tmp_path: Path
     ) -> None:
         path = tmp_path / "large.jsonl"
@@ -170,7 +170,7 @@ class TestJsonLines:
         assert filled.export_jsonl(path, limit=0) == 0
         assert path.read_bytes() == b""
 
-    def test_compressed_files_are_what_their_names_say(self, filled: Any, tmp_path: Path) -> None:
+    def test_the_suffix_chooses_the_compression(self, filled: Any, tmp_path: Path) -> None:
         filled.export_jsonl(tmp_path / "out.jsonl")
         plain = (tmp_path / "out.jsonl").read_bytes()
         filled.export_jsonl(tmp_path / "out.jsonl.gz")
@@ -179,9 +179,7 @@ class TestJsonLines:
         with pa.input_stream(str(tmp_path / "out.jsonl.zst"), compression="zstd") as stream:
             assert stream.read() == plain
 
-    def test_only_what_was_asked_for_is_left_in_the_folder(
-        self, filled: Any, tmp_path: Path
-    ) -> None:
+    def test_only_the_target_is_left_in_the_folder(self, filled: Any, tmp_path: Path) -> None:
         folder = tmp_path / "exports"
         folder.mkdir()
         filled.export_jsonl(folder / "a.jsonl")
@@ -189,7 +187,7 @@ class TestJsonLines:
         assert sorted(path.name for path in folder.iterdir()) == ["a.jsonl", "a.parquet"]
 
     def test_compressed_files_of_several_parts(self, storage: Any, tmp_path: Path) -> None:
-        # As `cat a.gz b.gz` and programs that append make them.
+        # `cat a.gz b.gz` and programs that append create such files.
         parts = [(conversation(text).model_dump_json() + "\n").encode() for text in "ab"]
         zstd = pa.Codec("zstd")
         for name, compress in (
@@ -201,7 +199,7 @@ class TestJsonLines:
         assert firsts(storage.load_conversations()) == ["a", "b", "a", "b"]
 
     @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-    def test_a_compressed_file_that_is_cut_off_stores_nothing(
+    def test_a_truncated_compressed_file_stores_nothing(
         self, filled: Any, tmp_path: Path, suffix: str
     ) -> None:
         path = tmp_path / f"cut.jsonl{suffix}"

@@ -1,4 +1,4 @@
-"""Values that only some paths would change, keys that come late, and more than fits in a step."""
+"""Values that single paths could change, keys that appear late, and very large data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNICODE = [
 
 
 class TestEveryPath:
-    def test_lines_database_arrow_parquet_lines(self, tmp_path: Path) -> None:
+    def test_from_lines_through_database_arrow_and_parquet_to_lines(self, tmp_path: Path) -> None:
         records = conversations(*ABSENT_OR_EMPTY, *({text: text} for text in UNICODE))
         folders = [tmp_path / name for name in ("first", "second")]
         for folder in folders:
@@ -58,7 +58,7 @@ class TestEveryPath:
         assert same(again.load_conversations(), records)
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_text_by_every_way_in_and_out(self, tmp_path: Path, kind: str) -> None:
+    def test_text_through_every_input_and_output(self, tmp_path: Path, kind: str) -> None:
         records: list[Any] = [
             conversation(text, {"t": text, text: 1}, persona=text) for text in UNICODE
         ]
@@ -86,7 +86,7 @@ class TestEveryPath:
             assert other.load_conversations() == records
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_a_key_that_the_first_record_has_not(self, tmp_path: Path, kind: str) -> None:
+    def test_a_key_that_the_first_record_lacks(self, tmp_path: Path, kind: str) -> None:
         records = conversations({}, {"late": 2**70}, {"later": [None]}, {"late": "x"})
         storage = opened(kind, tmp_path)
         storage.save_conversations(records)
@@ -96,8 +96,8 @@ class TestEveryPath:
         assert storage.count_conversations({"metadata.late": 2**70}) == 2
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_a_file_that_begins_with_a_byte_order_mark(self, tmp_path: Path, kind: str) -> None:
-        # As Windows programs write them; what else has one inside its text keeps it.
+    def test_a_file_with_a_byte_order_mark(self, tmp_path: Path, kind: str) -> None:
+        # Windows programs write such files; a BOM inside a text is kept.
         records: list[Any] = [conversation("a", {"n": 1}), conversation("\ufeffb", {"n": 2})]
         lines = "".join(record.model_dump_json() + "\n" for record in records)
         (tmp_path / "in.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
@@ -110,7 +110,7 @@ class TestEveryPath:
         assert firsts(own.load_conversations(filters={"metadata.n": 1})) == ["a", "a"]
 
     def test_a_database_is_in_a_format_that_the_oldest_duckdb_reads(self, tmp_path: Path) -> None:
-        # Whatever DuckDB command line the other tests find here: 1.5 reads up to version 68.
+        # This does not depend on the installed DuckDB command line: 1.5 reads up to version 68.
         opened("sql", tmp_path).save_conversations([conversation()])
         header = (tmp_path / "store.duckdb").read_bytes()[:20]
         assert header[8:12] == b"DUCK"
@@ -118,7 +118,7 @@ class TestEveryPath:
 
 
 ROWS = 3 * 122_880 + 1000
-"""More than three of DuckDB's row groups."""
+"""More records than three row groups of DuckDB."""
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -161,7 +161,7 @@ class TestPagesOverRowGroups:
 @pytest.mark.slow
 @pytest.mark.skipif("AFTERIMAGE_LARGE" not in os.environ, reason="takes 10 GB and minutes")
 class TestOverTwoGibibytes:
-    """More text than 32-bit offsets reach: in all, and in what one step sorts or hands over."""
+    """More text than 32-bit offsets can address, in total and in one step."""
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_load_sort_and_export(self, tmp_path: Path, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Both storages: Parquet that everybody reads, in one file or in the folders of Hive."""
+"""Both storages: other libraries read the Parquet exports, as one file or as Hive folders."""
 
 from __future__ import annotations
 
@@ -82,14 +82,16 @@ class TestParquet:
             "persona": [None] * 4,
         }
 
-    def test_nothing_to_export_is_an_empty_table(self, storage: Any, tmp_path: Path) -> None:
+    def test_an_export_without_records_is_an_empty_table(
+        self, storage: Any, tmp_path: Path
+    ) -> None:
         assert storage.export_parquet(tmp_path / "none.parquet") == 0
         table = pyarrow.parquet.read_table(tmp_path / "none.parquet")
         assert table.num_rows == 0
         assert table.schema.names == storage.scan_conversations().schema.names
 
     def test_row_groups_are_sized_by_bytes(self, storage: Any, tmp_path: Path) -> None:
-        text = "".join(f"{n:07}" for n in range(3000))  # 21 kB that hardly repeat
+        text = "".join(f"{n:07}" for n in range(3000))  # 21 kB with little repetition
         storage.save_conversations([conversation(f"{n} {text[n:]}") for n in range(200)])
         path = tmp_path / "out.parquet"
         storage.export_parquet(path, row_group_bytes=500_000, compression="none")

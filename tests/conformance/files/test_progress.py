@@ -1,4 +1,4 @@
-"""Long calls tell how far they are: in the end, of every record once and of all that is done."""
+"""Long calls report their progress: at the end, each record once, and a share of 1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.records import Note, conversations
 
 
 class Told:
-    """Keeps what it is told of records and shares."""
+    """Collects the reported records and shares."""
 
     def __init__(self) -> None:
         self.records = 0
@@ -27,7 +27,7 @@ class Told:
         self.shares.append(share)
 
     def all_of(self) -> int:
-        """The records, where it was told that all was done, and of less before."""
+        """The number of records; checks that the share grew and ended at 1."""
         assert self.shares == sorted(self.shares)
         assert min(self.shares) >= 0
         assert self.shares[-1] == pytest.approx(1)
@@ -71,7 +71,7 @@ def test_an_export_to_parquet(filled: Any, tmp_path: Path) -> None:
 def test_a_scan(filled: Any, order_by: Any) -> None:
     told: list[int] = []
     filled.scan_conversations(["metadata.n"], order_by=order_by, progress=told.append).read_all()
-    lines = hasattr(filled, "conversations_path")  # one that is no conversation is read, too
+    lines = hasattr(filled, "conversations_path")  # a line that is not a conversation is read too
     assert sum(told) == 2501 + lines
 
 
@@ -95,7 +95,7 @@ def long_file(
 
 
 @pytest.mark.parametrize("order_by", [None, [("text", -1)]])
-def test_how_much_of_the_lines_a_query_has_read_is_known(
+def test_a_query_over_lines_reports_the_share_that_it_has_read(
     long_documents: list[Document], tmp_path: Path, order_by: Any
 ) -> None:
     store = JSONLStorage(tmp_path / "talks.jsonl", documents_path=tmp_path / "documents.jsonl")
@@ -110,7 +110,7 @@ def test_how_much_of_the_lines_a_query_has_read_is_known(
         assert told.all_of() == 4500
 
 
-def test_how_much_of_a_file_is_read_is_known_packed_or_not(
+def test_an_import_reports_the_share_of_the_file_compressed_or_not(
     make_storage: Any, long_file: Path
 ) -> None:
     told = Told()
@@ -144,7 +144,7 @@ def test_stats(storage: Any) -> None:
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_who_follows_stats_is_told_the_same(filled: Any) -> None:
+def test_stats_with_progress_are_the_same(filled: Any) -> None:
     for filters in (None, [("metadata.n", "<", 1200)], {"metadata.n": [1]}, {"persona": "nobody"}):
         assert filled.stats(filters, progress=Told()) == filled.stats(filters)
 
@@ -155,7 +155,7 @@ def test_of_an_empty_storage(storage: Any) -> None:
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_nothing_is_left_in_a_database_by_who_follows(tmp_path: Path) -> None:
+def test_progress_leaves_nothing_in_a_database(tmp_path: Path) -> None:
     path = tmp_path / "talks.duckdb"
     store = SQLStorage(f"duckdb:///{path}")
     store.save_conversations(conversations(*({"n": n} for n in range(2501))))
@@ -168,7 +168,7 @@ def test_nothing_is_left_in_a_database_by_who_follows(tmp_path: Path) -> None:
         assert not [name for name in names if name.startswith("kept_")]
 
 
-def test_what_a_follower_raises_comes_through(storage: Any) -> None:
+def test_an_error_of_the_callback_is_raised(storage: Any) -> None:
     storage.save_conversations(conversations({"n": 1}))
 
     def stopped(_: int) -> None:
@@ -182,7 +182,7 @@ def test_what_a_follower_raises_comes_through(storage: Any) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux lists open files there")
 @pytest.mark.parametrize("order_by", [None, [("text", -1)]])
-def test_an_error_of_a_follower_keeps_no_file_open(
+def test_an_error_of_the_callback_leaves_no_file_open(
     make_storage: Any, tmp_path: Path, order_by: Any
 ) -> None:
     store = make_storage()

@@ -1,4 +1,4 @@
-"""Thousands of real conversations: in through every door, out equal, and queried like a list."""
+"""Thousands of real conversations: saved, imported, loaded equal, and queried like a list."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ class Saved:
     storages: dict[str, Storage]
     folder: Path
     answers: list[tuple[dict[str, Any], int, list[EvaluatedConversationWithContext]]]
-    """Each query, how many records match it, and those it gives, all by plain Python."""
+    """Each query with its count and its records, computed in plain Python."""
 
 
 @pytest.fixture(scope="module", params=["chitchat", "sgd"])
 def saved(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Saved:
-    """The records, saved as models, imported as a file, and in a database with columns for some."""
+    """The records, saved as models, imported as a file, and in a database with metadata columns."""
     records = sgd() if request.param == "sgd" else chitchat()
     folder = tmp_path_factory.mktemp(request.param)
     lines = JSONLStorage(folder / "c.jsonl", folder / "d.jsonl")
@@ -122,14 +122,14 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Saved:
     return Saved(request.param, records, storages, folder, answers)
 
 
-def test_every_record_comes_back_equal(saved: Saved) -> None:
+def test_every_record_is_loaded_equal(saved: Saved) -> None:
     assert len(saved.records) > 7000
     for name, storage in saved.storages.items():
         assert storage.count_conversations() == len(saved.records), name
         assert storage.load_conversations() == saved.records, name
 
 
-def test_queries_give_what_plain_python_gives(saved: Saved) -> None:
+def test_queries_equal_plain_python(saved: Saved) -> None:
     for query, _, expected in saved.answers:
         assert expected, query
         for name, storage in saved.storages.items():
@@ -146,7 +146,7 @@ def test_counts_and_scans_agree(saved: Saved) -> None:
             ], (name, query)
 
 
-def test_groups_by_sql_are_those_of_plain_python(saved: Saved) -> None:
+def test_groups_in_sql_equal_plain_python(saved: Saved) -> None:
     from sqlalchemy import text
 
     storage = saved.storages["imported"]
@@ -164,7 +164,7 @@ def test_groups_by_sql_are_those_of_plain_python(saved: Saved) -> None:
         assert connection.execute(text("SELECT count(*) FROM messages")).scalar() == messages
 
 
-def test_lines_to_database_to_lines(saved: Saved) -> None:
+def test_round_trip_from_lines_through_a_database(saved: Saved) -> None:
     out = saved.folder / "out.jsonl.zst"
     saved.storages["imported"].export_jsonl(out)
     again = JSONLStorage(saved.folder / "again.jsonl", saved.folder / "d2.jsonl")

@@ -1,4 +1,4 @@
-"""Both storages: `on_error="skip"` gives all that is good, and says what it left out."""
+"""Both storages: `on_error="skip"` returns all valid records, and reports the others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BAD = {0, 3, 4, 11, 19}
 
 @contextmanager
 def skipping(count: int | None = None) -> Iterator[list[SkippedRecords]]:
-    """Fails unless the block warns once, that `count` records were skipped."""
+    """Check that the block warns exactly once, that `count` records were skipped."""
     reports: list[SkippedRecords] = []
     with pytest.warns(SkippedRecordsWarning) as caught:
         yield reports
@@ -56,7 +56,7 @@ def records() -> list[EvaluatedConversationWithContext]:
 
 @pytest.fixture
 def damaged(storage: Any, records: list[Any]) -> Any:
-    """Twenty conversations, five of them corrupt, with a record of another model in between."""
+    """Twenty conversations, five of them corrupt, and a record of another model."""
     storage.save_conversations([*records[:10], Note(title="between"), *records[10:]])
     spoil_conversations(storage, BAD)
     return storage
@@ -82,18 +82,18 @@ QUERIES: list[dict[str, Any]] = [
 
 
 class TestReads:
-    def test_by_default_they_raise(self, damaged: Any) -> None:
+    def test_they_raise_by_default(self, damaged: Any) -> None:
         for read in (damaged.load_conversations, lambda: list(damaged.iter_conversations())):
             with pytest.raises(CorruptRecordError):
                 read()
 
     @pytest.mark.parametrize("query", QUERIES, ids=str)
-    def test_a_query_is_answered_from_what_is_good(
+    def test_a_query_is_answered_from_the_valid_records(
         self, damaged: Any, good: list[Any], query: dict[str, Any]
     ) -> None:
         expected = select(good, **query)
         with warnings.catch_warnings():
-            # How far a slice is read, and so whether it met a corrupt record, is not promised.
+            # It is not guaranteed how far a slice is read, and so whether it finds corrupt records.
             warnings.simplefilter("ignore", SkippedRecordsWarning)
             assert damaged.load_conversations(**query, on_error="skip") == expected
             found = damaged.iter_conversations(**query, batch_size=3, on_error="skip")
@@ -102,7 +102,7 @@ class TestReads:
         numbers = [str(record.metadata["n"]) for record in expected]
         assert table.column(0).to_pylist() == numbers
 
-    def test_what_was_skipped_is_told(self, damaged: Any) -> None:
+    def test_skipped_records_are_reported(self, damaged: Any) -> None:
         reads: list[Callable[[], Any]] = [
             lambda: damaged.load_conversations(on_error="skip"),
             lambda: damaged.load_conversations(order_by=[("metadata.n", 1)], on_error="skip"),
@@ -176,13 +176,13 @@ class TestReads:
         with skipping(2):
             assert storage.scan_documents(["id"], on_error="skip").read_all().num_rows == 4
 
-    def test_where_nothing_is_corrupt_nothing_is_said(self, storage: Any) -> None:
+    def test_without_corrupt_records_there_is_no_warning(self, storage: Any) -> None:
         records = conversations({"n": 1}, {"n": 2})
         storage.save_conversations(records)  # warnings are errors here
         assert storage.load_conversations(on_error="skip") == records
         assert storage.count_conversations(on_error="skip") == 2
 
-    def test_one_who_stops_early_hears_of_it_too(self, damaged: Any) -> None:
+    def test_an_iterator_that_is_closed_early_warns_too(self, damaged: Any) -> None:
         found = damaged.iter_conversations(batch_size=1, on_error="skip")
         next(found)
         with pytest.warns(SkippedRecordsWarning):
@@ -211,9 +211,7 @@ GOOD_LINE = conversation("é").model_dump_json().encode() + b"\n"
 
 
 class TestImports:
-    def test_the_good_lines_are_saved_and_the_others_named(
-        self, storage: Any, tmp_path: Path
-    ) -> None:
+    def test_valid_lines_are_saved_and_the_others_named(self, storage: Any, tmp_path: Path) -> None:
         path = tmp_path / "some lines.jsonl"
         path.write_bytes(b"".join(GOOD_LINE + bad + b"\n" for bad in BAD_LINES) + GOOD_LINE)
         with pytest.raises(CorruptRecordError) as caught:
@@ -237,7 +235,7 @@ class TestImports:
             assert storage.import_jsonl(path, kind="documents", on_error="skip") == 2
         assert [document.id for document in storage.load_documents()] == ["a", "b"]
 
-    def test_where_no_line_is_good(self, storage: Any, tmp_path: Path) -> None:
+    def test_without_any_valid_line(self, storage: Any, tmp_path: Path) -> None:
         path = tmp_path / "bad.jsonl"
         path.write_bytes(b"nonsense\n[]\n")
         with skipping(2):
@@ -245,10 +243,10 @@ class TestImports:
         assert storage.load_conversations() == []
 
     @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-    def test_of_a_packed_file_that_is_cut_off_all_that_is_left_is_saved(
+    def test_the_rest_of_a_truncated_compressed_file_is_saved(
         self, storage: Any, tmp_path: Path, suffix: str
     ) -> None:
-        # What does not pack: so that what is left of the file is that of the lines, too.
+        # Incompressible text, so that part of the file has the same part of the lines.
         text = b"".join(
             conversation(str(n), {"text": f"{n * 2**400 // 3:x}"}).model_dump_json().encode()
             + b"\n"
@@ -281,7 +279,7 @@ class TestAHundredThousandBadLines:
         start = time.monotonic()
         with skipping(self.COUNT) as reports:
             assert storage.import_jsonl(path, on_error="skip") == 2
-        assert time.monotonic() - start < 60  # on a busy machine; else a few seconds
+        assert time.monotonic() - start < 60  # on a busy machine; usually a few seconds
         report = reports[0]
         assert len(report.places) == 5
         assert len(str(report)) < 2000

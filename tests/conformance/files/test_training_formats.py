@@ -1,4 +1,4 @@
-"""Both storages: exports to train from, line by line what the published package writes."""
+"""Both storages: training formats, line by line as the published package writes them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXTS = ["", "a", " ", "\u2028\u2029\u0085", "\x00\x1f\x7f\n\r\t", 'é 😀 "\\/
 
 
 def talks() -> list[Conversation]:
-    """Conversations of every shape: each order of up to four roles, and texts that are hard."""
+    """Conversations of every shape: each order of up to four roles, and difficult texts."""
     chance = random.Random(5)
     found: list[Conversation] = []
     for length in range(5):
@@ -57,7 +57,7 @@ def talks() -> list[Conversation]:
 def expected(
     talk: Any, format_name: str, system_prompt: str | None = None, reasoning: str | None = None
 ) -> dict[str, Any] | None:
-    """The line of a conversation once more, in plain Python."""
+    """The expected line of a conversation, in plain Python."""
 
     def text(said: Any) -> str:
         if reasoning == "think" and said.reasoning_content is not None:
@@ -100,7 +100,7 @@ def lines_of(path: Path) -> list[Any]:
 
 
 def exported(storage: Any, path: Path, **options: Any) -> list[Any]:
-    """What an export writes; its count is that of the lines."""
+    """Export, check the returned count, and return the lines."""
     count = storage.export_jsonl(path, **options)
     found = lines_of(path)
     assert count == len(found)
@@ -174,14 +174,16 @@ class TestLines:
         for name in FORMATS:
             assert len(exported(storage, tmp_path / "out.jsonl", format=name)) == 1
 
-    def test_packed_as_the_name_says(self, storage: Any, tmp_path: Path) -> None:
+    def test_the_suffix_chooses_the_compression(self, storage: Any, tmp_path: Path) -> None:
         storage.save_conversations(talks())
         storage.export_jsonl(tmp_path / "out.jsonl", format="messages")
         storage.export_jsonl(tmp_path / "out.jsonl.gz", format="messages")
         plain = (tmp_path / "out.jsonl").read_bytes()
         assert gzip.decompress((tmp_path / "out.jsonl.gz").read_bytes()) == plain
 
-    def test_what_a_format_has_no_place_for_is_refused(self, storage: Any, tmp_path: Path) -> None:
+    def test_an_option_that_the_format_has_no_field_for_is_an_error(
+        self, storage: Any, tmp_path: Path
+    ) -> None:
         storage.save_documents([Document(id="a")])
         folder = tmp_path / "exports"
         folder.mkdir()
@@ -221,7 +223,7 @@ class TestWhatNoLoadWouldTake:
 
 
 class TestNamesOfTheUser:
-    def test_tables_and_columns_called_like_what_the_sql_calls_things(self, tmp_path: Path) -> None:
+    def test_tables_and_columns_with_the_names_that_the_sql_uses(self, tmp_path: Path) -> None:
         names = ["given", "said", "starts", "start", "n", "place", "pair"]
         store = SQLStorage("duckdb:///:memory:", "said", "given", metadata_fields=names)
         records: list[Any] = [
@@ -241,7 +243,7 @@ class TestNamesOfTheUser:
 def as_the_package_exports(
     published: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str | None, dict[str, list[Any]]]:
-    """Its own command on a file of ours: the rows of each format, by system prompt."""
+    """The rows of the published command for our file: by system prompt and format."""
     folder = tmp_path_factory.mktemp("published")
     store = JSONLStorage(folder / "talks.jsonl")
     store.save_conversations([*talks(), Note(title="of another model")])
@@ -263,7 +265,7 @@ class TestAsThePublishedPackageExports:
         storage.save_conversations([*talks(), Note(title="of another model")])
         for prompt, rows in as_the_package_exports.items():
             for name in FORMATS:
-                if name == "alpaca":  # refused with a prompt here; it ignores the prompt
+                if name == "alpaca":  # with a prompt, an error here only
                     assert rows[name] == as_the_package_exports[None][name]
                     ours = exported(storage, tmp_path / "out.jsonl", format=name)
                 else:

@@ -1,4 +1,4 @@
-"""Both storages: `verify` reads everything again and finds what is wrong with it."""
+"""Both storages: `verify` reads everything and finds all faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.records import ALL_SORTS, Note, conversations
 
 
 def problems(report: Any) -> dict[str, int]:
-    """How often each thing was found, without what was not."""
+    """The number of each kind of fault, without those that were not found."""
     counts = {
         "corrupt": report.corrupt,
         "torn_tails": report.torn_tails,
@@ -24,12 +24,12 @@ def problems(report: Any) -> dict[str, int]:
 
 
 class TestVerify:
-    def test_nothing_is_wrong_with_an_empty_one(self, storage: Any) -> None:
+    def test_an_empty_storage_has_no_faults(self, storage: Any) -> None:
         report = storage.verify()
         assert report.ok
         assert (report.conversations, report.documents, report.records) == (0, 0, 0)
 
-    def test_every_kind_of_record_is_counted_and_sound(self, storage: Any) -> None:
+    def test_every_kind_of_record_is_counted_and_valid(self, storage: Any) -> None:
         storage.save_conversations([*ALL_SORTS, Note(title="a"), Note(title="b")])
         storage.save_documents([Document(id=text) for text in ("a", "b", "'; --")])
         report = storage.verify()
@@ -60,7 +60,7 @@ class TestVerify:
         assert problems(report) == {"corrupt": 2}
         assert report.documents == 2
 
-    def test_ids_of_documents_that_stand_more_than_once(self, storage: Any) -> None:
+    def test_duplicate_ids_of_documents(self, storage: Any) -> None:
         ids = ["a", "b", "a", "c", "b", "a", "d\ne"]
         storage.save_documents([Document(id=text) for text in ids])
         report = storage.verify()
@@ -70,7 +70,7 @@ class TestVerify:
         assert (first.line, first.reason) == (1, "id 'a', 3 times")
         assert (second.line, second.reason) == (2, "id 'b', 2 times")
 
-    def test_of_many_ids_twice_the_first_few_are_named(self, storage: Any) -> None:
+    def test_of_many_duplicate_ids_the_first_few_are_named(self, storage: Any) -> None:
         documents = [Document(id=str(n)) for n in range(3000)]
         storage.save_documents(documents)
         storage.save_documents(documents)

@@ -1,4 +1,4 @@
-"""Both storages: bad arguments raise a short error of our own and change nothing."""
+"""Both storages: invalid arguments raise a short `StorageError` and change nothing."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ BAD_LINES = [
 
 
 def read(storage: Any, name: str, **arguments: Any) -> None:
-    """Call it and take all it gives, so that a lazy one has to check its arguments as well."""
+    """Make the call and read its whole result, so that a lazy call checks its arguments too."""
     for _ in getattr(storage, name)(**arguments):
         pass
 
 
 @pytest.fixture(autouse=True)
 def filled(storage: Any) -> Any:
-    """Errors must not depend on the storage being empty, nor empty it."""
+    """Errors do not depend on an empty storage, and do not delete records."""
     storage.save_conversations(conversations({"n": 1}, {"n": 2}))
     storage.save_documents([Document(id="0"), Document(id="1")])
     yield storage
@@ -101,7 +101,7 @@ class TestUnknownFields:
                     assert isinstance(caught.value, ValueError)
 
     @pytest.mark.parametrize("factory", EVALUATORS, ids=attrgetter("name"))
-    def test_what_is_no_field(self, filled: Any, subtests: pytest.Subtests) -> None:
+    def test_invalid_fields(self, filled: Any, subtests: pytest.Subtests) -> None:
         for field in [
          "", ".", "metadata.", ".n", "metadata..n", 'metadata."n', 'metadata."n"x', "nonsense",
          "conversations.content", "conversations.0", "persona.name", "final_score.x",
@@ -129,7 +129,7 @@ class TestUnknownFields:
 
 class TestFilters:
     @pytest.mark.parametrize("factory", EVALUATORS, ids=attrgetter("name"))
-    def test_without_meaning(self, filled: Any, subtests: pytest.Subtests) -> None:
+    def test_invalid_filters(self, filled: Any, subtests: pytest.Subtests) -> None:
         for filters in [
             "metadata.n == 1",
             b"x",
@@ -169,10 +169,10 @@ class TestFilters:
         assert_short(caught.value, "metadata.n")
 
     @pytest.mark.parametrize("factory", EVALUATORS, ids=attrgetter("name"))
-    def test_an_integer_that_python_does_not_write(
+    def test_an_integer_that_python_cannot_print(
         self, filled: Any, subtests: pytest.Subtests
     ) -> None:
-        endless: Any = 10**4300  # its repr() is a ValueError of Python's
+        endless: Any = 10**4300  # its repr() raises ValueError
         calls: dict[str, Callable[[], Any]] = {
             "value": lambda: filled.load_conversations(filters={"metadata.n": endless}),
             "values": lambda: filled.count_conversations([("metadata.n", "in", [endless])]),
@@ -210,7 +210,7 @@ class TestOrderBy:
                 assert_short(caught.value, "metadata.n", "asc")
 
     @pytest.mark.parametrize("factory", EVALUATORS, ids=attrgetter("name"))
-    def test_what_is_no_list_of_pairs(self, filled: Any, subtests: pytest.Subtests) -> None:
+    def test_anything_but_a_list_of_pairs(self, filled: Any, subtests: pytest.Subtests) -> None:
         for order_by in [
          "metadata.n", ["metadata.n"], [("metadata.n",)], ("metadata.n", 1), {"metadata.n": 1}, 3,
          [("metadata.n", 1, 2)], [None],
@@ -223,7 +223,7 @@ class TestOrderBy:
 
 
 class TestFiles:
-    def test_an_import_of_nothing_there(self, filled: Any, tmp_path: Path) -> None:
+    def test_an_import_of_a_missing_file(self, filled: Any, tmp_path: Path) -> None:
         for kind in ("conversations", "documents"):
             with pytest.raises(MissingFileError) as caught:
                 filled.import_jsonl(tmp_path / "nothing-there.jsonl", kind=kind)

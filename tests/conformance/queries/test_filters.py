@@ -1,4 +1,4 @@
-"""Both storages: filters compare values as in JSON; a filter and its negation split the data."""
+"""Both storages: filters compare as in JSON; each record matches a filter or its negation."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestValuesCompareAsInJson:
                 wrong.append(values)
         assert wrong == []
 
-    def test_three_is_three_but_no_text_and_no_boolean(self, storage: Any) -> None:
+    def test_a_number_equals_neither_text_nor_a_boolean(self, storage: Any) -> None:
         storage.save_conversations(
             conversations({"n": 3}, {"n": 3.0}, {"n": "3"}, {"n": True}, {"n": [3]})
         )
@@ -67,12 +67,12 @@ class TestValuesCompareAsInJson:
         assert matching(storage, {"metadata.n": "3"}) == ["2"]
         assert matching(storage, {"metadata.n": True}) == ["3"]
 
-    def test_integers_beyond_the_reach_of_floats_are_exact(self, storage: Any) -> None:
+    def test_integers_too_large_for_floats_are_exact(self, storage: Any) -> None:
         storage.save_conversations(conversations({"n": 2**53}, {"n": 2**53 + 1}, {"n": 2**53 + 2}))
         assert matching(storage, {"metadata.n": 2**53 + 1}) == ["1"]
         assert matching(storage, [("metadata.n", ">", float(2**53))]) == ["1", "2"]
 
-    def test_lists_are_equal_whatever_spells_their_numbers(self, storage: Any) -> None:
+    def test_lists_are_equal_for_any_spelling_of_their_numbers(self, storage: Any) -> None:
         storage.save_conversations(
             conversations({"n": [1, {"k": 2.0}]}, {"n": [1.0, {"k": 2}]}, {"n": [1, {"k": True}]})
         )
@@ -83,7 +83,7 @@ class TestValuesCompareAsInJson:
         assert matching(storage, {"metadata.n": {"b": 2, "a": 1}}) == ["0", "1"]
 
     def test_strings_are_ordered_by_code_point(self, storage: Any) -> None:
-        # As UTF-16 would not have it: a character beyond its first 65,536 comes last.
+        # UTF-16 would sort differently: a character after the first 65,536 comes last.
         storage.save_conversations(
             conversations({"n": "\U00010000"}, {"n": "\uffff"}, {"n": "z"}, {"n": "é"}, {"n": "Z"})
         )
@@ -105,7 +105,7 @@ class TestNullAndAbsent:
         assert matching(storage, [("metadata.n", "!=", None)]) == ["2", "3", "4", "5"]
         assert matching(storage, [("metadata.n", "in", [None, 0])]) == ["0", "1", "2"]
 
-    def test_a_path_through_what_has_no_keys_finds_nothing(self, storage: Any) -> None:
+    def test_a_path_through_a_value_without_keys_finds_nothing(self, storage: Any) -> None:
         storage.save_conversations(
             conversations({"n": [5]}, {"n": "text"}, {"n": 5}, {"n": {"0": 5}}, {"n": [{"0": 5}]})
         )
@@ -203,7 +203,7 @@ class TestEveryFieldCanBeFiltered:
         assert ids({"personas": [{"metadata": {"k": 1}, "descriptions": ["a pilot"]}]}) == ["y"]
         assert ids([("id", "in", {"x", "z"}), ("metadata.n", "!=", None)]) == ["x", "z"]
 
-    def test_scores_that_are_no_finite_numbers(self, storage: Any) -> None:
+    def test_scores_that_are_not_finite(self, storage: Any) -> None:
         storage.save_conversations(
             [conversation(str(n), final_score=s) for n, s in enumerate([NAN, INF, -INF, 0.5, None])]
         )
@@ -241,7 +241,7 @@ class TestShapesOfFilters:
         assert matching(filled, [first, first]) == ["0"]
 
     def test_conditions_may_be_lists_and_groups_tuples(self, filled: Any) -> None:
-        # As they are once they have been through JSON or YAML.
+        # JSON and YAML turn tuples into lists.
         assert matching(filled, [["metadata.a", "==", 0], ["metadata.b", "==", 1]]) == ["1"]
         assert matching(filled, ([("metadata.a", "==", 9)], [["metadata.b", "<", 0]])) == []
 

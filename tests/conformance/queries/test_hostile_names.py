@@ -1,4 +1,4 @@
-"""Both storages: whatever a key or value is called, it is found or refused and never executed."""
+"""Both storages: any key or value is found or rejected, and never executed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOSTILE = [
 class TestHostileNames:
     @pytest.mark.parametrize("factory", EVALUATORS, ids=attrgetter("name"))
     def test_each_key_is_found_and_no_other(self, storage: Any) -> None:
-        # Every record has every key but one with another value, so a slip shows both ways.
+        # Every record has all keys but one with another value, so errors show in both directions.
         records = conversations(*({key: key == own for key in HOSTILE} for own in HOSTILE))
         storage.save_conversations(records)
         wrong = []
@@ -36,7 +36,7 @@ class TestHostileNames:
         assert wrong == []
 
     @pytest.mark.parametrize("factory", EVALUATORS, ids=attrgetter("name"))
-    def test_keys_below_keys(self, storage: Any) -> None:
+    def test_nested_keys(self, storage: Any) -> None:
         storage.save_conversations(conversations(*({key: {key: 1}} for key in HOSTILE)))
         wrong = []
         for number, key in enumerate(HOSTILE):

@@ -1,4 +1,4 @@
-"""Both storages: one total order, ties by insertion, None last, pages that fit together."""
+"""Both storages: one total order, ties by insertion, None last."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ordered(storage: Any, *keys: Any) -> list[str]:
 
 
 class TestOrder:
-    def test_without_keys_it_is_that_of_insertion(self, storage: Any) -> None:
+    def test_without_keys_it_is_insertion_order(self, storage: Any) -> None:
         storage.save_conversations(conversations({"n": 2}, {"n": 1}))
         storage.save_conversations([conversation("2", {"n": 0})])
         assert ordered(storage) == ["0", "1", "2"]
@@ -99,7 +99,7 @@ class TestOrder:
             False, True, -INF, -(2**63) - 1, -0.5, 0, 0.5, 2**53 + 1, 10**29, INF, NAN,
             "", "10", "9", "A", "a",
             ["1"], [1], [2], [],  # lists by their JSON text
-            {"a": 1}, {"b": 0}, {},  # and objects by theirs
+            {"a": 1}, {"b": 0}, {},  # objects also by their JSON text
         ]  # fmt: skip
         shuffled = [ascending[(place * 7) % len(ascending)] for place in range(len(ascending))]
         storage.save_conversations(conversations(*({"n": value} for value in shuffled), {}))
@@ -161,7 +161,7 @@ class TestOrder:
         storage.save_conversations(conversations({"k.l": 2}, {"k": {"l": 0}}, {"k.l": 1}))
         assert ordered(storage, ('metadata."k.l"', 1)) == ["2", "0", "1"]
 
-    def test_iterators_give_the_same_order(self, storage: Any) -> None:
+    def test_iterators_have_the_same_order(self, storage: Any) -> None:
         storage.save_conversations(conversations(*({"n": n % 3} for n in range(10))))
         keys = [("metadata.n", -1)]
         records = storage.iter_conversations(order_by=keys, batch_size=2)

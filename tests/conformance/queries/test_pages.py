@@ -1,4 +1,4 @@
-"""Both storages: slices, pages that fit together, and iterators."""
+"""Both storages: slices, consecutive pages, and iterators."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TestSlices:
 
 class TestPages:
     def test_pages_never_overlap_or_skip(self, storage: Any) -> None:
-        # All keys tied, or null, or nearly so: only insertion order can tell the records apart.
+        # All keys are equal, or null, or almost so: only insertion order distinguishes the records.
         nulls = [None, 1, None]
         storage.save_conversations(
             conversations(*({"tied": 7, "nulls": nulls[n % 3]} for n in range(20)))
@@ -94,8 +94,8 @@ class TestIterators:
         assert list(found) == records[1:]
         assert list(found) == []
 
-    def test_two_at_once_do_not_disturb_each_other(self, storage: Any) -> None:
-        # One cursor a connection is what DuckDB has: a second query may take over the first.
+    def test_two_iterators_are_independent(self, storage: Any) -> None:
+        # DuckDB has one cursor per connection: a second query could replace the first.
         storage.save_conversations(conversations(*({"n": n} for n in range(10))))
         forth = storage.iter_conversations(batch_size=1)
         back = storage.iter_conversations(batch_size=1, order_by=[("metadata.n", -1)])
@@ -103,7 +103,7 @@ class TestIterators:
         assert firsts([one for one, _ in met]) == [str(n) for n in range(10)]
         assert firsts([other for _, other in met]) == [str(n) for n in range(9, -1, -1)]
 
-    def test_other_calls_in_between_do_not_disturb_one(self, storage: Any) -> None:
+    def test_other_calls_do_not_affect_an_iterator(self, storage: Any) -> None:
         storage.save_conversations(conversations(*({"n": n} for n in range(10))))
         found = storage.iter_conversations(batch_size=2)
         seen = [next(found)]
@@ -113,7 +113,7 @@ class TestIterators:
         seen += found
         assert firsts(seen)[:10] == [str(n) for n in range(10)]
 
-    def test_one_may_be_given_up_half_way(self, storage: Any) -> None:
+    def test_an_iterator_may_be_dropped_early(self, storage: Any) -> None:
         storage.save_conversations(conversations(*({"n": n} for n in range(10))))
         found = storage.iter_conversations(batch_size=2)
         next(found)

@@ -1,4 +1,4 @@
-"""JSONLStorage, SQLStorage and plain Python give equal answers to any query over any records."""
+"""JSONLStorage, SQLStorage and plain Python give equal answers to all queries over all records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEMORY = "duckdb:///:memory:"
 def check(
     storages: list[Storage], kind: str, loaded: list[Any], query: strategies.QueryArguments
 ) -> None:
-    """Loads give what plain Python makes of all the `loaded` records, and scans give one answer."""
+    """Check that loads equal plain Python over the `loaded` records, and that scans are equal."""
     expected = select(loaded, **query)
     scanned = []
     for storage in storages:
@@ -69,7 +69,7 @@ def test_documents(data: st.DataObject) -> None:
 @settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_a_file_with_metadata_columns(data: st.DataObject) -> None:
-    """Fields that became columns, some before the data and some after, change no answer."""
+    """Metadata columns, created before or after the data, change no answer."""
     batches: list[list[Any]] = data.draw(
         st.lists(st.lists(strategies.conversations, max_size=4), min_size=2)
     )
@@ -127,13 +127,13 @@ def late(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Storage:
 
 
 class TestRecordsThatChangeLate:
-    """Past the 20,480 rows by which DuckDB's reader makes up its mind about a file."""
+    """Changes after the 20,480 rows from which DuckDB's reader infers types."""
 
     def test_values_and_types_are_exact(self, late: Storage) -> None:
         loaded = late.load_conversations(offset=20_479)
         assert same([record.metadata for record in loaded], [{"n": 1}, *LATE])
 
-    def test_filters_see_them(self, late: Storage) -> None:
+    def test_filters_find_them(self, late: Storage) -> None:
         assert late.count_conversations({"metadata.n": 1}) == 20_480
         assert late.count_conversations([("metadata.n", "!=", 1)]) == len(LATE)
         found = late.load_conversations(filters={"metadata.late": "x"})
@@ -148,7 +148,7 @@ class TestRecordsThatChangeLate:
     def test_without_an_order_many_filtered_records_stay_in_insertion_order(
         self, late: Storage, condition: tuple[str, str, Any], slices: dict[str, int]
     ) -> None:
-        # An engine of several threads gives what it finds first, unless told to keep the order.
+        # With several threads, the engine returns rows in any order unless a sort is requested.
         arguments: dict[str, Any] = {"filters": [condition], **slices}
         start = slices.get("offset", 0)
         stop = min(start + slices.get("limit", 30_000), 20_480 + len(LATE))
@@ -157,7 +157,7 @@ class TestRecordsThatChangeLate:
         column = late.scan_conversations(["conversations"], **arguments).read_all().column(0)
         assert [messages[0]["content"] for messages in column.to_pylist()] == expected
 
-    def test_sorts_see_them(self, late: Storage) -> None:
+    def test_sorts_include_them(self, late: Storage) -> None:
         order_by = [("metadata.n", -1)]
         assert firsts(late.load_conversations(5, order_by=order_by)) == [
             "20482", "20485", "20480", "0", "1",
@@ -166,7 +166,7 @@ class TestRecordsThatChangeLate:
             "20479", "20481", "20483", "20484",
         ]  # fmt: skip
 
-    def test_pages_over_several_row_groups_fit_together(self, late: Storage) -> None:
+    def test_pages_over_several_row_groups_are_disjoint_and_complete(self, late: Storage) -> None:
         order_by = [("persona", 1)]  # null in all of them
         pages = [
             late.scan_conversations(["metadata.n"], order_by=order_by, limit=7000, offset=start)

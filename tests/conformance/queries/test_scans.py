@@ -1,4 +1,4 @@
-"""Both storages: scans are Arrow streams with a declared schema, that anything can take."""
+"""Both storages: scans are Arrow streams with a declared schema, which other libraries read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DOCUMENT_COLUMNS = ["id", "text", "personas", "metadata", "extra"]
 
 
 def leaf_types(kind: pa.DataType) -> set[pa.DataType]:
-    """The types at the bottom of a nested type."""
+    """The innermost types of a nested type."""
     if pa.types.is_struct(kind):
         return set().union(*(leaf_types(kind.field(n).type) for n in range(kind.num_fields)))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -110,7 +110,7 @@ class TestValues:
         assert row["final_score"] == 0.0
         assert row["evaluation"] is row["persona"] is None
 
-    def test_what_the_schema_does_not_know_is_in_extra(self, storage: Any) -> None:
+    def test_undeclared_fields_are_in_extra(self, storage: Any) -> None:
         storage.save_conversations(
             [
                 RatedConversation(conversations=[], mood="calm", weights=[1.5]),
@@ -146,7 +146,7 @@ class TestValues:
 
 
 class TestColumns:
-    def test_they_come_in_the_order_asked_by_the_names_asked(self, storage: Any) -> None:
+    def test_they_have_the_requested_order_and_names(self, storage: Any) -> None:
         storage.save_conversations([conversation(metadata={"k.l": 1}, persona="x")])
         columns = ["persona", 'metadata."k.l"', "evaluation.overall_grade", "final_score"]
         table = storage.scan_conversations(columns).read_all()
@@ -176,7 +176,7 @@ class TestColumns:
             storage.scan_conversations(["persona", unknown])
 
     @pytest.mark.parametrize("columns", [[], "persona", ["persona", "persona"]], ids=repr)
-    def test_a_projection_without_meaning_is_an_error(self, storage: Any, columns: Any) -> None:
+    def test_an_invalid_projection_is_an_error(self, storage: Any, columns: Any) -> None:
         with pytest.raises(InvalidQueryError):
             storage.scan_conversations(columns)
 
@@ -199,7 +199,7 @@ class TestStreams:
         reader = pa.RecordBatchReader.from_stream(filled.scan_conversations())
         assert reader.read_all().num_rows == 30
 
-    def test_duckdb_takes_it(self, filled: Any) -> None:
+    def test_duckdb_reads_it(self, filled: Any) -> None:
         import duckdb
 
         reader = filled.scan_conversations(["metadata.domain"])
@@ -210,27 +210,27 @@ class TestStreams:
         assert rows == [("0", 10), ("1", 10), ("2", 10)]
         assert reader is not None  # DuckDB finds it by the name of this variable
 
-    def test_pandas_takes_it(self, filled: Any) -> None:
+    def test_pandas_reads_it(self, filled: Any) -> None:
         pandas = pytest.importorskip("pandas")
         if not hasattr(pandas.DataFrame, "from_arrow"):
             pytest.skip("this pandas takes no Arrow stream")
         frame = pandas.DataFrame.from_arrow(filled.scan_conversations(["metadata.n"]))
         assert list(frame["metadata.n"]) == [str(n) for n in range(30)]
 
-    def test_polars_takes_it(self, filled: Any) -> None:
+    def test_polars_reads_it(self, filled: Any) -> None:
         polars = pytest.importorskip("polars")
         frame = polars.DataFrame(filled.scan_conversations())
         assert frame.height == 30
         assert frame["conversations"][3].struct.field("content").to_list() == ["3", "3!"]
 
-    def test_two_at_once_do_not_disturb_each_other(self, filled: Any) -> None:
+    def test_two_scans_are_independent(self, filled: Any) -> None:
         first = filled.scan_conversations(["metadata.n"])
         second = filled.scan_conversations(["metadata.n"], order_by=[("metadata.n", -1)], limit=2)
         assert filled.count_conversations() == 30
         assert second.read_all().column(0).to_pylist() == ["29", "28"]
         assert first.read_all().column(0).to_pylist() == [str(n) for n in range(30)]
 
-    def test_one_that_is_not_read_to_its_end_is_in_nobodys_way(self, filled: Any) -> None:
+    def test_an_unfinished_scan_blocks_nothing(self, filled: Any) -> None:
         with filled.scan_conversations() as reader:
             reader.read_next_batch()
         filled.save_conversations([conversation("after")])

@@ -1,4 +1,4 @@
-"""`stats()` tells what plain Python counts over loaded models, whatever the storage."""
+"""Both storages: `stats()` equals counts in plain Python over loaded models."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def histogram(scores: list[float]) -> dict[str, Any]:
 
 
 def expected(loaded: list[Any], documents: int = 0, records: int = 0) -> dict[str, Any]:
-    """What `as_dict()` must give for these conversations; the keys all told, by rows and name."""
+    """The expected `as_dict()` for these conversations, with all keys by rows and name."""
     messages = [entry for record in loaded for entry in record.conversations]
     evaluated = [record.evaluation for record in loaded if record.evaluation is not None]
     final = [record.final_score for record in loaded if record.final_score is not None]
@@ -117,7 +117,7 @@ def expected(loaded: list[Any], documents: int = 0, records: int = 0) -> dict[st
 
 
 def approximately(found: Any) -> Any:
-    """Floats to nearly their last digit, all else exactly."""
+    """Compare floats approximately and everything else exactly."""
     if isinstance(found, dict):
         return {key: approximately(value) for key, value in found.items()}
     if isinstance(found, list | tuple):
@@ -140,16 +140,16 @@ RICH = [
 
 
 class TestStatistics:
-    def test_are_those_of_the_loaded_records(self, storage: Any) -> None:
+    def test_are_equal_to_plain_python_over_loaded_records(self, storage: Any) -> None:
         storage.save_conversations([*RICH, Note(title="x"), Note(title="y")])
         storage.save_documents([Document(text="x")])
         found = storage.stats().as_dict()
         assert found == approximately(expected(RICH, documents=1, records=2))
 
-    def test_of_nothing_are_zeros_and_none(self, storage: Any) -> None:
+    def test_of_an_empty_storage_are_zeros_and_none(self, storage: Any) -> None:
         assert storage.stats().as_dict() == expected([])
 
-    def test_are_about_what_the_filters_match(self, storage: Any) -> None:
+    def test_cover_the_records_that_the_filters_match(self, storage: Any) -> None:
         storage.save_conversations([*RICH, Note(title="x")])
         filters = [("final_score", ">=", 0.25)]
         found = storage.stats(filters).as_dict()
@@ -157,7 +157,7 @@ class TestStatistics:
         with pytest.raises(UnknownFieldError):
             storage.stats({"final_scor": 1})
 
-    def test_values_are_told_apart_as_filters_do(self, storage: Any) -> None:
+    def test_values_are_distinguished_as_in_filters(self, storage: Any) -> None:
         storage.save_conversations(RICH)
         found = {each.key: each for each in storage.stats().metadata_keys}
         # 1 and 1.0; "1"; True; 2**53 and its float; 2**53 + 1; NaN
@@ -171,7 +171,7 @@ class TestStatistics:
         with pytest.raises(ValueError, match="top_keys"):
             storage.stats(top_keys=0)
 
-    def test_duplicates_have_the_same_messages_and_nothing_less(self, storage: Any) -> None:
+    def test_duplicates_have_exactly_the_same_messages(self, storage: Any) -> None:
         same = [conversation("Hi", {"n": n}, final_score=n / 10) for n in range(3)]
         other = conversation("Hi")
         other.conversations[1].reasoning_content = None
@@ -233,5 +233,5 @@ class TestReport:
         assert "<b>" not in html
         assert "turns a conversation" in html
 
-    def test_of_nothing(self) -> None:
+    def test_of_an_empty_storage(self) -> None:
         assert str(SQLStorage(MEMORY).stats()).startswith("0 conversations, 0 messages")

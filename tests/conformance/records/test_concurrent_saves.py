@@ -17,7 +17,7 @@ from tests.support.records import conversation, firsts
 
 
 class TestAsyncSaves:
-    def test_records_are_there_after_the_await(self, storage: Any) -> None:
+    def test_records_are_stored_after_the_await(self, storage: Any) -> None:
         async def save() -> int:
             await storage.asave_conversations([conversation("a")])
             await storage.asave_documents([Document(id="d")])
@@ -52,7 +52,7 @@ class TestAsyncSaves:
         assert len(threads) == 2
         assert threading.get_ident() not in threads
 
-    def test_many_at_once(self, storage: Any) -> None:
+    def test_many_concurrent_saves(self, storage: Any) -> None:
         async def save_all() -> None:
             await asyncio.gather(
                 *(storage.asave_conversations([conversation(f"{n}")] * 2) for n in range(20))
@@ -61,7 +61,7 @@ class TestAsyncSaves:
         asyncio.run(save_all())
         loaded = firsts(storage.load_conversations())
         assert sorted(loaded[::2], key=int) == [str(n) for n in range(20)]
-        assert loaded[::2] == loaded[1::2]  # no batch was torn apart by another
+        assert loaded[::2] == loaded[1::2]  # no batch was split by another one
 
     def test_an_error_reaches_the_caller(self, storage: Any) -> None:
         with pytest.raises(InvalidRecordError):
@@ -70,7 +70,7 @@ class TestAsyncSaves:
 
 
 class TestThreads:
-    def test_saves_from_several_threads_are_all_kept_in_their_order(self, storage: Any) -> None:
+    def test_saves_from_several_threads_are_all_stored_in_order(self, storage: Any) -> None:
         failures: list[BaseException] = []
 
         def save(thread: int) -> None:

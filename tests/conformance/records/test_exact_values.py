@@ -1,4 +1,4 @@
-"""Both storages: metadata and text come back exactly, in value, type and order."""
+"""Both storages: metadata and text are returned exactly, in value, type and order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXACT: list[Any] = [
     "\u2028 \u2029 \u0085 \x0b \x0c \x1c \r\n", "\x00", "a\x00b", "\ufeff", "😀", '"\\/',
     "e\u0301", "\\u0041", "\uffff\U0010ffff",
 ]  # fmt: skip
-"""Values that careless conversion would change."""
+"""Values that a careless conversion would change."""
 
 
 class Colour(Enum):
@@ -51,7 +51,7 @@ class TestMetadataIsExact:
         loaded = storage.load_documents()
         assert [v for v, a, b in zip(EXACT, loaded, records, strict=True) if not same(a, b)] == []
 
-    def test_absent_null_and_empty_stay_apart(self, storage: Any) -> None:
+    def test_absent_null_and_empty_stay_distinct(self, storage: Any) -> None:
         records = conversations({}, {"a": None}, {"a": {}}, {"a": []}, {"a": ""}, {"b": None})
         storage.save_conversations(records)
         assert same(storage.load_conversations(), records)
@@ -76,7 +76,9 @@ class TestMetadataIsExact:
         storage.save_conversations(records)
         assert same(storage.load_conversations(), records)
 
-    def test_values_json_has_no_word_for_are_as_pydantic_writes_them(self, storage: Any) -> None:
+    def test_values_that_json_cannot_express_are_as_pydantic_writes_them(
+        self, storage: Any
+    ) -> None:
         identity = uuid.UUID(int=7)
         moment = dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC)
         path = Path("a/b")

@@ -1,4 +1,4 @@
-"""Both storages: subclasses, extra fields and other models are kept whole and harm no load."""
+"""Both storages: subclasses, extra fields and other models are stored completely."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_records_of_other_models_are_counted_by_any_field(storage: Any) -> None:
 
 
 class TestSubclasses:
-    def test_own_fields_come_back_in_the_subclass(self, storage: Any) -> None:
+    def test_own_fields_are_loaded_as_the_subclass(self, storage: Any) -> None:
         records = [
             RatedConversation(
                 conversations=MESSAGES,
@@ -78,7 +78,7 @@ class TestSubclasses:
             EvaluatedConversationWithContext(conversations=MESSAGES, final_score=0.5)
         ]
 
-    def test_only_those_that_have_the_fields_are_given(self, storage: Any) -> None:
+    def test_only_records_with_the_fields_are_loaded(self, storage: Any) -> None:
         rated = RatedConversation(conversations=MESSAGES, mood="calm")
         storage.save_conversations([conversation(), rated, conversation()])
         assert storage.load_records(RatedConversation) == [rated]
@@ -96,7 +96,7 @@ class TestSubclasses:
         assert firsts(storage.load_conversations()) == ["Hi"]
 
     def test_own_fields_of_messages_in_a_list_declared_without_them(self, storage: Any) -> None:
-        # pydantic keeps such instances, and drops their own fields unless asked to dump them.
+        # pydantic keeps such instances, but by default its dump omits their own fields.
         entries = [TracedEntry(role="user", content="Hi", tokens=3)]
         storage.save_conversations([Conversation(conversations=entries)])
         assert storage.load_records(TracedConversation) == [
@@ -104,7 +104,7 @@ class TestSubclasses:
         ]
 
     def test_extra_fields_of_a_model_that_allows_them(self, storage: Any) -> None:
-        # Some are named as columns of the tables are.
+        # Some have the names of table columns.
         record = OpenConversation(
             conversations=MESSAGES,
             mood="calm",
@@ -144,7 +144,7 @@ class TestSubclasses:
 
 
 class TestOtherModels:
-    def test_they_come_back_whole_as_their_model(self, storage: Any) -> None:
+    def test_they_are_loaded_whole_as_their_model(self, storage: Any) -> None:
         rows = [capital_row(1, persona="a pilot"), capital_row(2, context="\u2028")]
         storage.save_conversations(rows)
         assert storage.load_records(StructuredRow[Capital]) == rows
@@ -159,7 +159,7 @@ class TestOtherModels:
         assert storage.export_jsonl(tmp_path / "out.jsonl") == 1
         assert storage.export_parquet(tmp_path / "out.parquet") == 1
 
-    def test_they_take_no_place_in_a_page(self, storage: Any) -> None:
+    def test_they_do_not_count_in_a_page(self, storage: Any) -> None:
         for n in range(6):
             storage.save_conversations([capital_row(n), conversation(f"{n}")])
         pages = [storage.load_conversations(limit=2, offset=start) for start in (0, 2, 4)]
@@ -169,19 +169,19 @@ class TestOtherModels:
         storage.save_conversations([conversation("a"), capital_row(1)])
         assert storage.load_records(StructuredRow[Capital]) == [capital_row(1)]
 
-    def test_each_model_gets_its_own(self, storage: Any) -> None:
+    def test_each_model_loads_its_own_records(self, storage: Any) -> None:
         note = Note(title="b", body={"k": [1, None]}, conversations=3)
         storage.save_conversations([capital_row(1), note, Note(title="c"), capital_row(2)])
         assert storage.load_records(Note) == [note, Note(title="c")]
         assert storage.load_records(StructuredRow[Capital]) == [capital_row(1), capital_row(2)]
 
-    def test_only_records_that_validate_are_given(self, storage: Any) -> None:
+    def test_only_records_that_validate_are_loaded(self, storage: Any) -> None:
         text = StructuredRow[str](instruction="i", output="just text")
         storage.save_conversations([capital_row(1), text])
         assert storage.load_records(StructuredRow[Capital]) == [capital_row(1)]
 
-    def test_a_model_with_too_few_fields_gets_nothing(self, storage: Any) -> None:
-        # It would drop what was saved; a record is given whole or not at all.
+    def test_a_model_with_too_few_fields_loads_nothing(self, storage: Any) -> None:
+        # The model would lose fields; a record is loaded completely or not at all.
         class Title(BaseModel):
             title: str
 
@@ -218,7 +218,7 @@ class TestOtherModels:
     def test_an_empty_storage_has_none(self, storage: Any) -> None:
         assert storage.load_records(Note) == []
 
-    def test_they_go_from_storage_to_storage(self, make_storage: Any, tmp_path: Path) -> None:
+    def test_they_can_be_moved_between_storages(self, make_storage: Any, tmp_path: Path) -> None:
         source, target = make_storage(), make_storage()
         source.save_conversations([capital_row(1), conversation(), Note(title="b")])
         path = tmp_path / "records.jsonl"

@@ -1,4 +1,4 @@
-"""Any records saved are loaded equal: types, signs of zero, NaN and the order of keys included."""
+"""All saved records are loaded equal, including types, signs of zero, NaN and key order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.records import Note, RatedConversation, StructuredRow, Traced
 
 @contextmanager
 def fresh_storage(name: str) -> Iterator[Any]:
-    """A new one for each example; hypothesis runs many within one test."""
+    """A new storage for each example; hypothesis runs many examples in one test."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         if name == "jsonl":
@@ -40,7 +40,7 @@ def fresh_storage(name: str) -> Iterator[Any]:
 
 
 def as_loaded(record: Conversation) -> EvaluatedConversationWithContext:
-    """What `load_conversations` must give for `record`, by pydantic alone."""
+    """The expected result of `load_conversations` for `record`, by pydantic alone."""
     return EvaluatedConversationWithContext.model_validate(record.model_dump())
 
 
@@ -69,7 +69,7 @@ def test_own_fields_of_subclasses(name: str, records: list[Conversation]) -> Non
     with fresh_storage(name) as storage:
         storage.save_conversations(records)
         rated = storage.load_records(RatedConversation)
-        # Extra fields may happen to make a rated conversation; those that were saved as one:
+        # Extra fields can form a rated conversation by chance, so only records saved as one count.
         own = [record for record in rated if "weights" in record.model_fields_set]
         assert same(own, of_class(records, RatedConversation))
         traced = [each for each in storage.load_records(TracedConversation) if each.conversations]
@@ -91,10 +91,10 @@ def test_documents(name: str, records: list[Document]) -> None:
     records=st.lists(strategies.conversations | strategies.others, max_size=4),
     documents=st.lists(strategies.documents, max_size=3),
 )
-def test_from_lines_to_a_database_and_back(
+def test_from_lines_through_a_database_and_back(
     records: list[BaseModel], documents: list[Document]
 ) -> None:
-    """JSONL -> DuckDB -> JSONL: every line comes out as the same JSON, whoever it belongs to."""
+    """JSONL -> DuckDB -> JSONL: every line is exported as the same JSON, for every model."""
     with fresh_storage("jsonl") as lines, fresh_storage("sql-file") as database:
         lines.save_conversations(records)
         lines.save_documents(documents)
@@ -120,7 +120,7 @@ def _parsed(path: Path) -> list[Any]:
 
 
 def _same_lines(left: list[Any], right: list[Any]) -> bool:
-    """As sets, since others come out apart from conversations; NaN has one spelling as text."""
+    """Lines as sets, since other models are exported separately; NaN is compared as text."""
 
     def texts(lines: list[Any]) -> list[str]:
         return sorted(json.dumps(line, sort_keys=True) for line in lines)

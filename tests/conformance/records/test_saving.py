@@ -1,4 +1,4 @@
-"""Both storages: what is saved comes back, all of it or nothing of the batch."""
+"""Both storages: saved records are returned, and a batch is stored completely or not at all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TestWhatIsSavedComesBack:
         assert list(storage.iter_documents()) == []
 
     def test_every_field_of_a_conversation(self, storage: Any) -> None:
-        # A value of its own in every field, so that no two columns can be swapped unseen.
+        # Every field has a different value, so that swapped columns are detected.
         record = conversation(
             "first words",
             {"domain": "Flights", "nested": {"list": [1, 1.0, True, None, "x"]}},
@@ -91,12 +91,12 @@ class TestWhatIsSavedComesBack:
         storage.save_conversations([Conversation(conversations=[])])
         assert storage.load_conversations() == [EvaluatedConversationWithContext(conversations=[])]
 
-    def test_order_is_that_of_insertion_over_many_saves(self, storage: Any) -> None:
+    def test_insertion_order_is_kept_over_many_saves(self, storage: Any) -> None:
         for start in range(0, 30, 10):
             storage.save_conversations([conversation(str(n)) for n in range(start, start + 10)])
         assert firsts(storage.load_conversations()) == [str(n) for n in range(30)]
 
-    def test_equal_records_are_kept_apart(self, storage: Any) -> None:
+    def test_equal_records_are_stored_separately(self, storage: Any) -> None:
         storage.save_conversations([conversation(), conversation()])
         storage.save_documents([Document(id="same"), Document(id="same")])
         assert storage.count_conversations() == 2
@@ -113,7 +113,7 @@ class TestWhatIsSavedComesBack:
         assert storage.load_conversations() == records
         assert list(storage.iter_conversations(batch_size=7)) == records
 
-    def test_what_is_saved_is_not_changed(self, storage: Any) -> None:
+    def test_a_save_does_not_change_its_records(self, storage: Any) -> None:
         record = conversation(metadata={"when": dt.date(2024, 2, 29)})
         storage.save_conversations([record])
         assert record == conversation(metadata={"when": dt.date(2024, 2, 29)})
@@ -169,7 +169,7 @@ class TestABatchIsStoredWholeOrNotAtAll:
         storage.save_conversations([record])
         assert same(storage.load_conversations(), [record])
 
-    def test_what_a_message_holds_more_is_loaded_however_deep_or_refused(
+    def test_extra_fields_of_a_message_are_loaded_at_any_depth_or_rejected(
         self, storage: Any, subtests: pytest.Subtests
     ) -> None:
         saved = []
@@ -190,17 +190,17 @@ class TestABatchIsStoredWholeOrNotAtAll:
         storage.save_conversations([record])
         assert storage.load_conversations() == [record]
 
-    def test_a_conversation_of_another_shape_is_refused(self, storage: Any) -> None:
-        # Its list looks like messages, but no load could validate it: better refused than lost.
+    def test_a_conversation_of_another_shape_is_rejected(self, storage: Any) -> None:
+        # Its list looks like messages, but no load could validate it, so it is rejected.
         record = Play(conversations=[Line(role="narrator", content="Once")])
         with pytest.raises(InvalidRecordError) as caught:
             storage.save_conversations([conversation(), record])
         assert len(str(caught.value).splitlines()) < 10
         assert storage.load_conversations() == []
 
-    def test_what_is_no_model_is_refused(self, storage: Any) -> None:
-        refused: list[Any] = [{"conversations": []}, "text", None, 3]
-        for bad in refused:
+    def test_anything_but_a_model_is_rejected(self, storage: Any) -> None:
+        rejected: list[Any] = [{"conversations": []}, "text", None, 3]
+        for bad in rejected:
             with pytest.raises((StorageError, TypeError)):
                 storage.save_conversations([conversation(), bad])
         assert storage.load_conversations() == []

@@ -1,4 +1,4 @@
-"""Make the database of layout 1 that later versions must open, and the records it holds.
+"""Create the database of layout 1 that later versions must open, and its records.
 
 python -m tests.support.data.make_version_1            with DuckDB 1.5 or 2.0
 python -m tests.support.data.make_version_1 --newer    with DuckDB 2.0: a file that 1.5 cannot open
@@ -51,12 +51,12 @@ DOCUMENTS: list[Document] = [
 
 
 def as_json(records: list[Any]) -> Any:
-    """The records as pydantic and the standard library write them, with nothing of ours between."""
+    """The records as pydantic and the standard library write them, without this package."""
     return json.loads(json.dumps([record.model_dump() for record in records]))
 
 
 def make() -> None:
-    """Write the database, packed, and what is in it."""
+    """Write the compressed database and its records."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store.duckdb"
         storage = SQLStorage(f"duckdb:///{path}", metadata_fields=METADATA_FIELDS)
@@ -72,7 +72,7 @@ def make() -> None:
 
 
 def make_newer() -> None:
-    """Write a database in the format that DuckDB 2.0 writes where nobody asks for an older one."""
+    """Write a database in the default format of DuckDB 2.0."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store.duckdb"
         config: dict[str, Any] = {"storage_compatibility_version": "latest"}
