@@ -1,4 +1,4 @@
-"""How far DuckDB is with a statement, asked of it while it works."""
+"""Report the progress of a running DuckDB statement."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ _SECONDS = 0.1
 
 @contextmanager
 def followed_statement(connection: sa.Connection, progress: ShareProgress | None) -> Iterator[None]:
-    """Tell of the one statement that is executed meanwhile, where the engine knows.
+    """Report the progress of the one statement that is executed inside the block.
 
-    What it says are estimates: in steps of about 100,000 rows of a table, and a statement may end
-    long before 1.
+    The shares are DuckDB's estimates. They change in steps of about 100,000 table rows, and a
+    statement may end long before its share reaches 1. Some statements have no estimate.
 
     Args:
-        connection: not closed before this ends.
-        progress: called in a thread; None to leave it.
+        connection: must stay open until the block ends.
+        progress: called in another thread; None for no reports.
     """
     if progress is None:
         yield
         return
     ended = threading.Event()
-    ask = share_done(connection)
+    current_share = share_done(connection)
 
-    def follow() -> None:
+    def poll() -> None:
         reached = 0.0
         while not ended.wait(_SECONDS):
-            share = ask()
+            share = current_share()
             if share is not None and share > reached:
                 progress.reached(reached := share)
 
-    thread = threading.Thread(target=follow, daemon=True)
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield

@@ -1,7 +1,8 @@
-"""Forks: what the modules of this package do at one, and which open files a child inherited.
+"""Fork hooks, and the files that were open in the parent process at the fork.
 
-DuckDB takes a database that the parent had open for the child's own, with no lock on the file: the
-parent then overwrites what the child saves. So such a file is refused, by this list.
+A forked child inherits an open database without its file lock, and DuckDB does not notice. The
+parent would then overwrite the child's changes. This package refuses to open such a file in the
+child; this module keeps the list of these files.
 """
 
 from __future__ import annotations
@@ -14,30 +15,30 @@ from pathlib import Path
 
 __all__ = ["at_fork", "is_inherited"]
 
-_inherited: set[tuple[int, int]] = set()  # device and number
+_inherited: set[tuple[int, int]] = set()  # device and inode
 
 
 def at_fork(**hooks: Callable[[], None]) -> None:
-    """Register `before`, `after_in_parent` and `after_in_child`, where the system can fork."""
+    """Register `before`, `after_in_parent` and `after_in_child` if the system supports fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(**hooks)
 
 
 def is_inherited(path: Path) -> bool:
-    """Whether the parent had the file open when this process was forked from it."""
+    """Return whether the parent process had the file open when it forked this process."""
     if not _inherited:
         return False
-    found = path.stat()
-    return (found.st_dev, found.st_ino) in _inherited
+    status = path.stat()
+    return (status.st_dev, status.st_ino) in _inherited
 
 
 def _after_fork() -> None:
     with suppress(OSError):  # a system without /dev/fd
         for entry in Path("/dev/fd").iterdir():
-            with suppress(OSError, ValueError):  # the handle of this very listing
-                found = os.fstat(int(entry.name))
-                if stat.S_ISREG(found.st_mode):
-                    _inherited.add((found.st_dev, found.st_ino))
+            with suppress(OSError, ValueError):  # the descriptor of this listing is closed by now
+                status = os.fstat(int(entry.name))
+                if stat.S_ISREG(status.st_mode):
+                    _inherited.add((status.st_dev, status.st_ino))
 
 
 at_fork(after_in_child=_after_fork)
