@@ -390,7 +390,7 @@ class TestStores:
             connection.execute("CREATE TABLE mine (n INT)")
         result = attempt("stats", "other.duckdb")
         assert result.exit_code == 1
-        assert "without a store" in result.stderr
+        assert "has no storage tables" in result.stderr
         with duckdb.connect("other.duckdb") as connection:
             assert connection.execute("SHOW TABLES").fetchall() == [("mine",)]
 
