@@ -222,8 +222,8 @@ class TestWhatNoLoadWouldTake:
 
 class TestNamesOfTheUser:
     def test_tables_and_columns_called_like_what_the_sql_calls_things(self, tmp_path: Path) -> None:
-        names = ["given", "said", "starts", "start", "n", "place", "pair"]
-        store = SQLStorage("duckdb:///:memory:", "said", "given", metadata_fields=names)
+        names = ["inputs", "msg", "starts", "start", "n", "idx", "pair"]
+        store = SQLStorage("duckdb:///:memory:", "msg", "inputs", metadata_fields=names)
         records = [
             ConversationWithContext(
                 conversations=talk.conversations, metadata=dict.fromkeys(names, "x")
