@@ -39,7 +39,7 @@ def export_command(
     system_prompt: str | None,
     reasoning: Any,
     tables: Tables,
-    as_json: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click passes it by name
     **query: Any,
 ) -> None:
     """Write records of a store to a file.

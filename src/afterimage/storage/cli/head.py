@@ -45,7 +45,7 @@ def head_command(
     columns: list[str] | None,
     view: str,
     tables: Tables,
-    as_json: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click passes it by name
     **query: Any,
 ) -> None:
     """Show the first records, with the given filters and order.

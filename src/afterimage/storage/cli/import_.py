@@ -44,7 +44,7 @@ def import_command(
     tables: Tables,
     metadata_fields: Sequence[str],
     on_error: OnError,
-    as_json: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
     """Add the records of JSONL files to a store. DEST is created if it does not exist.
 

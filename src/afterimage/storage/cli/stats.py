@@ -34,7 +34,7 @@ def stats_command(
     top_keys: int,
     on_error: OnError,
     tables: Tables,
-    as_json: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
     """Show counts, lengths, scores, metadata keys and duplicates."""
     source = open_existing(store, tables=tables)

@@ -27,7 +27,7 @@ def verify_command(
     store: str,
     kind: Any,
     tables: Tables,
-    as_json: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
     """Read all records of a store, and report all faults.
 

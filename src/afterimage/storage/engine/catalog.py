@@ -71,7 +71,7 @@ class Catalog(Protocol):
         """Create the database if it does not exist.
 
         Args:
-            make: creates the tables through `connect`. Its argument tells whether the database is
+            make: creates the tables through `connect`. Its argument is whether the database is
                 known to be empty. The database appears complete after the call, or not at all.
 
         Returns:

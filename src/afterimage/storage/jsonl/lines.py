@@ -187,7 +187,7 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
     parts: list[bytes] = []  # the beginning of a line whose end has not been read
     with _opened(path) as (file, position):
         total = path.stat().st_size if size is None else size
-        blocks = _unpacked(file) if is_compressed(path) else _plain(file, size)
+        blocks = _decompressed(file) if is_compressed(path) else _uncompressed(file, size)
         try:
             for index, read in enumerate(blocks):
                 data = read.removeprefix(codecs.BOM_UTF8) if index == 0 else read
@@ -212,7 +212,7 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
         yield Chunk(path, number, offset, [last], encoding, ended=False, share=1.0)
 
 
-def _plain(file: IO[bytes], size: int | None) -> Iterator[bytes]:
+def _uncompressed(file: IO[bytes], size: int | None) -> Iterator[bytes]:
     """Yield the first `size` bytes of an uncompressed file in blocks."""
     left = size
     while data := file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
@@ -220,7 +220,7 @@ def _plain(file: IO[bytes], size: int | None) -> Iterator[bytes]:
         yield data
 
 
-def _unpacked(file: Any) -> Iterator[bytes]:
+def _decompressed(file: Any) -> Iterator[bytes]:
     """Yield the bytes of a compressed file; raise an error after all bytes before damage."""
     damage: Exception | None = None
     while damage is None:

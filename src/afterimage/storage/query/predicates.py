@@ -290,7 +290,7 @@ def _json_compare_number(stored: JsonValue, op: str, value: float) -> Predicate:
 
 
 def _is_float(stored: JsonValue) -> Predicate:
-    """Return whether a number is written as a float; such a text need not have all its digits."""
+    """Return whether a number is written as a float. Such a text is not its exact value."""
     return sa.func.regexp_matches(stored.text, "[^0-9-]")
 
 
