@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from afterimage.storage.errors import StorageError
-from afterimage.storage.jsonl.journal import quarantine, saving, take_back
+from afterimage.storage.jsonl.journal import quarantine, saving, roll_back
 from afterimage.storage.jsonl.lines import is_compressed, is_object
 from afterimage.storage.system.atomic_files import sync_folder
 
@@ -39,7 +39,7 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
         created = not path.exists()
         # Unbuffered: a buffer could be flushed after an error has truncated the file.
         with path.open("ab", buffering=0) as file:
-            take_back(path)
+            roll_back(path)
             end = _quarantine_torn_tail(path, codec)
             blocks = iter(blocks)
             first = next(blocks)

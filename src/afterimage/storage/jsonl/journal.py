@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["quarantine", "saving", "take_back", "visible_size"]
+__all__ = ["quarantine", "saving", "roll_back", "visible_size"]
 
 _HEAD_BYTES = 4096
 
@@ -57,7 +57,7 @@ def visible_size(path: Path) -> int:
     return path.stat().st_size if start is None else start
 
 
-def take_back(path: Path) -> None:
+def roll_back(path: Path) -> None:
     """Move the bytes of a killed save to a side file; call it under the file's lock."""
     start = _unfinished(path)
     if start is not None:
