@@ -1,6 +1,7 @@
 """Everything a developer, or CI, runs. No setup is needed but Python 3.11 or newer.
 
-python3 noxfile.py                  lint, types and all tests
+python3 noxfile.py                  lint, types and tests
+python3 noxfile.py -s fast          lint, types and the quick tests, in a minute
 python3 noxfile.py -s demo          the main job, on 7,168 real conversations
 python3 noxfile.py -s tests -- -k parquet
                                     the words after ``--`` go to pytest (or to the demo)
@@ -12,6 +13,7 @@ Where nox is not installed, this file makes itself an environment in .venv/nox a
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -58,92 +60,194 @@ except ModuleNotFoundError:
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 
 # What the two ends of the range in pyproject.toml mean; the tests run on both.
-DUCKDB_EDGES = {"1.5": "duckdb>=1.5,<1.6", "2.0": "duckdb>=2.0,<2.1"}
-NEWEST_DUCKDB = list(DUCKDB_EDGES)[-1]
+DUCKDB_EDGES = {"1.5": "duckdb>=1.5.5,<1.6", "2.0": "duckdb>=2.0,<2.1"}
+OLDEST_DUCKDB, NEWEST_DUCKDB = DUCKDB_EDGES.values()
 
 # What generates the conversations; our files are read by it, and its files by us.
 PUBLISHED = "afterimage==0.18.1"
 PUBLISHED_WITH_SERVER = PUBLISHED.replace("==", "[server]==")
 
+# The minor versions of Python in the classifiers of pyproject.toml.
+PYTHONS = [
+    name.rpartition(" ")[2]
+    for name in PROJECT["classifiers"]
+    if name.startswith("Programming Language :: Python :: 3.")
+]
+
+QUICK = ["-m", "not slow and not process", "--storages=jsonl,sql-memory"]
+# The README, the command line, the packaging and the benchmarks do not depend on the engine.
+ENGINE_TESTS = [
+    f"tests/{name}"
+    for name in ("conformance", "engine", "jsonl", "records", "system", "tables", "transfer")
+]
+
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests", "libraries"]
-nox.options.reuse_venv = "yes"
-nox.options.error_on_external_run = True
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "none"  # sessions share environments: see `environment`
 
 
-def run_pytest(session: nox.Session, **options: dict[str, str]) -> None:
-    """Run pytest on both cores; a file's tests stay together, as some share data they load."""
-    session.run("pytest", "-n", "2", "--dist", "loadscope", *session.posargs, **options)
+def environment(
+    session: nox.Session, name: str, *packages: str, interpreter: str = sys.executable
+) -> Path:
+    """Return the folder of scripts of .venv/`name`, in which `packages` are installed.
 
-
-def other_environment(session: nox.Session, name: str, *packages: str) -> Path:
-    """Return an interpreter that has what is named; of a folder, as its sources are now."""
+    They are installed again only when they, the interpreter or pyproject.toml change. Remove the
+    folder to get newer releases.
+    """
     home = ROOT / ".venv" / name
-    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists():
-        venv.create(home, clear=True, with_pip=True)
+    scripts = home / ("Scripts" if os.name == "nt" else "bin")
+    python = scripts / ("python.exe" if os.name == "nt" else "python")
+    stamp = home / "installed.txt"
+    wanted = "\n".join([interpreter, *packages, (ROOT / "pyproject.toml").read_text("utf-8")])
+    if not stamp.exists() or stamp.read_text("utf-8") != wanted or not works(python):
+        session.run(interpreter, "-m", "venv", "--clear", str(home), external=True, log=False)
+        pip_install(session, scripts, *packages)
+        stamp.write_text(wanted, "utf-8")
+    return scripts
+
+
+def works(python: Path) -> bool:
+    """Tell whether an environment's interpreter starts: Python may have been moved or removed."""
+    try:
+        return subprocess.run([str(python), "-c", ""], check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def pip_install(session: nox.Session, scripts: Path, *arguments: str) -> None:
+    """Install into an environment without a word, except for errors."""
     install = ["-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    session.run(str(python), *install, *packages, external=True)
-    return python
+    session.run(str(scripts / "python"), *install, *arguments, external=True)
+
+
+def project(session: nox.Session) -> Path:
+    """Return the environment that lint, types and tests share, with the newest DuckDB."""
+    return environment(session, "project", "-e", ".[lint,test]", NEWEST_DUCKDB)
+
+
+def run(session: nox.Session, scripts: Path, command: str, *arguments: str, **env: str) -> None:
+    """Run a command of an environment as if that environment were activated."""
+    path = os.pathsep.join([str(scripts), os.environ.get("PATH", "")])
+    session.run(str(scripts / command), *arguments, env={"PATH": path, **env}, external=True)
+
+
+def run_pytest(session: nox.Session, scripts: Path, *arguments: str, **env: str) -> None:
+    """Run pytest on both cores; a file's tests stay together, as some share data they load."""
+    both_cores = ["-n", "2", "--dist", "loadscope"]
+    run(session, scripts, "pytest", *both_cores, *arguments, **env)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: the rules and the format."""
-    session.install(*PROJECT["optional-dependencies"]["lint"])
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+    """Ruff: the rules and the format. Import-linter: which folder may import which."""
+    scripts = project(session)
+    run(session, scripts, "ruff", "check", ".")
+    run(session, scripts, "ruff", "format", "--check", ".")
+    run(session, scripts, "lint-imports", "--no-logo", PYTHONPATH="src")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, over the package."""
-    session.install("-e", ".[lint,cli]")
-    session.run("mypy")
+    run(session, project(session), "mypy")
 
 
 @nox.session
-@nox.parametrize("duckdb", list(DUCKDB_EDGES))
-def tests(session: nox.Session, duckdb: str) -> None:
-    """Pytest, doctests and the README included, on one edge of DuckDB."""
-    session.install("-e", ".[test]", DUCKDB_EDGES[duckdb])
-    others = {
-        "AFTERIMAGE_PUBLISHED_PYTHON": str(other_environment(session, "published", PUBLISHED))
-    }
-    if duckdb == NEWEST_DUCKDB:  # which is what that environment gets, too
-        beside = other_environment(session, "beside", PUBLISHED_WITH_SERVER, str(ROOT))
-        others["AFTERIMAGE_BESIDE_PYTHON"] = str(beside)
-    run_pytest(session, env=others)
+def tests(session: nox.Session) -> None:
+    """Pytest on the newest DuckDB, doctests and the README included, except for slow tests."""
+    run_pytest(session, project(session), *(session.posargs or ["-m", "not slow"]))
 
 
-@nox.session
+@nox.session(default=False)
+def fast(session: nox.Session) -> None:
+    """Lint, types and the quick tests on two storages: to be run after every change."""
+    lint(session)
+    types(session)
+    run_pytest(session, project(session), *QUICK, *session.posargs)
+
+
+@nox.session(default=False)
+def slow(session: nox.Session) -> None:
+    """Pytest of what takes long: large data, fuzzing, many examples, kills and writers."""
+    run_pytest(session, project(session), "-m", "slow", *session.posargs, HYPOTHESIS_PROFILE="ci")
+
+
+@nox.session(default=False)
+def older_duckdb(session: nox.Session) -> None:
+    """Pytest of what depends on the engine, on the oldest supported DuckDB."""
+    scripts = environment(session, "older-duckdb", "-e", ".[test]", OLDEST_DUCKDB)
+    run_pytest(session, scripts, *(session.posargs or ["-m", "not slow", *ENGINE_TESTS]))
+
+
+@nox.session(default=False)
+def oldest(session: nox.Session) -> None:
+    """The quick tests on the lowest version that pyproject.toml allows of every dependency."""
+    bounds = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["cli"]]
+    lowest = [bound.split(",")[0].replace(">=", "==") for bound in bounds]
+    scripts = environment(session, "oldest", "-e", ".[test]", *lowest)
+    run_pytest(session, scripts, *QUICK, *session.posargs)
+
+
+@nox.session(default=False)
+@nox.parametrize("python", PYTHONS, ids=PYTHONS)
+def pythons(session: nox.Session, python: str) -> None:
+    """The quick tests on one of the supported Pythons, where it is installed."""
+    interpreter = interpreter_of(python)
+    if interpreter is None:
+        session.skip(f"Python {python} is not installed.")
+        return
+    packages = ["-e", ".[test]", NEWEST_DUCKDB]
+    scripts = environment(session, f"python-{python}", *packages, interpreter=interpreter)
+    run_pytest(session, scripts, *QUICK, *session.posargs)
+
+
+def interpreter_of(version: str) -> str | None:
+    """Find an interpreter of a minor version: this one, one on the path, one of pyenv's."""
+    if version == "{}.{}".format(*sys.version_info[:2]):
+        return sys.executable
+    installed = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    found = [shutil.which(f"python{version}"), *installed.glob(f"{version}.*/bin/python")]
+    # A shim of pyenv may be there for a version that is not active: it does not start.
+    return next((str(path) for path in found if path is not None and works(Path(path))), None)
+
+
+@nox.session(default=False)
+def published(session: nox.Session) -> None:
+    """Pytest of what the published generators write and read, alone and with us beside them."""
+    alone = environment(session, "published", PUBLISHED)
+    beside = environment(session, "beside", PUBLISHED_WITH_SERVER, str(ROOT), NEWEST_DUCKDB)
+    pip_install(session, beside, "--no-deps", "--force-reinstall", str(ROOT))  # as it is now
+    run_pytest(
+        session,
+        project(session),
+        "tests/interop/test_published_package.py",
+        "tests/interop/test_real_generator.py",
+        "tests/conformance/files/test_training_formats.py",
+        AFTERIMAGE_PUBLISHED_PYTHON=str(alone / "python"),
+        AFTERIMAGE_BESIDE_PYTHON=str(beside / "python"),
+    )
+
+
+@nox.session(default=False)
 def libraries(session: nox.Session) -> None:
     """Pytest of the notebooks, and of what other libraries take from us, with all of them there."""
-    session.install("-e", ".[test,libraries,notebooks]", DUCKDB_EDGES[NEWEST_DUCKDB])
-    files = ["tests/storage/test_other_libraries.py", "tests/test_docs_interop.py"]
-    session.run("pytest", *files, "tests/test_notebooks.py", *session.posargs)
+    scripts = environment(session, "libraries", "-e", ".[test,libraries,notebooks]", NEWEST_DUCKDB)
+    names = ["test_other_libraries.py", "test_docs.py", "test_notebooks.py"]
+    run_pytest(session, scripts, *(f"tests/interop/{name}" for name in names))
 
 
 @nox.session(default=False)
 def notebooks(session: nox.Session) -> None:
     """Run the notebooks and keep what comes out in them; CI runs them in `libraries`."""
-    session.install("-e", ".[notebooks]", DUCKDB_EDGES[NEWEST_DUCKDB])
-    session.run("python", "notebooks/run.py", *session.posargs)
-
-
-@nox.session(default=False)
-def oldest(session: nox.Session) -> None:
-    """Pytest on the lowest version that pyproject.toml allows of every dependency."""
-    lower_bounds = [bounds.split(",")[0].replace(">=", "==") for bounds in PROJECT["dependencies"]]
-    session.install("-e", ".[test]", *lower_bounds)
-    run_pytest(session)
+    scripts = environment(session, "notebooks", "-e", ".[notebooks]", NEWEST_DUCKDB)
+    run(session, scripts, "python", "notebooks/run.py", *session.posargs)
 
 
 @nox.session(default=False)
 def demo(session: nox.Session) -> None:
     """The main job on real data; the files stay in chitchat-demo/."""
-    session.install("-e", ".[demo]")
-    session.run("python", "-m", "afterimage.storage.demo", *session.posargs)
+    scripts = environment(session, "demo", "-e", ".[demo]")
+    run(session, scripts, "python", "-m", "afterimage.storage.demo", *session.posargs)
 
 
 if __name__ == "__main__":

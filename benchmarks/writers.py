@@ -57,7 +57,7 @@ def open_storage(name: str, folder: Path) -> JSONLStorage | SQLStorage:
     return SQLStorage(f"duckdb:///{folder / 'talks.duckdb'}", lock_timeout=300)
 
 
-def batch_of(records: int) -> list[EvaluatedConversationWithContext]:
+def batch_of(records: int) -> list[Any]:
     """Conversations of about a kilobyte each."""
     talk = [
         {"role": role, "content": f"{role} says something of ordinary length. " * 5}

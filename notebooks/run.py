@@ -3,7 +3,7 @@
 python notebooks/run.py             all of them
 python notebooks/run.py 2           those whose names begin so
 
-`tests/test_notebooks.py` runs them the same way and keeps nothing.
+`tests/interop/test_notebooks.py` runs them the same way and keeps nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import matplotlib.font_manager  # noqa: F401  makes its list of fonts now, not within a notebook
 import nbformat
@@ -22,13 +23,13 @@ FOLDER = Path(__file__).resolve().parent
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def executed(path: Path) -> nbformat.NotebookNode:
+def executed(path: Path) -> Any:
     """The notebook as a run leaves it, with nothing in it of the machine that it ran on.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook: Any = nbformat.read(path, as_version=4)
     # The commands of the environment, such as `duckdb`, also where it is not activated.
     commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

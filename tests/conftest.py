@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and how much hypothesis tries."""
+"""Fixtures and options of all tests, and how much hypothesis tries."""
 
 from __future__ import annotations
 
@@ -11,20 +11,61 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from afterimage.storage import Document
-from tests.storage.factories import FACTORIES, Factory
-from tests.storage.records import conversations
+from tests.support.factories import FACTORIES, Factory
+from tests.support.records import conversations
 
 # Opening a database in an example takes longer than hypothesis expects of one, and a deadline
 # would make the suite fail on a busy machine for no fault of the code.
 settings.register_profile(
-    "ci",
+    "default",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    max_examples=50,
+    max_examples=20,
     phases=set(Phase) - {Phase.explain},  # minutes, where an example opens databases
 )
-settings.register_profile("thorough", settings.get_profile("ci"), max_examples=3000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+settings.register_profile("ci", settings.get_profile("default"), max_examples=50)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=3000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--storages",
+        metavar="NAME,…",
+        help="run the conformance suite over these storages only, of "
+        + ", ".join(factory.name for factory in FACTORIES),
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    known = {factory.name for factory in FACTORIES}
+    unknown = [name for name in _chosen_storages(config) or () if name not in known]
+    if unknown:
+        raise pytest.UsageError(
+            f"--storages: unknown storage {unknown[0]!r}. Choose from {', '.join(sorted(known))}."
+        )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests whose storage is not one of `--storages`."""
+    chosen = _chosen_storages(config)
+    if chosen is None:
+        return
+    kept: list[pytest.Item] = []
+    deselected: list[pytest.Item] = []
+    for item in items:
+        callspec = getattr(item, "callspec", None)  # only parametrized tests have one
+        parameters = callspec.params.values() if callspec else ()
+        factories = {each.name for each in parameters if isinstance(each, Factory)}
+        (kept if factories <= chosen else deselected).append(item)
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = kept
+
+
+def _chosen_storages(config: pytest.Config) -> set[str] | None:
+    """The names given by `--storages`; None stands for all storages."""
+    given = config.getoption("--storages")
+    return None if given is None else {name.strip() for name in given.split(",")}
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pyarrow.acero  # or else the first count would import it
 
 import afterimage.storage
 from afterimage.storage import EvaluatedConversationWithContext
-from afterimage.storage.query.query import OrderBy
+from afterimage.storage.query.arguments import OrderBy
 from afterimage.storage.record_storage import RecordStorage
 from benchmarks.harness.dataset import PAGE
 from benchmarks.systems.base import SMALL_SAVES, RecordStore

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from afterimage.storage import Document, JSONLStorage, SQLStorage
 from afterimage.storage.cli.app import app
-from tests.storage.records import Note, RatedConversation, conversation
+from tests.support.records import Note, RatedConversation, conversation
 
 RECORDS = [
     conversation("Is there a night train?", {"domain": "Trains", "n": 1}, final_score=0.9),
@@ -28,13 +28,18 @@ DOCUMENTS = [Document(id=f"d{n}", text=f"text {n}", metadata={"n": n}) for n in 
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: talks.duckdb, talks.jsonl and texts.jsonl are in it."""
     monkeypatch.chdir(tmp_path)
+    make_stores()
+    return tmp_path
+
+
+def make_stores() -> None:
+    """Write the stores to the working directory."""
     for storage in (
         SQLStorage("duckdb:///talks.duckdb"),
         JSONLStorage("talks.jsonl", "texts.jsonl"),
     ):
         storage.save_conversations([*RECORDS])
         storage.save_documents(DOCUMENTS)
-    return tmp_path
 
 
 @pytest.fixture(params=["talks.duckdb", "talks.jsonl", "duckdb:///talks.duckdb"])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from afterimage.storage.cli.options import parse_columns, parse_filter, parse_order
-from tests.storage import strategies
-from tests.storage.plain_python import path_of
+from tests.support import strategies
+from tests.support.plain_python import path_of
 
 
 @pytest.mark.parametrize(

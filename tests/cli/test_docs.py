@@ -21,5 +21,5 @@ def test_the_page_has_the_help_of_every_command() -> None:
 def test_every_command_and_option_says_what_it_is_for() -> None:
     for name, command in app.commands.items():
         assert command.help, name
-        silent = [p.name for p in command.params if p.param_type_name == "option" and not p.help]  # type: ignore[attr-defined]
+        silent = [p.name for p in command.params if p.param_type_name == "option" and not p.help]
         assert silent == [], name

@@ -15,6 +15,8 @@ import pytest
 
 from afterimage.storage import SQLStorage
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "afterimage.storage"]
 
@@ -124,7 +126,7 @@ def test_the_engine_tells_how_far_a_statement_is(folder: Path) -> None:
     query = "SELECT count(DISTINCT md5(text || text)) AS n FROM numbers"
     said, shown = on_a_terminal("sql", "talks.duckdb", query, "--json")
     assert said == '{"n":2000000}\n'
-    assert re.search(r"asking .* [1-9]\d?%", shown)
+    assert re.search(r"running SQL .* [1-9]\d?%", shown)
     assert re.search(r"\d\d:\d\d left", shown)
 
 

@@ -25,14 +25,14 @@ from afterimage.storage import (
 )
 from tests.fuzz.mutated_lines import LONGEST_MESSAGE, Outcome
 from tests.fuzz.mutations import BINARY, damaged
-from tests.storage.plain_python import same
-from tests.storage.records import ALL_SORTS, Note, conversation, evaluation
+from tests.support.plain_python import same
+from tests.support.records import ALL_SORTS, Note, conversation, evaluation
 
 KINDS = ("duckdb", "duckdb.wal")
 
 _NOTE = Note(title="of another model", body=[1, {"n": 2}])
 _DOCUMENTS = [Document(id=f"d{at}", text="x" * at, metadata={"n": at}) for at in range(30)]
-_BATCHES = [
+_BATCHES: list[list[Any]] = [
     [*ALL_SORTS[:2], conversation(f"{batch} {at}", {"n": at}, evaluation=evaluation())]
     for batch in range(3)
     for at in range(2)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.fuzz import mutated_databases, mutated_lines
-from tests.storage.processes import child
+from tests.support.processes import child
 
 SHARES = {"jsonl": 0.6, "jsonl.gz": 0.15, "jsonl.zst": 0.15, "duckdb": 0.06, "duckdb.wal": 0.04}
 """The kinds of files, and how many of all are of each."""

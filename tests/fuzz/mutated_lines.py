@@ -35,8 +35,8 @@ from tests.fuzz.sound_lines import (
     parsed,
     unpacked,
 )
-from tests.storage.plain_python import same, select
-from tests.storage.records import conversation
+from tests.support.plain_python import same, select
+from tests.support.records import conversation
 
 SUFFIXES = {"jsonl": "", "jsonl.gz": ".gz", "jsonl.zst": ".zst"}
 

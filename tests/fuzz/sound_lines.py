@@ -18,7 +18,7 @@ from afterimage.storage import (
     EvaluatedConversationWithContext,
     PersonaEntry,
 )
-from tests.storage.records import ALL_SORTS, Note, TaggedDocument, conversation, evaluation
+from tests.support.records import ALL_SORTS, Note, TaggedDocument, conversation, evaluation
 
 __all__ = [
     "SOUND_LINES",

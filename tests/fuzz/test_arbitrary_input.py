@@ -1,6 +1,6 @@
 """Arbitrary records and arbitrary queries: both storages say the same, or both refuse.
 
-Beside `tests/storage/test_round_trips.py` and `test_storage_parity.py`, whose input is such as
+Beside `test_round_trips.py` and `test_parity.py` in `tests/conformance/`, whose input is such as
 people mean: here it may also be nested too deep, no text, no field, no number, no list.
 """
 
@@ -24,10 +24,12 @@ from afterimage.storage import (
     SQLStorage,
     StorageError,
 )
-from tests.storage import strategies
-from tests.storage.factories import Storage
-from tests.storage.plain_python import same
-from tests.storage.records import conversation
+from tests.support import strategies
+from tests.support.factories import Storage
+from tests.support.plain_python import same
+from tests.support.records import conversation
+
+pytestmark = pytest.mark.slow
 
 MEMORY = "duckdb:///:memory:"
 
@@ -43,7 +45,7 @@ _DEPTHS = [0, 1, 2, 50, 97, 98, 99, 150, 180, 202, 400]
 
 @st.composite
 def nested(draw: st.DrawFn) -> Any:
-    value = draw(st.none() | any_number | any_text)
+    value: Any = draw(st.none() | any_number | any_text)
     for _ in range(draw(st.sampled_from(_DEPTHS))):
         value = {"k": value} if draw(st.booleans()) else [value]
     return value
@@ -121,7 +123,7 @@ any_columns = (
 _OWN_COLUMNS = {"id", "timestamp"}
 """What a database has of each conversation, and a file of lines has not."""
 
-RECORDS = [
+RECORDS: list[Any] = [
     conversation("a", {"n": 1, "domain": "x"}, final_score=0.5),
     conversation("b", {"n": "é", "": None}, final_score=None),
     conversation("c", {"n": 2**70, "k.l": [1]}, persona="p"),

@@ -9,6 +9,8 @@ import pytest
 
 from tests.fuzz.mutated_files import SHARES, tried
 
+pytestmark = pytest.mark.slow
+
 FILES = {"jsonl": 50, "jsonl.gz": 15, "jsonl.zst": 15, "duckdb": 10, "duckdb.wal": 10}
 
 

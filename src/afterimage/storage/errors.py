@@ -18,6 +18,7 @@ __all__ = [
     "InvalidRecordError",
     "LockTimeoutError",
     "MissingFileError",
+    "ReplacedFileError",
     "SchemaMismatchError",
     "StorageError",
     "UnknownFieldError",
@@ -121,3 +122,16 @@ class SchemaMismatchError(StorageError, ValueError):
 
 class DatabaseError(StorageError, RuntimeError):
     """The database engine reported an error. The message contains the engine's message."""
+
+
+class ReplacedFileError(DatabaseError):
+    """A database file was replaced while this process had it open. Nothing was saved."""
+
+    @classmethod
+    def of(cls, path: str | Path) -> ReplacedFileError:
+        """Return the error for the file at `path`; open connections use the replaced file."""
+        return cls(
+            f"{path} was replaced while this process had it open. An iterator, a scan or a "
+            "connection still uses the former file, and a save would be lost with that file. "
+            "Close what is still open, then call again: the call then uses the new file."
+        )

@@ -205,7 +205,10 @@ class ImportExport:
             order_by: as everywhere.
             limit: as everywhere.
             offset: as everywhere.
-            partition_by: fields whose values make Hive folders, `metadata.domain=Flights/…`.
+            partition_by: fields whose values make Hive folders, `metadata.domain=Flights/…`, with
+                one file each, `part-0.parquet`. There can be any number of values. Rows wait in a
+                temporary file in the new folder, which can take as much disk space as the records
+                take as Arrow data. A value must fit into the name of a folder.
             compression: "zstd", "snappy", "gzip", "lz4", "brotli" or "none".
             row_group_bytes: about how many bytes of Arrow data make a row group.
             progress: called now and then with how many records were written since the last call;

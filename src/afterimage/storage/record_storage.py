@@ -6,7 +6,7 @@ The calls that read or write other files are in `import_export.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,6 +37,7 @@ from afterimage.storage.reports.faults import Faults, OnError
 from afterimage.storage.reports.progress import Progress, ignore, share_only, split
 from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.gc_pause import kept_until_the_end
+from afterimage.storage.system.streams import BatchIterator, RecordIterator
 
 if TYPE_CHECKING:  # importing the JSONL storage does not load Arrow
     import pyarrow as pa
@@ -138,8 +139,23 @@ class RecordStorage(ImportExport, BaseStorage):
         *,
         batch_size: int = 1024,
         on_error: OnError = "raise",
-    ) -> Iterator[EvaluatedConversationWithContext]:
-        """The records of `load_conversations` one by one, `batch_size` of them in memory."""
+    ) -> RecordIterator[EvaluatedConversationWithContext]:
+        """The records of `load_conversations` one by one, `batch_size` of them in memory.
+
+        The iterator may be shared by several threads: each record is given once. A file may stay
+        open until the iterator is at its end, is closed (`close()`, or the end of a `with` block)
+        or is no longer referenced. In a forked process it raises a `StorageError`; call again
+        there.
+
+        >>> from afterimage.storage import Conversation, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> store.save_conversations([Conversation(conversations=[], metadata={"n": 1})] * 3)
+        >>> with store.iter_conversations() as records:
+        ...     next(records).metadata["n"]
+        1
+        >>> list(records)
+        []
+        """
         query = self._query(CONVERSATIONS, limit, offset, filters, order_by)
         return self._iterate(CONVERSATIONS, query, batch_size, on_error)
 
@@ -227,8 +243,8 @@ class RecordStorage(ImportExport, BaseStorage):
         *,
         batch_size: int = 1024,
         on_error: OnError = "raise",
-    ) -> Iterator[Document]:
-        """The records of `load_documents` one by one, `batch_size` of them in memory."""
+    ) -> RecordIterator[Document]:
+        """The records of `load_documents` one by one; see `iter_conversations`."""
         query = self._query(DOCUMENTS, limit, offset, filters, order_by)
         return self._iterate(DOCUMENTS, query, batch_size, on_error)
 
@@ -417,10 +433,10 @@ class RecordStorage(ImportExport, BaseStorage):
 
     def _iterate(
         self, kind: RecordKind, query: Query, batch_size: int, on_error: OnError
-    ) -> Iterator[Any]:
+    ) -> RecordIterator[Any]:
         read = Read(kind, query, Faults(on_error), long_lived=True)
         batches = self._backend.models(read, positive(batch_size, "batch_size"))
-        return chain.from_iterable(read.faults.warn_after(batches))
+        return RecordIterator(read.faults.warn_after(batches))
 
     def _scan(
         self,
@@ -442,7 +458,8 @@ class RecordStorage(ImportExport, BaseStorage):
         assert query.columns is not None
         read = Read(kind, query, Faults(on_error), progress or ignore, long_lived=True)
         return pa.RecordBatchReader.from_batches(
-            projected_schema(query.columns), read.faults.warn_after(self._backend.select(read))
+            projected_schema(query.columns),
+            BatchIterator(read.faults.warn_after(self._backend.select(read))),
         )
 
 

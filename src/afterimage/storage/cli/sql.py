@@ -12,7 +12,9 @@ import click
 from afterimage import storage
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Tables, open_existing
+from afterimage.storage.cli.stores import Tables, open_existing, path_of
+from afterimage.storage.errors import InvalidQueryError
+from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["sql_command"]
 
@@ -28,6 +30,11 @@ _TABLE_ROWS = 100
     type=click.IntRange(min=0),
     help=f"How many rows at most. Without it, a table has {_TABLE_ROWS} and --json has all.",
 )
+@click.option(
+    "--allow-files",
+    is_flag=True,
+    help="Let the statement read other files too: read_csv(…), read_parquet(…), 'file.jsonl'.",
+)
 @options.tables
 @options.as_json
 def sql_command(
@@ -35,18 +42,22 @@ def sql_command(
     query: str,
     kind: Any,
     limit: int | None,
+    allow_files: bool,  # noqa: FBT001  click gives it by name
     tables: Tables,
     as_json: bool,  # noqa: FBT001  click gives it by name
 ) -> None:
-    """Ask SQL of a store, in DuckDB's dialect. Nothing in it can be changed so.
+    """Run one SQL statement that reads, in DuckDB's dialect.
+
+    It can be a SELECT, also one that begins with WITH, FROM or VALUES, or a DESCRIBE, SHOW,
+    SUMMARIZE or EXPLAIN. A PIVOT must name its values: ON x IN (...). Every other statement is
+    refused with exit code 2. The statement cannot change the store or any other file. It can read
+    other files only with --allow-files.
 
     There are the tables conversations, documents and records, and the view messages with a row for
     each message. JSON lines are read into memory for it.
     """
     source = open_existing(store, kind, tables)
-    if not isinstance(source, storage.SQLStorage):
-        source = _in_memory(Path(store), kind)
-    names, rows = _rows(source, query, store)
+    names, rows = _rows(source, store, query, kind, allow_files=allow_files)
     if as_json:
         render.json_lines(dict(zip(names, row, strict=True)) for row in islice(rows, limit))
         return
@@ -56,24 +67,33 @@ def sql_command(
         click.echo(f"The first {most} rows; --limit gives more.", err=True)
 
 
+class _WrongUseError(click.ClickException):
+    exit_code = 2
+
+
 def _rows(
-    store: storage.SQLStorage, query: str, name: str
+    source: RecordStorage, store: str, query: str, kind: Any, *, allow_files: bool
 ) -> tuple[list[str], Iterator[Sequence[Any]]]:
-    from afterimage.storage.engine.progress import followed_statement  # noqa: PLC0415  heavy
-    from afterimage.storage.engine.statements import translated  # noqa: PLC0415  heavy
+    from afterimage.storage.engine.user_sql import run_user_sql  # noqa: PLC0415  heavy
 
-    def found() -> Iterator[Any]:
-        with translated(name), store.engine.connect() as connection:
-            connection.exec_driver_sql("ROLLBACK")  # of what SQLAlchemy has begun
-            connection.exec_driver_sql("BEGIN TRANSACTION READ ONLY")
-            with progress_bar("asking") as progress, followed_statement(connection, progress):
-                result = connection.exec_driver_sql(query)
-            yield list(result.keys()) if result.returns_rows else []
-            if result.returns_rows:
-                yield from result
+    # A URL of a database in memory has no path.
+    path = path_of(store) if isinstance(source, storage.SQLStorage) else None
 
-    rows = found()
-    return next(rows), rows
+    def in_memory() -> Any:
+        if isinstance(source, storage.SQLStorage):
+            return source.engine
+        return _in_memory(Path(store), kind).engine
+
+    try:
+        return run_user_sql(
+            query,
+            path or in_memory,
+            name=store,
+            allow_files=allow_files,
+            follow=lambda: progress_bar("running SQL"),
+        )
+    except InvalidQueryError as error:
+        raise _WrongUseError(str(error)) from error
 
 
 def _in_memory(path: Path, kind: Any) -> storage.SQLStorage:

@@ -16,7 +16,7 @@ from afterimage import storage
 from afterimage.storage.errors import MissingFileError, SchemaMismatchError
 from afterimage.storage.record_storage import RecordStorage
 
-__all__ = ["Tables", "is_database", "open_existing", "open_or_make"]
+__all__ = ["Tables", "is_database", "open_existing", "open_or_make", "path_of"]
 
 _URL = "duckdb:///"
 _MEMORY = f"{_URL}:memory:"
@@ -46,7 +46,7 @@ def open_existing(store: str, kind: str = "conversations", tables: Tables = USUA
         click.BadParameter: it is neither a DuckDB file nor JSON lines; or it is JSON lines, which
             have no `tables`.
     """
-    path = _path(store)
+    path = path_of(store)
     if path is None:
         return storage.SQLStorage(store, *tables.names(), create=store.startswith(_MEMORY))
     if not path.exists():
@@ -78,7 +78,7 @@ def open_or_make(
         click.BadParameter: its name does not say what it is; or it is a file of JSON lines, which
             has no `metadata_fields` and no `tables`.
     """
-    path = _path(store)
+    path = path_of(store)
     if path is None or store.startswith(_URL) or is_database(path) or _is(path, _DATABASES):
         url = store if path is None else f"{_URL}{path}"
         return storage.SQLStorage(url, *tables.names(), list(metadata_fields) or None)
@@ -100,7 +100,7 @@ def is_database(path: Path) -> bool:
         return file.read(12)[8:] == b"DUCK"
 
 
-def _path(store: str) -> Path | None:
+def path_of(store: str) -> Path | None:
     """The file that a store is in; None where a URL says otherwise."""
     if store.startswith(_URL) and not store.startswith(_MEMORY):
         store = store.removeprefix(_URL)

@@ -20,7 +20,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,15 @@ from typing import Final
 import duckdb
 from filelock import FileLock
 
+from afterimage.storage.engine.held_files import HeldFiles
 from afterimage.storage.errors import (
     DatabaseError,
     LockTimeoutError,
     MissingFileError,
+    ReplacedFileError,
     shorten,
 )
+from afterimage.storage.system.file_identity import identity_of, open_files
 from afterimage.storage.system.forks import is_inherited
 from afterimage.storage.system.locks import ProcessLock, fingerprint, lock_holder, lock_path
 
@@ -172,6 +175,7 @@ def _cursor_of(root: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
 
 
 _instance = _Instance()
+_held_files = HeldFiles()
 # DuckDB hands out a database that another thread is still opening, and opens a file anew that
 # another thread has not finished closing.
 # Taken again by its own thread where the collector ends a stream just then.
@@ -184,11 +188,11 @@ def _after_fork() -> None:
     To end an instance waits for its threads, which are not in the child: it would crash. To end a
     turn would end the parent's. So the child keeps them, beyond the end of the interpreter too.
     """
-    global _instance, _lock
+    global _instance, _held_files, _lock
     for kept in [*_live, *_turns.values()]:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
     _turns.clear()
-    _instance, _lock = _Instance(), threading.RLock()
+    _instance, _held_files, _lock = _Instance(), HeldFiles(), threading.RLock()
 
 
 _forking = threading.local()
@@ -210,7 +214,13 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def connect(path: Path, lock_timeout: float, *, alone: bool = False) -> Opened:
+def connect(
+    path: Path,
+    lock_timeout: float,
+    *,
+    alone: bool = False,
+    read_only_settings: Mapping[str, str] | None = None,
+) -> Opened:
     """Open a database file; wait while another process holds it.
 
     Args:
@@ -218,10 +228,13 @@ def connect(path: Path, lock_timeout: float, *, alone: bool = False) -> Opened:
         lock_timeout: seconds to wait.
         alone: whether to start an instance for it, as `duckdb.connect(path)` does, so that what
             somebody does with the connection reaches nothing else.
+        read_only_settings: if given, the file is opened read-only by an instance of its own with
+            these settings, which nothing else in this process shares.
 
     Raises:
         MissingFileError: there is no such file.
         LockTimeoutError: another process held the file throughout.
+        ReplacedFileError: the file was replaced, and connections hold the former one.
         DatabaseError: it is no DuckDB database, or cannot be opened.
     """
     started = time.monotonic()
@@ -238,7 +251,7 @@ def connect(path: Path, lock_timeout: float, *, alone: bool = False) -> Opened:
         refusal = None
         try:
             with _lock:
-                if (opened := _open(path, alone=alone)) is not None:
+                if (opened := _open(path, alone=alone, locked=read_only_settings)) is not None:
                     return opened
         except duckdb.ConnectionException as error:
             raise DatabaseError(
@@ -317,25 +330,30 @@ def put_in_place(fresh: Path, path: Path) -> bool:
     return True
 
 
-def _open(path: Path, *, alone: bool) -> Opened | None:
-    """A connection; None where the file is another process's, or was while we opened it."""
+def _open(path: Path, *, alone: bool, locked: Mapping[str, str] | None) -> Opened | None:
+    """A connection; None if the file was in use, written or replaced by others meanwhile."""
     real = os.path.realpath(path)
+    _held_files.check(path, real)
     if not os.access(path, os.W_OK):  # nobody's turn: DuckDB shares a file that is only read
-        return _opened(real, "READ_ONLY", alone=alone)
+        opened = _opened(path, real, "READ_ONLY", alone=alone, locked=locked)
+        return opened and (opened[0], _releasing(opened[1]))
     turn = _turns.setdefault(real, ProcessLock(Path(real)))
     is_first = not turn.is_held
     if not turn.acquire():
         return None
+    opened = None
     try:
         before = fingerprint(path)
-        connection, release = _opened(real, _ROW_GROUP, alone=alone)
-        if is_first and fingerprint(path) != before:
+        opened = _opened(path, real, _ROW_GROUP, alone=alone, locked=locked)
+        if opened is not None and is_first and fingerprint(path) != before:
+            (_, release), opened = opened, None
             release()
+    finally:
+        if opened is None:
             turn.release()
-            return None
-    except BaseException:
-        turn.release()
-        raise
+    if opened is None:
+        return None
+    connection, release = opened
 
     def release_all() -> None:
         release()
@@ -344,17 +362,54 @@ def _open(path: Path, *, alone: bool) -> Opened | None:
     return connection, _releasing(release_all)
 
 
-def _opened(real: str, options: str, *, alone: bool) -> Opened:
-    """A connection by whatever instance has the file, or may; to be closed under `_lock`."""
+def _opened(
+    path: Path, real: str, options: str, *, alone: bool, locked: Mapping[str, str] | None
+) -> Opened | None:
+    """A connection to the file that is at a path; to be closed under `_lock`.
+
+    None if there is no file, or if it was replaced meanwhile.
+    """
+    is_first = not _held_files.has(real)
+    identity = identity_of(real)
+    if identity is None:
+        return None
+    connection, close, is_own = _joined(real, options, alone=alone, locked=locked)
+    if identity_of(real) != identity:
+        close()
+        return None
+    # DuckDB joins by path the instance of other code in this process. Which file that instance has
+    # open, only the system knows.
+    if is_first and not is_own and identity not in (open_files() or {identity}):
+        close()
+        raise ReplacedFileError.of(path)
+    end = _held_files.hold(real, identity)
+
+    def release() -> None:
+        try:
+            close()
+        finally:
+            end()
+
+    return connection, release
+
+
+def _joined(
+    real: str, options: str, *, alone: bool, locked: Mapping[str, str] | None
+) -> tuple[duckdb.DuckDBPyConnection, Release, bool]:
+    """A connection by whatever instance has the file, or may; and whether that is our own."""
+    if locked is not None:
+        connection = duckdb.connect(real, read_only=True, config=dict(locked))
+        _live.add(connection)
+        return connection, connection.close, False
     if _instance.has(real) or not alone:
         try:
-            return _attached(real, options)
+            return *_attached(real, options), True
         except duckdb.Error as error:
             if not _IS_OPEN_HERE.search(str(error)):
                 raise
     connection = duckdb.connect(real, read_only=options == "READ_ONLY")
     _live.add(connection)
-    return connection, connection.close
+    return connection, connection.close, False
 
 
 def _attached(real: str, options: str) -> Opened:

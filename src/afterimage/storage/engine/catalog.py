@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,13 @@ from afterimage.storage.engine.attach import (
 )
 from afterimage.storage.engine.statements import fetch_all
 from afterimage.storage.engine.urls import MEMORY
-from afterimage.storage.errors import DatabaseError, LockTimeoutError, MissingFileError
+from afterimage.storage.errors import (
+    DatabaseError,
+    LockTimeoutError,
+    MissingFileError,
+    ReplacedFileError,
+)
+from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.forks import at_fork
 
 __all__ = ["Catalog", "FileCatalog", "MemoryCatalog"]
@@ -62,6 +68,13 @@ class Catalog(Protocol):
 
         Raises:
             LockTimeoutError: another thread held it for all of `lock_timeout`.
+        """
+
+    def same_place(self) -> AbstractContextManager[None]:
+        """Check at the end of a write that the database is still where it was at its beginning.
+
+        Raises:
+            ReplacedFileError: the file was replaced or removed meanwhile.
         """
 
     def next_number(self, connection: sa.Connection, sequence: sa.ColumnElement[int]) -> int:
@@ -114,6 +127,16 @@ class FileCatalog(_SequenceFromTable):
         lock = _writer_locks.setdefault(os.path.realpath(self._file), _WriterLock())
         with lock.held(self.display_name, self.lock_timeout):
             yield
+
+    @contextmanager
+    def same_place(self) -> Iterator[None]:
+        before = identity_of(self._file)
+        yield
+        if self._fresh is None and identity_of(self._file) != before:
+            raise ReplacedFileError(
+                f"{self._file} was replaced or removed during a write. Nothing was saved. Call "
+                "again: the call then uses the file that is there."
+            )
 
     def create(self, make: Callable[[bool], None]) -> bool:
         if not self._is_missing():
@@ -196,6 +219,9 @@ class MemoryCatalog(_SequenceFromTable):
     def write_turn(self) -> Iterator[None]:
         with self._lock.held(self.display_name, self.lock_timeout):
             yield
+
+    def same_place(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def create(self, make: Callable[[bool], None]) -> bool:
         make(not self._is_shared)

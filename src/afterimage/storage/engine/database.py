@@ -67,7 +67,12 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A connection whose changes are all committed at the end, or none of them."""
-        with self.catalog.write_turn(), translated(self.name), self._own.begin() as connection:
+        with (
+            self.catalog.write_turn(),
+            translated(self.name),
+            self._own.begin() as connection,
+            self.catalog.same_place(),
+        ):
             yield connection
 
     def trim_cache(self, connection: sa.Connection, most: int = MUCH_CACHED) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -18,7 +18,6 @@ __all__ = [
     "execute_arrow",
     "existing",
     "fetch_all",
-    "share_done",
     "stream_arrow",
     "streamed",
     "translated",
@@ -78,24 +77,6 @@ def stream_arrow(
     else:
         result = driver.execute(str(compiled), parameters)
     return result.to_arrow_reader(rows)
-
-
-def share_done(connection: sa.Connection) -> Callable[[], float | None]:
-    """Return a function that returns the share done of the running statement, 0 to 1.
-
-    It returns None if the share is unknown. It may be called in another thread while the connection
-    is open.
-    """
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    for setting, value in (("enable_progress_bar", "true"), ("enable_progress_bar_print", "false")):
-        driver.execute(f"SET {setting} = {value}").fetchall()  # for this connection only
-
-    def current_share() -> float | None:
-        percent = driver.query_progress()
-        return percent / 100 if percent > 0 else None
-
-    return current_share
 
 
 @contextmanager

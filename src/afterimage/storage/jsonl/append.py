@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from afterimage.storage.errors import StorageError
-from afterimage.storage.jsonl.journal import quarantine, saving, roll_back
+from afterimage.storage.jsonl.journal import quarantine, roll_back, saving
 from afterimage.storage.jsonl.lines import is_compressed, is_object
 from afterimage.storage.system.atomic_files import sync_folder
 

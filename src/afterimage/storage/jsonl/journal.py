@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["quarantine", "saving", "roll_back", "visible_size"]
+__all__ = ["quarantine", "roll_back", "saving", "visible_size"]
 
 _HEAD_BYTES = 4096
 

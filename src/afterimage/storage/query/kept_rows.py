@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from afterimage.storage.engine.statements import fetch_all
+from afterimage.storage.query.row_ranges import range_starts
 from afterimage.storage.reports.progress import Progress, report
 
 __all__ = ["kept_in_parts"]
 
-# A range is wide enough for all cores to get some and for its statement not to count, and so narrow
-# that a large table has a hundred.
-_FEWEST_NUMBERS = 16_384
+# A range has enough rows to occupy all cores and to make the cost of its statement negligible, and
+# few enough that a large table has a hundred ranges.
+_FEWEST_ROWS = 16_384
 _MOST_PARTS = 100
 
 
@@ -38,22 +40,20 @@ def kept_in_parts(
         select: the statement for the rows of it that meet a condition.
         progress: is told of rows as they are made.
     """
-    [(low, high)] = fetch_all(connection, sa.select(sa.func.min(sequence), sa.func.max(sequence)))
+    [[rows]] = fetch_all(connection, sa.select(sa.func.count(sequence)))
+    width = max(_FEWEST_ROWS, rows // _MOST_PARTS + 1)
+    starts = range_starts(connection, sequence, width).to_pylist()
     none = select(sa.false())
     kept = sa.table(
         f"kept_{uuid.uuid4().hex}", *(sa.column(each.name) for each in none.selected_columns)
     )
     connection.execute(_CreateFrom(kept, none))
-    if low is None:
-        return kept
-    width = max(_FEWEST_NUMBERS, (high - low) // _MOST_PARTS + 1)
     count, before = sa.select(sa.func.count()).select_from(kept), 0
-    for first in range(low, high + 1, width):
-        last = min(first + width - 1, high)
-        part = select(sequence.between(first, last))
-        connection.execute(sa.insert(kept).from_select(kept.c.keys(), part))
+    for at, (low, end) in enumerate(pairwise([*starts, None]), 1):
+        within = sequence >= low if end is None else sa.and_(sequence >= low, sequence < end)
+        connection.execute(sa.insert(kept).from_select(kept.c.keys(), select(within)))
         found = fetch_all(connection, count)[0][0]
-        report(progress, found - before, (last - low + 1) / (high - low + 1))
+        report(progress, found - before, at / len(starts))
         before = found
     return kept
 

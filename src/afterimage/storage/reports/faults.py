@@ -7,7 +7,7 @@ is bounded, however many records are corrupt.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, Literal, NamedTuple, TypeVar, get_args
@@ -186,7 +186,7 @@ class Faults:
             report = SkippedRecords(found.first[0].path, found.count, found.first)
             warnings.warn(SkippedRecordsWarning(report), stacklevel=stacklevel_of_caller())
 
-    def warn_after(self, items: Iterator[_Item]) -> Iterator[_Item]:
+    def warn_after(self, items: Iterator[_Item]) -> Generator[_Item, None, None]:
         """Yield the same items; warn after the last one, or when the iterator is closed."""
         try:
             yield from items

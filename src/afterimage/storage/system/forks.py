@@ -8,14 +8,14 @@ child; this module keeps the list of these files.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+
+from afterimage.storage.system.file_identity import FileIdentity, identity_of, open_files
 
 __all__ = ["at_fork", "is_inherited"]
 
-_inherited: set[tuple[int, int]] = set()  # device and inode
+_inherited: set[FileIdentity] = set()
 
 
 def at_fork(**hooks: Callable[[], None]) -> None:
@@ -26,19 +26,11 @@ def at_fork(**hooks: Callable[[], None]) -> None:
 
 def is_inherited(path: Path) -> bool:
     """Return whether the parent process had the file open when it forked this process."""
-    if not _inherited:
-        return False
-    status = path.stat()
-    return (status.st_dev, status.st_ino) in _inherited
+    return bool(_inherited) and identity_of(path) in _inherited
 
 
 def _after_fork() -> None:
-    with suppress(OSError):  # a system without /dev/fd
-        for entry in Path("/dev/fd").iterdir():
-            with suppress(OSError, ValueError):  # the descriptor of this listing is closed by now
-                status = os.fstat(int(entry.name))
-                if stat.S_ISREG(status.st_mode):
-                    _inherited.add((status.st_dev, status.st_ino))
+    _inherited.update(open_files() or ())
 
 
 at_fork(after_in_child=_after_fork)

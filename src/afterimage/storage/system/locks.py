@@ -88,12 +88,15 @@ def lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
-def fingerprint(path: Path) -> tuple[int, int, int]:
-    """Inode, size and modification time, which change with every write.
+def fingerprint(path: Path) -> tuple[int, int, int] | None:
+    """Inode, size and modification time, which change with every write; None without a file.
 
     Uses stat only: closing a descriptor would drop DuckDB's lock on the file.
     """
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError:
+        return None
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from afterimage.storage.engine.database import Database
 from afterimage.storage.engine.statements import streamed
-from afterimage.storage.errors import InvalidRecordError
+from afterimage.storage.errors import DatabaseError, InvalidRecordError
 from afterimage.storage.models import Conversation
 from afterimage.storage.records.arrow import rows_of, to_batch
 from afterimage.storage.records.fields import CONVERSATIONS, RecordKind
@@ -24,6 +24,9 @@ from afterimage.storage.records.validation import check, is_conversation
 from afterimage.storage.tables.layout import StoredTable
 
 __all__ = ["Insert", "Other", "batches_of_models", "split_by_kind"]
+
+# The highest number that a sequence column, of 64 bits, can hold.
+_HIGHEST = 2**63 - 1
 
 Other = tuple[str, bytes]
 """Class name and JSON text of a record of another model."""
@@ -53,7 +56,7 @@ class Insert:
             ]
         )
         first = self._database.catalog.next_number(self._connection, stored.sequence)
-        numbered = _numbered(batches, schema, first)
+        numbered = _numbered(batches, schema, first, stored)
         with streamed(self._connection, schema, numbered) as incoming:
             values: dict[str, Any] = {
                 stored.kind.sequence: incoming.c.sequence,
@@ -124,10 +127,17 @@ def split_by_kind(
 
 
 def _numbered(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, first: int
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, first: int, stored: StoredTable
 ) -> Iterator[pa.RecordBatch]:
     """Yield the batches with sequence numbers, from `first`, as their first column."""
     for batch in batches:
+        if first + len(batch) > _HIGHEST + 1:
+            name = stored.kind.sequence
+            raise DatabaseError(
+                f"table {stored.name!r} has no {name} left for new rows: its highest {name} is at "
+                f"or near the limit, {_HIGHEST}. Give the rows with such numbers lower ones. "
+                "Nothing was saved."
+            )
         numbers = pa.array(range(first, first + len(batch)), pa.int64())
         yield pa.RecordBatch.from_arrays([numbers, *batch.columns], schema=schema)
         first += len(batch)

@@ -18,6 +18,7 @@ from afterimage.storage.engine.statements import execute_arrow, fetch_all, strea
 from afterimage.storage.query.predicates import filtered, in_order, sliced
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.relations import Source
+from afterimage.storage.query.row_ranges import range_starts
 from afterimage.storage.records.arrow import parts_of
 from afterimage.storage.tables.layout import VECTOR_ROWS, StoredTable
 
@@ -111,7 +112,8 @@ class _Ranges:
     """Ranges of the sequence that cover a query's records, each as wide as its bytes allow.
 
     The records of a slice are the matching ones between the first and the last of them, as the
-    sequence is the order.
+    sequence is the order. If the sequence has large gaps, the width is counted in rows, not in
+    numbers: the work grows with the rows, and a range that spans a gap has no more of them.
     """
 
     def __init__(
@@ -126,8 +128,8 @@ class _Ranges:
         if query.limit is not None or query.offset:
             chosen = sliced(chosen.order_by(source.sequence), query)
         within = chosen.subquery()
-        newest = sa.select(sa.func.max(source.sequence)).scalar_subquery()
-        bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at), newest)
+        count = sa.select(sa.func.count(source.sequence)).scalar_subquery()
+        bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at), count)
         self._next, self._last, rows = fetch_all(connection, bounds)[0]
         self._widest = min(batch_rows or _WIDEST_WINDOW, _WIDEST_WINDOW)
         self._width = min(VECTOR_ROWS, self._widest)
@@ -136,12 +138,28 @@ class _Ranges:
             self._width = min(max(_NARROWEST_WINDOW, _WINDOW_BYTES // likely), self._widest)
             if self._width > VECTOR_ROWS:
                 self._width -= self._width % VECTOR_ROWS
+        # The number of every row at which a range can begin; None if any number will do.
+        self._starts: pa.ChunkedArray | None = None
+        self._step = min(_NARROWEST_WINDOW, self._widest)
+        self._at = 0
+        if self._next is not None and self._last - self._next >= 2 * rows + self._widest:
+            within_slice = source.sequence.between(self._next, self._last)
+            self._starts = range_starts(connection, source.sequence, self._step, within_slice)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         while self._next is not None and self._next <= self._last:
             low = self._next
-            self._next = low + self._width
+            self._next = self._end_of_range(low)
             yield low, min(self._next - 1, self._last)
+
+    def _end_of_range(self, low: int) -> int:
+        """The number after the last one of the range that begins at `low`."""
+        if self._starts is None:
+            return low + self._width
+        self._at += max(1, self._width // self._step)
+        if self._at < len(self._starts):
+            return int(self._starts[self._at].as_py())
+        return int(self._last) + 1
 
     def read(self, size: int) -> None:
         """Say how many bytes the last range gave, so that the next one is as it should be."""

@@ -10,7 +10,12 @@ import sqlalchemy as sa
 
 from afterimage.storage.engine.database import Database
 from afterimage.storage.engine.statements import fetch_all
-from afterimage.storage.errors import CorruptRecordError, DatabaseError, shorten
+from afterimage.storage.errors import (
+    CorruptRecordError,
+    DatabaseError,
+    ReplacedFileError,
+    shorten,
+)
 from afterimage.storage.query.duplicates import repeated
 from afterimage.storage.records.fields import DOCUMENTS
 from afterimage.storage.reports.faults import FEW, Found, Place
@@ -82,6 +87,8 @@ def _damage_found(findings: Findings, path: Path, stored: StoredTable) -> Iterat
     """Note a table that the engine cannot read, for example where a block is damaged."""
     try:
         yield
+    except ReplacedFileError:  # says nothing about the file that is there now
+        raise
     except DatabaseError as error:
         findings.tallies["corrupt"].add(Place(path, stored.name, None, None, shorten(error, 300)))
 

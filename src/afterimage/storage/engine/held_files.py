@@ -1,0 +1,56 @@
+"""The database files that the connections of this process hold, by path and identity.
+
+DuckDB knows an open file by its path only. After `mv backup.duckdb a.duckdb`, a new connection to
+the path would join the former file: what it saves is in a file without a name, and is lost when
+the last connection closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from afterimage.storage.errors import ReplacedFileError
+from afterimage.storage.system.file_identity import FileIdentity, identity_of
+
+__all__ = ["HeldFiles"]
+
+
+@dataclass
+class _Held:
+    identity: FileIdentity
+    connections: int = 0
+
+
+class HeldFiles:
+    """The files that our connections hold, each by its real path; use it under a lock."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, _Held] = {}
+
+    def has(self, real: str) -> bool:
+        """Whether one of our connections holds the file that had this path."""
+        return real in self._held
+
+    def check(self, path: Path, real: str) -> None:
+        """Check that the file at a path is the one that our connections hold by that path.
+
+        Raises:
+            ReplacedFileError: it is another file.
+        """
+        held = self._held.get(real)
+        if held is not None and held.identity != identity_of(real):
+            raise ReplacedFileError.of(path)
+
+    def hold(self, real: str, identity: FileIdentity) -> Callable[[], None]:
+        """Add a connection to a file; call the result when the connection is closed."""
+        held = self._held.setdefault(real, _Held(identity))
+        held.connections += 1
+
+        def release() -> None:
+            held.connections -= 1
+            if not held.connections:
+                del self._held[real]
+
+        return release

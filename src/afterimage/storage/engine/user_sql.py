@@ -1,0 +1,230 @@
+"""Run one SQL statement of a user, which can read the store and change nothing.
+
+The invariant: exactly one statement runs, and it only reads. DuckDB's own parser and planner say
+what kind it is; the text is never searched for words. Each of these bounds holds without the
+others:
+
+- the parser must find exactly one statement, a SELECT (to the parser DESCRIBE, SHOW, SUMMARIZE and
+  PIVOT are SELECTs too) or an EXPLAIN of a SELECT;
+- its plan must have no operator that writes a file or a table or changes a setting;
+- the database is opened read-only, in a DuckDB instance of its own, or is a copy in memory, and the
+  transaction is read-only;
+- settings are locked, Python variables are not tables, extensions are not loaded, and no other file
+  can be read unless the caller allows it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import sqlalchemy as sa
+
+from afterimage.storage.engine.attach import connect
+from afterimage.storage.engine.progress import PROGRESS_SETTINGS, followed_statement
+from afterimage.storage.engine.statements import translated
+from afterimage.storage.errors import InvalidQueryError
+from afterimage.storage.reports.progress import ShareProgress
+
+__all__ = ["run_user_sql"]
+
+_SETTINGS: Final = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+
+# The last one locks all settings.
+_OF_A_CONNECTION: Final = {
+    "python_enable_replacements": "false",
+    **PROGRESS_SETTINGS,
+    "lock_configuration": "true",
+}
+
+# A plan of a SELECT can have these: from a WITH that writes (DuckDB 2.0), and from table functions
+# that change the instance, which DuckDB 1.5 runs although settings are locked. `query('…')`, views
+# and macros can hide them from the parser, but not from the planner.
+_WRITING: Final = frozenset(
+    {
+        "BATCH_COPY_TO_FILE",
+        "BATCH_CREATE_TABLE_AS",
+        "BATCH_INSERT",
+        "CHECKPOINT",
+        "COPY_TO_FILE",
+        "CREATE_TABLE_AS",
+        "DELETE",
+        "DISABLE_LOGGING",
+        "DISABLE_PROFILING",
+        "ENABLE_LOGGING",
+        "ENABLE_PROFILING",
+        "FORCE_CHECKPOINT",
+        "INSERT",
+        "MERGE_INTO",
+        "TRUNCATE_DUCKDB_LOGS",
+        "UPDATE",
+    }
+)
+
+_BATCH_ROWS = 1024
+
+Follow = Callable[[], AbstractContextManager[ShareProgress | None]]
+
+
+def run_user_sql(
+    sql: str,
+    source: Path | Callable[[], sa.Engine],
+    *,
+    name: str,
+    allow_files: bool = False,
+    lock_timeout: float = 30,
+    follow: Follow = nullcontext,
+) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """Run one statement that reads. Returns its columns, and its rows in the statement's order.
+
+    Args:
+        sql: the statement, in DuckDB's dialect. It is checked before `source` is opened.
+        source: a DuckDB file; or a function that returns a database in memory. The settings of that
+            one stay locked, so nothing else should use it.
+        name: how messages name the store.
+        allow_files: whether the statement may read other files (`read_csv`, `'file.parquet'`).
+        lock_timeout: seconds to wait while another process has the file open.
+        follow: a context manager around the statement, with the progress to report to or None.
+
+    Raises:
+        InvalidQueryError: it is not exactly one statement that reads; nothing has run.
+        LockTimeoutError: another process held the file throughout.
+        DatabaseError: DuckDB refuses the statement, or fails. A later row can raise it too.
+
+    >>> from afterimage.storage import SQLStorage
+    >>> store = SQLStorage("duckdb:///:memory:")
+    >>> columns, rows = run_user_sql("SELECT 1 AS n", lambda: store.engine, name="a store")
+    >>> columns, list(rows)
+    (['n'], [(1,)])
+    """
+
+    def found() -> Iterator[Any]:
+        with translated(name):
+            statement, selected = _reading_statement(sql)
+            locked = _locked(source, allow_files=allow_files, lock_timeout=lock_timeout)
+            with locked as connection:
+                connection.execute("BEGIN TRANSACTION READ ONLY")
+                _check_plan(connection, selected)
+                with follow() as progress, followed_statement(connection, progress):
+                    connection.execute(statement)
+                yield [column[0] for column in connection.description or ()]
+                while rows := connection.fetchmany(_BATCH_ROWS):
+                    yield from rows
+
+    rows = found()
+    return next(rows), rows
+
+
+def _reading_statement(sql: str) -> tuple[duckdb.Statement, str]:
+    """The one statement, and the text of the SELECT that it is or explains."""
+    # DuckDB 1.5 reads files while it parses (IMPORT DATABASE), so the parser has no access either.
+    config: dict[str, Any] = {**_SETTINGS, "enable_external_access": "false"}
+    with duckdb.connect(":memory:", config=config) as parser:
+        statements = parser.extract_statements(sql)
+        # A PIVOT that has to find its values first is one MULTI in DuckDB 2.0, and in 1.5 several
+        # statements without a text. DuckDB does not say what else is among them, so none is run.
+        if any(found.type.name == "MULTI" or not found.query for found in statements):
+            raise InvalidQueryError(
+                "DuckDB runs a PIVOT without its values as several statements, and only one is "
+                "allowed. Name the values: PIVOT … ON column IN ('a', 'b')."
+            )
+        if len(statements) != 1:
+            raise InvalidQueryError(
+                f"the text has {len(statements)} statements. Give exactly one, a SELECT."
+            )
+        [statement] = statements
+        kind = statement.type
+        if kind == duckdb.StatementType.SELECT:
+            return statement, statement.query
+        if kind == duckdb.StatementType.EXPLAIN:
+            kind, selected = _explained(parser, statement.query)
+            if kind == duckdb.StatementType.SELECT:
+                return statement, selected
+    raise InvalidQueryError(
+        f"{kind.name} is not a statement that only reads. Give a SELECT, DESCRIBE, SHOW, "
+        "SUMMARIZE or EXPLAIN."
+    )
+
+
+def _explained(parser: duckdb.DuckDBPyConnection, explain: str) -> tuple[duckdb.StatementType, str]:
+    """The kind and the text of what an EXPLAIN explains.
+
+    The text from each token to the end is parsed, in order: the first one that is a statement is
+    what is explained. The options of the EXPLAIN are never the beginning of one: no statement has
+    an unmatched bracket, and none has brackets followed by the beginning of another statement.
+    """
+    text = explain.encode()
+    for start, _ in duckdb.tokenize(explain)[1:]:
+        rest = text[start:].decode(errors="replace")
+        try:
+            found = parser.extract_statements(rest)
+        except duckdb.Error:
+            continue
+        # After a comment, the first one is the EXPLAIN itself.
+        if len(found) == 1 and found[0].type != duckdb.StatementType.EXPLAIN:
+            return found[0].type, rest
+    return duckdb.StatementType.EXPLAIN, explain
+
+
+def _check_plan(connection: duckdb.DuckDBPyConnection, select: str) -> None:
+    [[_, plan]] = connection.execute(f"EXPLAIN (FORMAT json) {select}").fetchall()
+    writing = _WRITING.intersection(_operators(json.loads(plan)))
+    if writing:
+        raise InvalidQueryError(
+            f"the statement does not only read: its plan has {', '.join(sorted(writing))}. "
+            "Remove that part; to write files, use the command `export`."
+        )
+
+
+def _operators(plan: Any) -> Iterator[str]:
+    waiting = list(plan)
+    while waiting:
+        operator = waiting.pop()
+        yield operator["name"].strip()
+        waiting.extend(operator.get("children", ()))
+
+
+@contextmanager
+def _locked(
+    source: Path | Callable[[], sa.Engine], *, allow_files: bool, lock_timeout: float
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with locked settings, to which no other file can be opened unless allowed."""
+    # By default DuckDB puts its temporary files beside the store, or into the working folder.
+    spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
+    settings = {**_SETTINGS, "temp_directory": str(spill)}
+    # Set after the others: without access, `temp_directory` cannot be set.
+    last = {} if allow_files else {"enable_external_access": "false"}
+    try:
+        if isinstance(source, Path):
+            connection, release = connect(source, lock_timeout, read_only_settings=settings)
+            try:
+                _set(connection, {**last, **_OF_A_CONNECTION})
+                yield connection
+            finally:
+                release()
+        else:
+            borrowed = source().raw_connection()
+            try:
+                driver: Any = borrowed.driver_connection
+                _set(driver, {**settings, **last, **_OF_A_CONNECTION})
+                yield driver
+            finally:
+                borrowed.close()
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)  # DuckDB 1.5 can leave it behind
+
+
+def _set(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> None:
+    for name, value in settings.items():
+        quoted = value.replace("'", "''")
+        connection.execute(f"SET {name} = '{quoted}'")

@@ -1,0 +1,237 @@
+"""`stats()` tells what plain Python counts over loaded models, whatever the storage."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+import tempfile
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from afterimage.storage import Document, JSONLStorage, SQLStorage, UnknownFieldError
+from tests.support import strategies
+from tests.support.plain_python import plain, rank, select
+from tests.support.records import (
+    CRITERIA,
+    Note,
+    RatedConversation,
+    conversation,
+    conversations,
+    evaluation,
+)
+
+MEMORY = "duckdb:///:memory:"
+GRADES = ["perfect", "good", "needs_improvement", "bad", "not_acceptable"]
+
+
+def quantile(ordered: list[float], q: float) -> float:
+    place = q * (len(ordered) - 1)
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return low + (high - low) * (place - math.floor(place))
+
+
+def distribution(numbers: Any) -> dict[str, Any]:
+    ordered = sorted(n for n in numbers if n is not None and math.isfinite(n))
+    if not ordered:
+        return {"count": 0, **dict.fromkeys(["min", "median", "p95", "max", "mean"])}
+    return {
+        "count": len(ordered),
+        "min": ordered[0],
+        "median": quantile(ordered, 0.5),
+        "p95": quantile(ordered, 0.95),
+        "max": ordered[-1],
+        "mean": mean(ordered),
+    }
+
+
+def mean(numbers: list[float]) -> float | None:
+    finite = sorted(n for n in numbers if math.isfinite(n))
+    return sum(finite) / len(finite) if finite else None
+
+
+def histogram(scores: list[float]) -> dict[str, Any]:
+    finite = [score for score in scores if math.isfinite(score)]
+    low, high = min([0.0, *finite]), max([1.0, *finite])
+    edges = [low * ((10 - at) / 10) + high * (at / 10) for at in range(11)]
+    counts = [0] * 10
+    for score in finite:
+        counts[max(at for at in range(10) if score >= edges[at])] += 1
+    return {"edges": tuple(edges), "counts": tuple(counts)}
+
+
+def expected(loaded: list[Any], documents: int = 0, records: int = 0) -> dict[str, Any]:
+    """What `as_dict()` must give for these conversations; the keys all told, by rows and name."""
+    messages = [entry for record in loaded for entry in record.conversations]
+    evaluated = [record.evaluation for record in loaded if record.evaluation is not None]
+    final = [record.final_score for record in loaded if record.final_score is not None]
+    scores = {name: [getattr(each, name).score for each in evaluated] for name in CRITERIA}
+    values: dict[str, list[Any]] = {}
+    for record in loaded:
+        for key, value in plain(record)["metadata"].items():
+            values.setdefault(key, []).extend([] if value is None else [rank(value)])
+    with_reasoning = sum(any(m.reasoning_content for m in r.conversations) for r in loaded)
+    keys = [{"key": k, "rows": len(v), "values": len(set(v))} for k, v in values.items()]
+    talks = Counter(
+        tuple((m.role.value, m.content, m.reasoning_content) for m in record.conversations)
+        for record in loaded
+    )
+    return {
+        "conversations": len(loaded),
+        "documents": documents,
+        "records": records,
+        "messages": len(messages),
+        "turns": distribution(len(record.conversations) for record in loaded),
+        "characters": {
+            role: distribution(len(m.content) for m in messages if m.role.value == role)
+            for role in ("user", "assistant")
+            if any(m.role.value == role for m in messages)
+        },
+        "with_reasoning": with_reasoning,
+        "with_evaluation": len(evaluated),
+        "grades": {
+            grade: sum(each.overall_grade.value == grade for each in evaluated) for grade in GRADES
+        },
+        "mean_scores": {name: mean(found) for name, found in scores.items()},
+        "final_score": distribution(final),
+        "final_score_histogram": histogram(final),
+        "final_score_nulls": sum(record.final_score is None for record in loaded),
+        "not_finite": sum(
+            not math.isfinite(score) for found in [final, *scores.values()] for score in found
+        ),
+        "metadata_keys": tuple(sorted(keys, key=lambda key: (-key["rows"], key["key"]))),
+        "metadata_key_count": len(keys),
+        "duplicates": len(loaded) - len(talks),
+        "empty_contents": sum(
+            re.fullmatch(r"[ \t\n\r\f]*", entry.content) is not None for entry in messages
+        ),
+        "share_with_reasoning": with_reasoning / len(loaded) if loaded else None,
+        "share_with_evaluation": len(evaluated) / len(loaded) if loaded else None,
+    }
+
+
+def approximately(found: Any) -> Any:
+    """Floats to nearly their last digit, all else exactly."""
+    if isinstance(found, dict):
+        return {key: approximately(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return type(found)(approximately(value) for value in found)
+    return pytest.approx(found, rel=1e-12, abs=1e-300) if isinstance(found, float) else found
+
+
+RICH = [
+    *conversations({"n": 1, "k.l": "a"}, {"n": 1.0, "k.l": None}, {"n": "1"}, {"n": True}),
+    conversation("0", {"n": 2**53, "": [1]}, evaluation=evaluation(0.25), final_score=0.25),
+    conversation("\u2028 \x00 😀", {"n": 2**53 + 1, "*": {"a": 1}}, final_score=None),
+    conversation(" \t\n", {"n": float(2**53)}, evaluation=evaluation(2, "bad"), final_score=3.0),
+    RatedConversation(conversations=[], mood="calm", metadata={"n": float("nan")}),
+    RatedConversation(
+        conversations=[{"role": "user", "content": "", "reasoning_content": ""}],
+        mood="tense",
+        final_score=float("inf"),
+    ),
+]
+
+
+class TestStatistics:
+    def test_are_those_of_the_loaded_records(self, storage: Any) -> None:
+        storage.save_conversations([*RICH, Note(title="x"), Note(title="y")])
+        storage.save_documents([Document(text="x")])
+        found = storage.stats().as_dict()
+        assert found == approximately(expected(RICH, documents=1, records=2))
+
+    def test_of_nothing_are_zeros_and_none(self, storage: Any) -> None:
+        assert storage.stats().as_dict() == expected([])
+
+    def test_are_about_what_the_filters_match(self, storage: Any) -> None:
+        storage.save_conversations([*RICH, Note(title="x")])
+        filters = [("final_score", ">=", 0.25)]
+        found = storage.stats(filters).as_dict()
+        assert found == approximately(expected(select(RICH, filters), records=1))
+        with pytest.raises(UnknownFieldError):
+            storage.stats({"final_scor": 1})
+
+    def test_values_are_told_apart_as_filters_do(self, storage: Any) -> None:
+        storage.save_conversations(RICH)
+        found = {each.key: each for each in storage.stats().metadata_keys}
+        # 1 and 1.0; "1"; True; 2**53 and its float; 2**53 + 1; NaN
+        assert (found["n"].rows, found["n"].values) == (8, 6)
+
+    def test_top_keys(self, storage: Any) -> None:
+        storage.save_conversations(conversations({"b": 1, "a": 1}, {"b": 2, "c": None}))
+        found = storage.stats(top_keys=2)
+        assert [(each.key, each.rows) for each in found.metadata_keys] == [("b", 2), ("a", 1)]
+        assert found.metadata_key_count == 3
+        with pytest.raises(ValueError, match="top_keys"):
+            storage.stats(top_keys=0)
+
+    def test_duplicates_have_the_same_messages_and_nothing_less(self, storage: Any) -> None:
+        same = [conversation("Hi", {"n": n}, final_score=n / 10) for n in range(3)]
+        other = conversation("Hi")
+        other.conversations[1].reasoning_content = None
+        storage.save_conversations([*same, other, *conversations({}, {})])
+        assert storage.stats().duplicates == 2
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(data=st.data())
+def test_any_records_have_equal_statistics_in_both_storages(data: st.DataObject) -> None:
+    records = data.draw(st.lists(strategies.conversations | strategies.others, max_size=8))
+    with tempfile.TemporaryDirectory() as folder:
+        storages = [JSONLStorage(f"{folder}/c.jsonl", f"{folder}/d.jsonl"), SQLStorage(MEMORY)]
+        for storage in storages:
+            storage.save_conversations(records)
+        first, second = (storage.stats(top_keys=1000) for storage in storages)
+        loaded = storages[0].load_conversations()
+    assert json.dumps(asdict(first)) == json.dumps(asdict(second))
+    counted = expected(loaded, records=len(records) - len(loaded))
+    for name in ("turns", "characters", "grades", "duplicates", "empty_contents", "not_finite",
+                 "with_reasoning", "final_score_nulls", "records", "metadata_keys"):  # fmt: skip
+        assert first.as_dict()[name] == approximately(counted[name])
+
+
+def test_many_rows_give_the_same_statistics_in_every_run(tmp_path: Any) -> None:
+    storages = [JSONLStorage(tmp_path / "c.jsonl", tmp_path / "d.jsonl"), SQLStorage(MEMORY)]
+    records: list[Any] = [
+        conversation(str(n % 9000), {"n": n % 7}, final_score=math.sin(n), evaluation=evaluation(n))
+        for n in range(10_000)
+    ]
+    for storage in storages:
+        storage.save_conversations(records)
+    found = [storage.stats() for storage in storages * 2]
+    assert found[0].as_dict() == approximately(expected(records))
+    assert found[0].mean_scores["coherence"] == statistics.fmean(range(10_000))
+    assert all(other == found[0] for other in found)
+
+
+class TestReport:
+    @pytest.fixture
+    def found(self) -> Any:
+        storage = SQLStorage(MEMORY)
+        storage.save_conversations([*RICH, conversation(metadata={"<b>&\n": 1, "x" * 99: 1})])
+        return storage.stats()
+
+    def test_text_is_a_page_of_narrow_lines(self, found: Any) -> None:
+        lines = str(found).splitlines()
+        assert lines[0] == "10 conversations, 17 messages, 0 documents, 0 records of other models"
+        assert len(lines) < 60
+        assert max(map(len, lines)) <= 80
+        assert any(re.fullmatch(r"turns per conversation +10 +0 +2 +2 +2 +1\.7", x) for x in lines)
+        assert any(re.fullmatch(r"with an evaluation +2 +20\.0%", line) for line in lines)
+        assert any(re.fullmatch(r"n +8 +80\.0% +6", line) for line in lines)
+        assert any(re.fullmatch(r"\[0, 0\.3\) +█+ +7", line) for line in lines)
+
+    def test_html_is_escaped(self, found: Any) -> None:
+        html = found._repr_html_()
+        assert "&lt;b&gt;&amp;" in html
+        assert "<b>" not in html
+        assert "turns per conversation" in html
+
+    def test_of_nothing(self) -> None:
+        assert str(SQLStorage(MEMORY).stats()).startswith("0 conversations, 0 messages")

@@ -1,0 +1,138 @@
+"""SQLStorage: databases it cannot serve are refused in a few words and left as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from afterimage.storage import (
+    DatabaseError,
+    Document,
+    InvalidRecordError,
+    MissingFileError,
+    SchemaMismatchError,
+    SQLStorage,
+    StorageError,
+    UnsupportedURLError,
+)
+from tests.support.messages import assert_short
+from tests.support.records import conversation
+
+
+def use(url: str, **arguments: Any) -> None:
+    """Whether the constructor or the first call refuses is no matter."""
+    storage = SQLStorage(url, **arguments)
+    storage.save_conversations([conversation()])
+    storage.save_documents([Document()])
+
+
+class TestUrls:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "sqlite:///store.db",
+            "postgresql://me:secret@127.0.0.1/db",
+            "postgresql+asyncpg://127.0.0.1/db",
+            "mysql://127.0.0.1/db",
+            "nonsense",
+            "",
+            "store.duckdb",
+            "://",
+        ],
+    )
+    def test_others_are_refused_with_what_is_supported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UnsupportedURLError) as caught:
+            SQLStorage(url)
+        assert_short(caught.value, "duckdb:///")
+        assert "secret" not in str(caught.value)
+        assert isinstance(caught.value, ValueError)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestFiles:
+    def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+        path = tmp_path / "notes.txt"
+        path.write_text("only notes, thousands of them\n" * 1000)
+        with pytest.raises(StorageError) as caught:
+            use(f"duckdb:///{path}")
+        assert_short(caught.value, "notes.txt")
+        assert path.read_text() == "only notes, thousands of them\n" * 1000
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(StorageError) as caught:
+            use(f"duckdb:///{tmp_path}")
+        assert_short(caught.value, tmp_path.name)
+
+    def test_a_missing_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(MissingFileError) as caught:
+            use(f"duckdb:///{tmp_path / 'missing' / 'store.duckdb'}")
+        assert_short(caught.value, "missing")
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestTablesOfOthers:
+    @pytest.mark.parametrize("name", ["conversations", "documents"])
+    @pytest.mark.parametrize(
+        "table",
+        [
+            "TABLE {} (id INTEGER, title VARCHAR)",
+            "TABLE {} (conversations VARCHAR, metadata VARCHAR)",
+            "VIEW {} AS SELECT 1 AS one",
+        ],
+    )
+    def test_they_are_refused_and_left_as_they_are(
+        self, tmp_path: Path, name: str, table: str
+    ) -> None:
+        path = tmp_path / "store.duckdb"
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("CREATE " + table.format(name))
+        with pytest.raises(SchemaMismatchError) as caught:
+            use(f"duckdb:///{path}")
+        assert_short(caught.value, name)
+        with duckdb.connect(str(path)) as connection:
+            created = connection.execute("SELECT sql FROM duckdb_tables() WHERE NOT internal")
+            assert all(name in sql for (sql,) in created.fetchall())
+
+    def test_other_tables_beside_are_no_matter(self, tmp_path: Path) -> None:
+        path = tmp_path / "store.duckdb"
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("CREATE TABLE mine (id INTEGER)")
+        use(f"duckdb:///{path}")
+        with duckdb.connect(str(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM mine").fetchall() == [(0,)]
+
+    def test_a_view_of_the_users_own_is_not_replaced(self, tmp_path: Path) -> None:
+        path = tmp_path / "store.duckdb"
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("CREATE VIEW messages AS SELECT 'mine' AS whose")
+        with pytest.raises(SchemaMismatchError, match="messages"):
+            use(f"duckdb:///{path}")
+        with duckdb.connect(str(path)) as connection:
+            assert connection.execute("FROM messages").fetchall() == [("mine",)]
+
+
+class TestWrites:
+    def test_a_failed_batch_over_many_small_ones_leaves_nothing(self, tmp_path: Path) -> None:
+        url = f"duckdb:///{tmp_path / 'store.duckdb'}"
+        storage = SQLStorage(url, batch_size=2)
+        good = [conversation(str(n)) for n in range(9)]
+        with pytest.raises(InvalidRecordError):
+            storage.save_conversations([*good, conversation("\ud800")])
+        assert storage.count_conversations() == 0
+        assert storage.scan_conversations(["id"]).read_all().num_rows == 0
+
+    def test_a_table_that_was_dropped_meanwhile(self, tmp_path: Path) -> None:
+        path = tmp_path / "store.duckdb"
+        storage = SQLStorage(f"duckdb:///{path}")
+        storage.save_conversations([conversation()])
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("DROP VIEW messages; DROP TABLE conversations")
+        with pytest.raises(DatabaseError) as caught:
+            storage.load_conversations()
+        assert_short(caught.value, "conversations")

@@ -1,0 +1,39 @@
+"""What the docs on other tools and formats show is what comes out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.project.test_readme import ROOT, blocks, run_python, run_session
+
+# Each with the libraries that its examples import and the extra `test` does not have.
+PAGES = {"training-formats.md": (), "interoperability.md": ("datasets", "ibis")}
+
+
+# What ibis itself still calls: DuckDB will drop it, and says so.
+@pytest.mark.filterwarnings("ignore:fetch_:DeprecationWarning")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_run_and_print_what_they_show(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hugging-face"))
+    for library in PAGES[page]:
+        pytest.importorskip(library, reason=f"{library} is in the extra `libraries`")
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    run = 0
+    for block in blocks(text):
+        if block.language == "python":
+            run_python(block, namespace)
+        elif block.language == "pycon":
+            run_session(block, namespace)
+        else:
+            continue
+        run += 1
+    assert run == len(re.findall("^```py", text, re.MULTILINE)) > 0

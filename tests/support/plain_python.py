@@ -1,0 +1,186 @@
+"""The oracle: what a query means, written once more in plain Python over loaded models.
+
+Nothing here is shared with the package. Values compare as in JSON: exact numbers, booleans that are
+no numbers, NaN equal to NaN and above every number, strings by code point. `select` is the whole
+of filters, order, offset and limit; `same` is equality that also tells 1 from 1.0 and 0.0 from
+-0.0, which a round trip must keep.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+Model = TypeVar("Model", bound=BaseModel)
+
+NEGATED = {"!=": "==", "not in": "in"}
+_STEP = re.compile(r'"((?:[^"]|"")*)"|([^.]+)')
+
+
+def select(
+    records: Iterable[Model],
+    filters: Any = None,
+    order_by: Sequence[tuple[str, int | str]] | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
+) -> list[Model]:
+    """The records a query gives, out of `records` in insertion order."""
+    return select_rows(with_rows(records), filters, order_by, limit, offset)
+
+
+def with_rows(records: Iterable[Model]) -> list[tuple[Model, dict[str, Any]]]:
+    """Each record and what `select_rows` needs of it, for many queries over the same records."""
+    return [(record, plain(record)) for record in records]
+
+
+def select_rows(
+    rows: list[tuple[Model, dict[str, Any]]],
+    filters: Any = None,
+    order_by: Sequence[tuple[str, int | str]] | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
+) -> list[Model]:
+    kept = [(record, row) for record, row in rows if matches(row, filters)]
+    for path, direction in reversed(order_by or []):
+        # Sorting by the last key first keeps ties in the order of the keys after it, and at the
+        # bottom in insertion order; `reverse` keeps ties as they are.
+        known = [item for item in kept if value_at(item[1], path) is not None]
+        unknown = [item for item in kept if value_at(item[1], path) is None]
+        known.sort(
+            key=lambda item: rank(value_at(item[1], path)),
+            reverse=direction in (-1, "desc"),
+        )
+        kept = known + unknown
+    start = offset or 0
+    stop = None if limit is None else start + limit
+    return [record for record, _ in kept[start:stop]]
+
+
+def plain(record: BaseModel) -> dict[str, Any]:
+    """The record as a dict of plain Python values, enums being the strings they stand for."""
+    row: dict[str, Any] = without_enums(record.model_dump(mode="python"))
+    return row
+
+
+def without_enums(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: without_enums(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_enums(item) for item in value]
+    return value
+
+
+def steps_of(path: str) -> list[str]:
+    """`a."b.c".d` -> ["a", "b.c", "d"]"""
+    return [
+        quoted.replace('""', '"') if bare == "" else bare for quoted, bare in _STEP.findall(path)
+    ]
+
+
+def path_of(*steps: str) -> str:
+    """A path that names exactly these steps; quoted only where it has to be."""
+    return ".".join(
+        step if re.fullmatch(r"\w+", step, re.ASCII) else '"' + step.replace('"', '""') + '"'
+        for step in steps
+    )
+
+
+def value_at(row: Any, path: str) -> Any:
+    """What the path leads to; None where it leads nowhere."""
+    for step in steps_of(path):
+        if not isinstance(row, dict):
+            return None
+        row = row.get(step)
+    return row
+
+
+def matches(row: dict[str, Any], filters: Any) -> bool:
+    if not filters:
+        return True
+    if isinstance(filters, dict):
+        return all(holds(row, field, "==", value) for field, value in filters.items())
+    groups = [filters] if isinstance(filters[0][0], str) else filters
+    return any(all(holds(row, *condition) for condition in group) for group in groups)
+
+
+def holds(row: dict[str, Any], path: str, op: str, wanted: Any) -> bool:
+    if op in NEGATED:
+        return not holds(row, path, NEGATED[op], wanted)
+    found = value_at(row, path)
+    if op == "in":
+        return any(equal(found, to_jsonable_python(item)) for item in wanted)
+    wanted = to_jsonable_python(wanted)
+    if op in ("==", "="):
+        return equal(found, wanted)
+    if kind(found) != kind(wanted) or kind(found) not in ("boolean", "number", "string"):
+        return False
+    left, right = rank(found), rank(wanted)
+    return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[op]
+
+
+def kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):  # before numbers: Python's True is an int, JSON's is not
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    names: dict[type, str] = {str: "string", list: "array", dict: "object"}
+    return names[type(value)]
+
+
+def equal(left: Any, right: Any) -> bool:
+    """Equality of JSON values."""
+    if kind(left) != kind(right):
+        return False
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(equal, left, right))
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(equal(left[k], right[k]) for k in left)
+    return left == right or (is_nan(left) and is_nan(right))
+
+
+def rank(value: Any) -> tuple[Any, ...]:
+    """Where a value that is not None stands in the one order of all values."""
+    if isinstance(value, bool):
+        return (0, value)
+    if isinstance(value, int | float):
+        return (1, True, 0) if is_nan(value) else (1, False, value)
+    if isinstance(value, str):
+        return (2, value)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return (3 if isinstance(value, list) else 4, text)
+
+
+def is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equality that forgives nothing: type, sign of zero, order of keys; NaN is NaN."""
+    if isinstance(left, BaseModel) or isinstance(right, BaseModel):
+        return type(left) is type(right) and same(fields_of(left), fields_of(right))
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, float):
+        return (is_nan(left) and is_nan(right)) or (
+            left == right and math.copysign(1, left) == math.copysign(1, right)
+        )
+    return bool(left == right)
+
+
+def fields_of(model: BaseModel) -> dict[str, Any]:
+    return {**model.__dict__, **(model.__pydantic_extra__ or {})}

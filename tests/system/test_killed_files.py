@@ -1,0 +1,149 @@
+"""An import or an export is killed: all of it is there or nothing, and the next one succeeds."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from pydantic_core import from_json
+
+from afterimage.storage.jsonl.lines import read_chunks
+from tests.support.processes import KINDS, LONG, call, child, opened, received
+from tests.support.records import conversation
+
+RECORDS = 6000
+KILLS = 4 * LONG
+SEED = int(os.environ.get("AFTERIMAGE_SEED", "4"))
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX"),
+    pytest.mark.filterwarnings("ignore:.*ended in a:UserWarning"),  # the torn bytes that are kept
+]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same records in a storage of each kind, `talks.jsonl` among its files."""
+    folder = tmp_path_factory.mktemp("source")
+    rng = random.Random(SEED)
+    records: list[Any] = [
+        conversation(rng.randbytes(600).hex(), {"n": n, "domain": "ABC"[n % 3]})
+        for n in range(RECORDS)
+    ]
+    opened("jsonl", folder).save_conversations(records)
+    opened("sql", folder).import_jsonl(folder / "talks.jsonl")
+    return folder
+
+
+def is_killed(moment: float, kind: str, folder: Path, *arguments: Any) -> bool:
+    """Whether a call that is killed after so many seconds had not returned before."""
+    with child(call, kind, folder, *arguments) as (process, pipe):
+        assert pipe.recv() == "ready"
+        time.sleep(moment)
+        process.kill()
+        process.join()
+        return "returned" not in received(pipe)
+
+
+def duration(kind: str, folder: Path, *arguments: Any) -> float:
+    with child(call, kind, folder, *arguments) as (_, pipe):
+        assert pipe.recv() == "ready"
+        start = time.monotonic()
+        assert pipe.recv() == "returned"
+        return time.monotonic() - start
+
+
+def rows(path: Path) -> int:
+    """How many records an export has; raises where it is not whole."""
+    if path.is_dir():
+        return int(ds.dataset(path, partitioning="hive").to_table().num_rows)
+    if path.suffix == ".parquet":
+        return int(pq.read_table(path).num_rows)
+    return sum(len([from_json(text) for text in chunk.texts()]) for chunk in read_chunks(path))
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "out.jsonl": ("export_jsonl", {}),
+    "out.jsonl.gz": ("export_jsonl", {}),
+    "out.jsonl.zst": ("export_jsonl", {}),
+    "out.parquet": ("export_parquet", {"row_group_bytes": 500_000}),
+    "out": ("export_parquet", {"partition_by": ["metadata.domain"], "row_group_bytes": 100_000}),
+}
+
+
+class TestKilledExports:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("name", EXPORTS)
+    def test_the_old_file_or_none_is_under_the_name(
+        self, source: Path, tmp_path: Path, name: str, kind: str
+    ) -> None:
+        method, options = EXPORTS[name]
+        path = tmp_path / name
+        storage: Any = opened(kind, source)
+        longest = duration(kind, source, method, path, options)
+        killed = 0
+        rng = random.Random(SEED)
+        for kill in range(KILLS):
+            remove(path)
+            has_earlier = kill % 2 == 1 and name != "out"  # no export replaces a folder with files
+            if has_earlier:
+                getattr(storage, method)(path, limit=7, **options)
+            moment = rng.uniform(0, longest)
+            before_its_end = is_killed(moment, kind, source, method, path, options)
+            killed += before_its_end
+            if path.exists():
+                assert rows(path) == RECORDS or (before_its_end and rows(path) == 7)
+            else:
+                assert before_its_end
+            assert path.exists() >= has_earlier
+        assert killed
+        # What was being written is beside it under a hidden name, and in nobody's way.
+        remove(path)
+        left = {each.name for each in tmp_path.iterdir()}
+        assert all(each.startswith(f".{name}.") and each.endswith(".tmp") for each in left)
+        assert getattr(storage, method)(path, **options) == RECORDS
+        assert rows(path) == RECORDS
+        assert {each.name for each in tmp_path.iterdir()} - left == {name}
+
+
+class TestKilledImports:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_all_of_the_file_is_there_or_nothing(
+        self, source: Path, tmp_path: Path, kind: str
+    ) -> None:
+        arguments = ("import_jsonl", source / "talks.jsonl")
+        (tmp_path / "try").mkdir()
+        longest = duration(kind, tmp_path / "try", *arguments)
+        storage = opened(kind, tmp_path)
+        storage.save_conversations([conversation("first")])
+        imports = killed = 0
+        rng = random.Random(SEED)
+        for _ in range(KILLS + 2):
+            before = imports
+            # Rather late, when records are being written and not only read.
+            moment = longest * rng.uniform(0.4, 1)
+            killed += is_killed(moment, kind, tmp_path, *arguments)
+            count = storage.count_conversations()
+            imports = (count - 1) // RECORDS
+            assert count == 1 + imports * RECORDS
+            assert before <= imports <= before + 1
+        assert killed
+        assert storage.import_jsonl(source / "talks.jsonl") == RECORDS
+        assert storage.count_conversations() == 1 + (imports + 1) * RECORDS
+        numbers = [r.metadata["n"] for r in storage.load_conversations(offset=1)]
+        assert numbers == list(range(RECORDS)) * (imports + 1)

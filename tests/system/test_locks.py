@@ -1,0 +1,239 @@
+"""A file that somebody else holds: a bounded wait, an error that names them, and nothing left."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from filelock import FileLock
+
+from afterimage.storage import (
+    Conversation,
+    DatabaseError,
+    InvalidQueryError,
+    JSONLStorage,
+    LockTimeoutError,
+    SQLStorage,
+)
+from afterimage.storage.engine import attach
+from tests.support.processes import child, opened, told_by
+from tests.support.records import conversation, conversations, firsts
+
+# More than an iterator reads ahead, so that it still has the file open.
+MANY = 8000
+LONG = "a" * 1000
+
+
+def hold(pipe: Connection, kind: str, folder: Path) -> None:
+    """Hold a storage's file as any other program would, until killed."""
+    if kind == "jsonl":
+        lock = FileLock(folder / "talks.jsonl.lock")
+        lock.acquire()
+    else:
+        connection = duckdb.connect(str(folder / "store.duckdb"))
+        connection.execute("BEGIN; CREATE TABLE half_done AS SELECT 1 AS one")
+    pipe.send("held")
+    time.sleep(300)
+
+
+def hold_by_reading(pipe: Connection, kind: str, folder: Path) -> None:
+    """Hold a database by an iterator that is not read to its end."""
+    records = opened(kind, folder).iter_conversations(batch_size=1)
+    next(records)
+    pipe.send("held")
+    time.sleep(300)
+
+
+@contextmanager
+def waiting_for(what: str) -> Iterator[pytest.ExceptionInfo[LockTimeoutError]]:
+    """A call that has a second to wait, and raises after it."""
+    start = time.monotonic()
+    with pytest.raises(LockTimeoutError) as caught:
+        yield caught
+    assert 0.9 < time.monotonic() - start < 10
+    assert what in str(caught.value)
+    assert len(str(caught.value).splitlines()) < 10
+
+
+@pytest.mark.process
+class TestOtherProcesses:
+    @pytest.mark.parametrize(
+        ("kind", "holding"), [("jsonl", hold), ("sql", hold), ("sql", hold_by_reading)]
+    )
+    def test_the_wait_is_bounded_and_a_killed_holder_leaves_no_lock(
+        self, tmp_path: Path, kind: str, holding: Any
+    ) -> None:
+        storage = opened(kind, tmp_path, lock_timeout=1)
+        storage.save_conversations([conversation(LONG)] * MANY)
+        with child(holding, kind, tmp_path) as (process, pipe):
+            assert pipe.recv() == "held"
+            with waiting_for(f"process {process.pid}"):
+                storage.save_conversations([conversation("b")])
+            with waiting_for(f"process {process.pid}"):
+                storage.load_conversations()
+        storage.save_conversations([conversation("c")])
+        assert firsts(storage.load_conversations()) == [LONG] * MANY + ["c"]
+
+    def test_a_failed_export_lets_go_of_the_database(self, tmp_path: Path) -> None:
+        storage = opened("sql", tmp_path)
+        storage.save_conversations(conversations(*({"n": n} for n in range(3000))))
+        with pytest.raises(InvalidQueryError, match="folders") as kept:
+            storage.export_parquet(tmp_path / "out", partition_by=["metadata.n"])
+        command = [sys.executable, "-c", "import duckdb, sys; duckdb.connect(sys.argv[1])"]
+        subprocess.run([*command, str(tmp_path / "store.duckdb")], check=True)
+        assert kept.value.__traceback__ is not None
+
+    def test_who_wrote_while_we_opened_is_not_overwritten(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # DuckDB 2.0 may then have read a state of the file before that write; so it is read again.
+        storage = opened("sql", tmp_path)
+        storage.save_conversations([conversation("a")])
+        code = (
+            "import duckdb, sys\n"
+            "with duckdb.connect(sys.argv[1]) as connection:\n"
+            "    connection.execute('CREATE TABLE theirs AS SELECT 1 AS one')\n"
+        )
+        opens = []
+        opened_file = attach._opened
+
+        def late(path: Any, *options: Any, **more: Any) -> Any:
+            opens.append(path)
+            if len(opens) == 1:
+                subprocess.run([sys.executable, "-c", code, path], check=True)
+            return opened_file(path, *options, **more)
+
+        monkeypatch.setattr(attach, "_opened", late)
+        storage.save_conversations([conversation("b")])
+        assert len(opens) == 2
+        assert firsts(storage.load_conversations()) == ["a", "b"]
+
+
+class TestThreadsOfOneProcess:
+    """What blocks is a real import: of a named pipe into which nobody has written yet."""
+
+    @pytest.fixture
+    def blocked(self, tmp_path: Path) -> Iterator[SQLStorage]:
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("this system has no named pipes")
+        storage = opened("sql", tmp_path, lock_timeout=1)
+        assert isinstance(storage, SQLStorage)
+        pipe = tmp_path / "pipe.jsonl"
+        os.mkfifo(pipe)
+        importing = threading.Thread(target=storage.import_jsonl, args=[pipe])
+        importing.start()
+        with pipe.open("wb") as file:  # opens when the other end is, within the transaction
+            file.write(conversation("imported").model_dump_json().encode())
+            file.flush()
+            yield storage
+        importing.join()
+        storage.save_conversations([conversation("after")])
+        assert firsts(storage.load_conversations()) == ["imported", "after"]
+
+    def test_a_save_waits_no_longer_than_lock_timeout(self, blocked: SQLStorage) -> None:
+        with waiting_for(f"another thread of process {os.getpid()}"):
+            blocked.save_conversations([conversation("b")])
+        assert blocked.load_conversations() == []  # reads need not wait
+
+    def test_nor_does_that_of_another_storage(self, blocked: SQLStorage, tmp_path: Path) -> None:
+        another = opened("sql", tmp_path, lock_timeout=1)
+        with waiting_for("store.duckdb"):
+            another.save_conversations([conversation("b")])
+
+    def test_lines(self, tmp_path: Path) -> None:
+        storage = opened("jsonl", tmp_path, lock_timeout=1)
+        assert isinstance(storage, JSONLStorage)
+        with FileLock(storage.conversations_lock_path), waiting_for(f"process {os.getpid()}"):
+            storage.save_conversations([conversation("b")])
+        storage.save_conversations([conversation("a")])
+        assert firsts(storage.load_conversations()) == ["a"]
+
+    def test_databases_in_memory_do_not_wait_for_each_other(self, blocked: SQLStorage) -> None:
+        memory = SQLStorage("duckdb:///:memory:", lock_timeout=0)
+        memory.save_conversations([conversation("a")])
+        with memory._backend.database.writing():
+            taken: list[int] = []
+
+            def save() -> None:
+                another = SQLStorage("duckdb:///:memory:", lock_timeout=0)
+                another.save_conversations([conversation("a")])
+                taken.append(another.count_conversations())
+
+            thread = threading.Thread(target=save)
+            thread.start()
+            thread.join()
+        assert taken == [1]
+
+
+def fork_while_reading(pipe: Connection, folder: Path) -> None:
+    """Fork while an iterator has the database open; the child must not save into thin air."""
+    storage = opened("sql", folder)
+    records = storage.iter_conversations(batch_size=1)
+    next(records)
+    answers, answer = multiprocessing.Pipe(duplex=False)
+
+    def in_the_child() -> None:
+        try:
+            storage.save_conversations([conversation("of the child")])
+            answer.send("saved")
+        except DatabaseError as error:
+            answer.send(str(error))
+
+    process = multiprocessing.get_context("fork").Process(target=in_the_child)
+    process.start()
+    process.join()
+    pipe.send((process.exitcode, answers.recv()))
+    storage.save_conversations([conversation("of the parent")])
+    pipe.send(len(list(records)))
+
+
+def fork_with_databases(pipe: Connection, folder: Path) -> None:
+    """Fork with databases in use; the child lets go of them, which their threads would not bear."""
+    import gc
+
+    memory = SQLStorage("duckdb:///:memory:")
+    memory.save_conversations([Conversation(conversations=[])] * 3000)
+    lines = opened("jsonl", folder)
+    iterator = lines.iter_conversations(filters={"metadata.n": None}, batch_size=1)
+    next(iterator)
+    codes = []
+    for _ in range(5):
+        pid = os.fork()
+        if not pid:
+            del memory, iterator
+            gc.collect()
+            lines.save_conversations([conversation("of a child")])
+            os._exit(0)
+        codes.append(os.waitpid(pid, 0)[1])
+    pipe.send(codes)
+    pipe.send(memory.count_conversations())
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+class TestForks:
+    def test_a_child_of_one_that_has_the_database_open_gets_an_error(self, tmp_path: Path) -> None:
+        storage = opened("sql", tmp_path)
+        storage.save_conversations([conversation(LONG)] * MANY)
+        with child(fork_while_reading, tmp_path) as (process, pipe):
+            (code, answer), left = told_by(process, pipe)
+        assert (code, left) == (0, MANY - 1)
+        assert "forked" in answer
+        assert firsts(storage.load_conversations()) == [LONG] * MANY + ["of the parent"]
+
+    def test_a_child_may_give_up_what_its_parent_uses(self, tmp_path: Path) -> None:
+        opened("jsonl", tmp_path).save_conversations([conversation("a")] * 3)
+        with child(fork_with_databases, tmp_path) as (process, pipe):
+            assert told_by(process, pipe) == [[0] * 5, 3000]
+        assert opened("jsonl", tmp_path).count_conversations() == 8
