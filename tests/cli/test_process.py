@@ -41,7 +41,7 @@ def test_import_and_stats(folder: Path) -> None:
 def test_an_error_is_one_line_and_exit_code_1(folder: Path) -> None:
     with start("head", "nowhere.duckdb") as process:
         said = process.communicate()
-    assert said == (b"", b"Error: nowhere.duckdb: no such store. Check the path.\n")
+    assert said == (b"", b"Error: the store nowhere.duckdb does not exist. Check the path.\n")
     assert process.returncode == 1
 
 

@@ -65,7 +65,7 @@ class TestVerifyJsonl:
         path.write_bytes(packed(LINE * 3, suffix)[:-3])
         report = verify_jsonl(path)
         assert report.corrupt.count == 1
-        assert "unpacked" in report.corrupt.first[0].reason
+        assert "decompressed" in report.corrupt.first[0].reason
 
     def test_documents(self, tmp_path: Path) -> None:
         path = tmp_path / "texts.jsonl"

@@ -158,7 +158,7 @@ class TestDemo:
         for _ in range(2):
             assert demo.main([]) == 0
             told = capsys.readouterr()
-            assert "500 of 500 are equal to what was saved" in told.out
+            assert "500 of 500 are equal to the saved ones" in told.out
             assert str(tmp_path) not in told.out
             assert told.err == ""
         assert "Removed chitchat-demo/chitchat.duckdb of an earlier run." in told.out

@@ -86,15 +86,15 @@ class TestFilters:
     @pytest.mark.parametrize(
         ("written", "reason"),
         [
-            ("persona == a", "takes a list"),
-            (3, "takes a list"),
+            ("persona == a", "must be a list"),
+            (3, "must be a list"),
             ([("persona", "==")], "field, operator, value"),
             ([("persona", "==", "a", "b")], "field, operator, value"),
             ([("persona", "~", "a")], "unknown operator"),
             ([("persona", "IN", ["a"])], "unknown operator"),
             ([("persona", None, "a")], "unknown operator"),
-            ([("persona", "in", "abc")], "takes a list of values"),
-            ([("persona", "in", {"a": 1})], "takes a list of values"),
+            ([("persona", "in", "abc")], "requires a list of values"),
+            ([("persona", "in", {"a": 1})], "requires a list of values"),
             ([[]], "empty group"),
             ([[("persona", "==", "a")], []], "empty group"),
             ({"metadata.n": object()}, "cannot be compared"),
@@ -118,7 +118,7 @@ class TestOrder:
     @pytest.mark.parametrize(
         ("order", "reason"),
         [
-            ("final_score", "takes a list"),
+            ("final_score", "must be a list"),
             (["final_score"], "pairs"),
             ([("final_score",)], "pairs"),
             ([("final_score", 0)], "unknown direction"),
@@ -164,7 +164,7 @@ class TestProjection:
         ("columns", "reason"),
         [
             ([], "empty"),
-            ("persona", "takes a list"),
+            ("persona", "must be a list"),
             (["persona", "persona"], "twice"),
             ([3], "string"),
         ],

@@ -26,7 +26,7 @@ class Node:
 def small_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc_pause, "_pause", gc_pause._Pause())
     monkeypatch.setattr(gc_pause, "_MANY_OBJECTS", 100)
-    monkeypatch.setattr(gc_pause, "_OBJECTS_PER_WALK", 1000)
+    monkeypatch.setattr(gc_pause, "_OBJECTS_PER_COLLECTION", 1000)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def test_a_load_after_many_collects_their_garbage(storage: Any) -> None:
     hidden = Node()
     dead = weakref.ref(hidden)
     del hidden
-    gc_pause._pause.alive = 0
+    gc_pause._pause.survivors = 0
     gc_pause._pause.built = 10**9
     with counted_walks() as walks:
         storage.load_conversations()

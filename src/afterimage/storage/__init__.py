@@ -1,7 +1,7 @@
-"""The store under LLM conversation datasets: JSONL files and DuckDB behind one API.
+"""Storage for LLM conversation datasets: JSONL files and DuckDB databases behind one API.
 
-What is named here is imported when it is first used, so that the JSONL storage alone loads neither
-DuckDB nor Arrow nor SQLAlchemy.
+Names are imported on first use. A program that uses only the JSONL storage does not load DuckDB,
+Arrow or SQLAlchemy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`Backend`: what a storage asks of the place where its records are.
+"""`Backend`: the protocol between `RecordStorage` and the files or tables that hold the records.
 
-`RecordStorage` has a backend; the two of this package are `jsonl.backend.JsonlBackend` and
-`tables.backend.TablesBackend`. A read arrives as one `Read`, checked. All public calls follow from
-these methods, so they mean the same in every storage.
+A `RecordStorage` has one backend: `jsonl.backend.JsonlBackend` or `tables.backend.TablesBackend`.
+Each read is passed to it as one checked `Read`. All public methods of a storage are built on these
+methods, so they behave the same in every storage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from afterimage.storage.records.fields import FieldType, RecordKind
 from afterimage.storage.reports.progress import Progress
 from afterimage.storage.reports.verification import Verification
 
-if TYPE_CHECKING:  # importing the JSONL storage loads neither Arrow nor SQLAlchemy
+if TYPE_CHECKING:  # importing the JSONL storage must not load Arrow or SQLAlchemy
     import pyarrow as pa
 
     from afterimage.storage.query.relations import Relation, Source
@@ -28,13 +28,13 @@ __all__ = ["Backend"]
 
 
 class Backend(Protocol):
-    """Where records are kept.
+    """Reads and writes the records of one storage.
 
     Attributes:
         lock_timeout: seconds to wait for other writers and processes; may be changed at any time.
-        batch_rows: the most records of a record batch; None for the backend's own size.
-        mixes_kinds: whether records of other models are read together with the conversations, so
-            that reads of both meet the same corrupt records.
+        batch_rows: maximum number of rows of a record batch; None for the backend's default.
+        mixes_kinds: whether conversations and records of other models share a file. If they do, a
+            read of either kind finds the same corrupt records.
     """
 
     lock_timeout: float
@@ -42,39 +42,45 @@ class Backend(Protocol):
     mixes_kinds: bool
 
     def append(self, kind: RecordKind, records: Sequence[BaseModel]) -> None:
-        """Save all of the records or none; they are durable on return."""
+        """Save all records or none. They are durable on return."""
 
     def append_file(self, path: Path, read: Read) -> int:
-        """Save the records of a JSONL file that is not the backend's own.
+        """Save the records of a JSONL file that does not belong to the backend.
 
-        All that `read.faults` does not skip are saved, or none; returns how many.
+        All records that `read.faults` does not skip are saved, or none.
+
+        Returns:
+            The number of saved records.
         """
 
     def relation(self, read: Read) -> AbstractContextManager[Relation]:
-        """The records for one SQL statement that reads them once; see `Relation`."""
+        """Open the records for one SQL statement, which reads them once; see `Relation`."""
 
     def select(
         self, read: Read, text: Callable[[Source], Any] | None = None
     ) -> Generator[pa.RecordBatch, None, None]:
-        """The query's columns of matching records, with the declared schema.
+        """Yield the matching records as record batches with the query's columns.
 
-        With `text`, one column instead: what that SQL expression makes of each record.
+        Args:
+            read: the query.
+            text: if given, the batches have one column instead: the value of the SQL expression
+                that this function returns.
         """
 
     def objects(self, read: Read) -> Generator[list[dict[str, Any]], None, None]:
-        """Matching records as JSON objects with their extras, in bounded lists."""
+        """Yield matching records as JSON objects, with extra fields, in lists of bounded size."""
 
     def models(self, read: Read, batch_size: int) -> Iterator[list[Any]]:
-        """Matching records as validated models, in lists of at most `batch_size`."""
+        """Return an iterator over matching records as models, in lists of up to `batch_size`."""
 
     def verify(self, progress: Progress | None) -> Verification:
-        """Read everything again and report what is wrong; see `RecordStorage.verify`."""
+        """Read all records again and report all faults; see `RecordStorage.verify`."""
 
     def fields(self, kind: RecordKind) -> Mapping[str, FieldType]:
-        """The fields that filters and sorts may name."""
+        """Return the fields that filters and sort keys may name."""
 
     def files(self) -> list[Path]:
-        """The files that hold the records."""
+        """Return the files that hold the records."""
 
     def read_weights(self, kinds: Sequence[RecordKind]) -> list[float]:
-        """How much work it is to read the records of each kind, in any unit."""
+        """Return the estimated work to read the records of each kind, in any unit."""

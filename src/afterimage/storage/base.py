@@ -1,4 +1,4 @@
-"""The protocol that the generators know a storage by."""
+"""`BaseStorage`: the protocol that the generators of the `afterimage` package use."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ __all__ = ["BaseStorage"]
 
 
 class BaseStorage(Protocol):
-    """What the generators need of a storage."""
+    """The methods of a storage that the generators call."""
 
     @abstractmethod
     def save_conversations(
         self,
         conversations: list[EvaluatedConversationWithContext | ConversationWithContext | BaseModel],
     ) -> None:
-        """Save all of them or, where one is refused, none; durable on return."""
+        """Save all conversations, or none if one is refused. They are durable on return."""
 
     @abstractmethod
     async def asave_conversations(
         self,
         conversations: list[EvaluatedConversationWithContext | ConversationWithContext | BaseModel],
     ) -> None:
-        """`save_conversations` in a worker thread."""
+        """Run `save_conversations` in a worker thread."""
 
     @abstractmethod
     def load_conversations(
         self, limit: int | None = None, offset: int | None = None
     ) -> list[ConversationWithContext]:
-        """Conversations in insertion order."""
+        """Return conversations in insertion order."""
 
     @abstractmethod
     def load_documents(self, limit: int | None = None, offset: int | None = None) -> list[Document]:
-        """Documents in insertion order."""
+        """Return documents in insertion order."""
 
     @abstractmethod
     def save_documents(self, documents: list[Document]) -> None:
-        """Save all of them or, where one is refused, none; durable on return."""
+        """Save all documents, or none if one is refused. They are durable on return."""
 
     @abstractmethod
     async def asave_documents(self, documents: list[Document]) -> None:
-        """`save_documents` in a worker thread."""
+        """Run `save_documents` in a worker thread."""

@@ -1,8 +1,9 @@
-"""The main job on real data: ``python -m afterimage.storage.demo [--dir DIR]``.
+"""A demonstration on real data: ``python -m afterimage.storage.demo [--dir DIR]``.
 
-7,168 real conversations of the PyPI package ``chitchat-dataset`` go into a JSONL file, from there
-into a DuckDB file, and come out filtered and sorted, as records, as Arrow, as SQL answers and as
-Parquet. Nothing here reaches below the public API, so every step can be copied.
+The 7,168 conversations of the PyPI package ``chitchat-dataset`` are saved to a JSONL file and
+imported into a DuckDB file. They are then read with filters and sort keys, scanned as Arrow,
+queried with SQL and exported as Parquet. The demo uses only the public API, so every step can be
+copied.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ PROMPT = "What superpower do you wish you had, and why?"
 def chitchat_conversations() -> Iterator[ConversationWithContext]:
     """Yield the conversations of the PyPI package ``chitchat-dataset``, in its order.
 
-    Whoever speaks first is the user, the other one the assistant. What one of them typed in a row
-    is one message, a line for each utterance: roles then alternate strictly, as chat templates
-    want it, and since no utterance holds a line break the utterances can be told apart again.
+    The first speaker has the role user, the other one assistant. Consecutive utterances of one
+    speaker are one message with one line per utterance, so roles alternate strictly, as chat
+    templates require. No utterance contains a line break, so a message can be split again.
 
-    ``metadata`` has ``id`` and ``start`` always, ``prompt`` and ``ratings`` only where the data
-    has them.
+    ``metadata`` always has ``id`` and ``start``; it has ``prompt`` and ``ratings`` if the data has
+    them.
 
     Raises:
         ModuleNotFoundError: ``chitchat-dataset`` is not installed.
@@ -50,7 +51,7 @@ def chitchat_conversations() -> Iterator[ConversationWithContext]:
         package = importlib.resources.files("chitchat_dataset")
     except ModuleNotFoundError:
         msg = (
-            "The demo's conversations are in the package chitchat-dataset, which is not "
+            "The demo reads its conversations from the package chitchat-dataset, which is not "
             "installed: pip install 'afterimage-storage[demo]'"
         )
         raise ModuleNotFoundError(msg, name="chitchat_dataset") from None
@@ -73,17 +74,17 @@ def chitchat_conversations() -> Iterator[ConversationWithContext]:
 
 @contextmanager
 def step(title: str) -> Iterator[list[str]]:
-    """Print ``title``, what the block appends to the list it is given, and how long it took."""
+    """Print ``title``, the results that the block appends to the list, and the elapsed time."""
     print(f"\n{title}", flush=True)
-    said: list[str] = []
+    results: list[str] = []
     started = time.perf_counter()
-    yield said
+    yield results
     seconds = time.perf_counter() - started
-    print(f"  {'; '.join(said)} ({seconds:.2f} s)", flush=True)
+    print(f"  {'; '.join(results)} ({seconds:.2f} s)", flush=True)
 
 
 def shown(path: Path) -> str:
-    """Return the path as a person in the working directory would type it."""
+    """Return the path relative to the working directory."""
     return os.path.relpath(path)
 
 
@@ -93,67 +94,67 @@ def size(path: Path) -> str:
 
 
 def run(directory: Path) -> None:
-    """Do the whole job, with its files in ``directory``, and print every step.
+    """Run all steps with their files in ``directory``, and print the result of each.
 
-    Files of these names that an earlier run left there are replaced.
+    Files of an earlier run are replaced.
     """
-    with step("Read the chitchat dataset") as said:
+    with step("Read the chitchat dataset") as results:
         conversations = list(chitchat_conversations())
         messages = sum(len(record.conversations) for record in conversations)
-        said.append(f"{len(conversations):,} conversations, {messages:,} messages")
+        results.append(f"{len(conversations):,} conversations, {messages:,} messages")
 
     directory.mkdir(parents=True, exist_ok=True)
     jsonl = directory / "chitchat.jsonl"
     database = directory / "chitchat.duckdb"
     parquet = directory / "chitchat.parquet"
-    # A run that was killed may have left a write-ahead log, which belongs to no other database.
+    # A killed run may have left a write-ahead log. It must not be applied to the new database.
     for path in (jsonl, database, directory / "chitchat.duckdb.wal", parquet):
         if path.exists():
             path.unlink()
             print(f"Removed {shown(path)} of an earlier run.")
 
-    with step(f"Save them as JSON lines: {shown(jsonl)}") as said:
+    with step(f"Save them as JSON lines: {shown(jsonl)}") as results:
         JSONLStorage(conversations_path=jsonl).save_conversations([*conversations])
-        said.append(f"{len(conversations):,} conversations, {size(jsonl)}")
+        results.append(f"{len(conversations):,} conversations, {size(jsonl)}")
 
-    with step(f"Import that into DuckDB, a column for the prompt: {shown(database)}") as said:
+    with step(f"Import it into DuckDB, with a column for the prompt: {shown(database)}") as results:
         store = SQLStorage(f"duckdb:///{database}", metadata_fields=["prompt"])
         imported = store.import_jsonl(jsonl)
-        said.append(f"{imported:,} conversations, {size(database)}")
+        results.append(f"{imported:,} conversations, {size(database)}")
 
     show_filtered(store)
     show_scan(store)
     show_sql(store)
 
-    with step(f"Export everything as Parquet: {shown(parquet)}") as said:
+    with step(f"Export everything as Parquet: {shown(parquet)}") as results:
         exported = store.export_parquet(parquet)
         rows = pyarrow.parquet.read_metadata(parquet).num_rows
-        said.append(f"{exported:,} conversations, {size(parquet)}, pyarrow reads {rows:,} rows")
+        results.append(f"{exported:,} conversations, {size(parquet)}, pyarrow reads {rows:,} rows")
 
-    with step("Load all of it back and compare") as said:
+    with step("Load all of it back and compare") as results:
         fields = set(ConversationWithContext.model_fields)
         equal = sum(
             loaded.model_dump(include=fields) == saved.model_dump()
             for saved, loaded in zip(conversations, store.iter_conversations(), strict=True)
         )
-        said.append(f"{equal:,} of {len(conversations):,} are equal to what was saved")
+        results.append(f"{equal:,} of {len(conversations):,} are equal to the saved ones")
 
-    print(f"\nNow try: duckdb {shown(database)}   or open {shown(parquet)} in anything.")
+    print(f"\nNow try: duckdb {shown(database)}   or open {shown(parquet)} in any Parquet reader.")
 
 
 def show_filtered(store: SQLStorage) -> None:
-    """Load the best rated talks on one prompt, and print one of them."""
+    """Load the best-rated conversations on one prompt, and print one of them."""
     filters = [("metadata.prompt", "==", PROMPT), ("metadata.ratings.interesting", ">=", 9)]
     order_by = [("metadata.ratings.witty", -1), ("metadata.start", 1)]
-    with step(f'Filter and sort: "{PROMPT}", rated 9 or more as interesting') as said:
+    with step(f'Filter and sort: "{PROMPT}", rated 9 or more as interesting') as results:
         matching = store.count_conversations(filters)
         best = store.load_conversations(limit=3, filters=filters, order_by=order_by)
-        said.append(f"{matching:,} match, {len(best)} of them loaded, the wittiest first")
+        results.append(f"{matching:,} match; loaded the {len(best)} wittiest")
     for record in best:
         print(f"    {record.metadata['start']}  {record.metadata['ratings']}")
     lengths = [len(record.conversations) for record in best]
     chosen = best[lengths.index(max(lengths))]
-    print(f"\nOne of them, its first messages ({chosen.metadata['id']}):")
+    print(f"\nThe first messages of conversation {chosen.metadata['id']}:")
     for entry in chosen.conversations[:6]:
         first_line, *more_lines = entry.content.splitlines() or [""]
         print(f"    {entry.role.value:>9}: {first_line}")
@@ -162,42 +163,42 @@ def show_filtered(store: SQLStorage) -> None:
 
 
 def show_scan(store: SQLStorage) -> None:
-    """Count the conversations of each prompt in Arrow: only one column is read, no record built."""
-    with step("Scan one column into Arrow and group by it") as said:
+    """Count conversations by prompt in Arrow. Only one column is read and no model is built."""
+    with step("Scan one column into Arrow and group by it") as results:
         table = store.scan_conversations(columns=["metadata.prompt"]).read_all()
         groups = table.group_by("metadata.prompt").aggregate([([], "count_all")])
         groups = groups.sort_by([("count_all", "descending")])
-        said.append(f"{table.num_rows:,} rows, {groups.num_rows} prompts")
+        results.append(f"{table.num_rows:,} rows, {groups.num_rows} prompts")
     for row in groups.slice(0, 5).to_pylist():
         print(f"    {row['count_all']:>5}  {row['metadata.prompt'] or '(no prompt)'}")
 
 
 def show_sql(store: SQLStorage) -> None:
-    """Ask SQL of the view ``messages``, which has a row for each message."""
+    """Query the view ``messages``, which has one row per message, with SQL."""
     query = (
         "SELECT role, count(*) AS messages, round(avg(length(content)), 1) AS characters\n"
         "FROM messages GROUP BY role ORDER BY role"
     )
-    with step("SQL through store.engine:\n    " + query.replace("\n", "\n    ")) as said:
+    with step("SQL through store.engine:\n    " + query.replace("\n", "\n    ")) as results:
         with store.engine.connect() as connection:
             rows = connection.execute(text(query)).all()
-        said.append(f"{len(rows)} rows")
+        results.append(f"{len(rows)} rows")
     for role, messages, characters in rows:
         print(f"    {role:>9}  {messages:>7,} messages, {characters} characters on average")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo from the command line; the exit code is 0, or 1 after an error."""
+    """Run the demo from the command line. Return the exit code: 0, or 1 after an error."""
     parser = argparse.ArgumentParser(
         prog="python -m afterimage.storage.demo",
-        description="Real conversations into JSONL and DuckDB, and out as records, Arrow, SQL "
-        "answers and Parquet.",
+        description="Save real conversations to JSONL and DuckDB, and read them as records, as "
+        "Arrow, with SQL and as Parquet.",
     )
     parser.add_argument(
         "--dir",
         type=Path,
         default=Path("chitchat-demo"),
-        help="folder for the files; those of an earlier run are replaced (default: %(default)s)",
+        help="folder for the files; files of an earlier run are replaced (default: %(default)s)",
     )
     directory = parser.parse_args(arguments).dir
     try:

@@ -1,8 +1,8 @@
-"""Every error this package raises, under one root: `StorageError`.
+"""The errors that this package raises. All are subclasses of `StorageError`.
 
-Each class mixes in the builtin that callers of a plain Python API would expect, so
-``except ValueError`` and ``except StorageError`` both work. Messages say what is wrong, where,
-and what to do, and stay a few lines long whatever the size of the data.
+Each class also inherits from the builtin exception that a plain Python API would raise, so
+``except ValueError`` and ``except StorageError`` both work. Messages say what is wrong, where, and
+what to do. They are at most a few lines long, whatever the size of the data.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ __all__ = [
 
 
 def shorten(text: object, limit: int = 160) -> str:
-    """`text` on one line of at most `limit` characters, for use inside an error message."""
+    """Return `text` on one line of at most `limit` characters, for use in an error message."""
     line = " ".join(str(text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def shown(value: object, limit: int) -> str:
-    """`repr(value)` for use inside an error message; its type where it has none."""
+    """Return `repr(value)` for use in an error message; the name of its type if `repr` fails."""
     try:
         return shorten(repr(value), limit)
-    except Exception:  # noqa: BLE001  whatever it is: of an integer of 4,301 digits, ValueError
+    except Exception:  # noqa: BLE001  any; an int of 4,301 digits raises ValueError
         return f"<{type(value).__name__}>"
 
 
 class StorageError(Exception):
-    """Root of every error raised by `afterimage.storage`."""
+    """Base class of all errors raised by `afterimage.storage`."""
 
 
 class InvalidQueryError(StorageError, ValueError):
-    """A filter, sort order, limit, offset or projection that has no meaning."""
+    """A filter, sort order, limit, offset, projection or other argument is not valid."""
 
 
 class UnknownFieldError(InvalidQueryError):
-    """A field that the records do not have; names the nearest ones that they do."""
+    """A field that the records do not have. The message suggests similar names."""
 
     @classmethod
     def of(cls, field: str, known: Iterable[str], *, what: str = "field") -> UnknownFieldError:
-        """The error for `field`, with up to three nearest names out of `known`."""
+        """Return the error for `field`, with up to three similar names out of `known`."""
         names = list(known)
         near = difflib.get_close_matches(field, names, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
@@ -63,18 +63,19 @@ class UnknownFieldError(InvalidQueryError):
 
 
 class InvalidRecordError(StorageError, ValueError):
-    """A record that cannot be stored; nothing of its batch was."""
+    """A record that cannot be stored. No record of its batch was stored."""
 
 
 class CorruptRecordError(StorageError, ValueError):
-    """Something stored that cannot be read as the record it should be.
+    """A stored line or row that is not a valid record.
 
     Attributes:
         path: the file.
-        line: number of the line, the first being 1; in a table, the record's sequence number.
-        offset: position of the line's first byte, in bytes (of the unpacked data where the file
+        line: line number, from 1; in a table, the record's sequence number.
+        offset: position of the line's first byte, in bytes (of the decompressed data if the file
             is compressed); None in a table.
-        reason: what is wrong with it.
+        reason: description of the fault.
+        table: the table in the database file; None for a JSONL file.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class CorruptRecordError(StorageError, ValueError):
         self.table = table
         where = f"line {line} (byte {offset})" if table is None else f"table {table!r}, row {line}"
         super().__init__(
-            f"{path}, {where}: {self.reason}. Mend or remove it there; nothing was changed."
+            f"{path}, {where}: {self.reason}. Fix or delete that record; no data was changed."
         )
 
     def __reduce__(self) -> tuple[type[CorruptRecordError], tuple[object, ...]]:
@@ -95,12 +96,12 @@ class CorruptRecordError(StorageError, ValueError):
 
 
 class LockTimeoutError(StorageError, TimeoutError):
-    """The file stayed locked by somebody else for longer than `lock_timeout`."""
+    """Another thread or process held the lock of the file for longer than `lock_timeout`."""
 
     @classmethod
     def of(cls, path: str | Path, waited: float, holder: str | None) -> LockTimeoutError:
-        """The error for `path`, locked by `holder` (None: not known) after `waited` seconds."""
-        by = holder or "another process (not known which)"
+        """Return the error for `path`, locked by `holder` (None: unknown) for `waited` seconds."""
+        by = holder or "another process (its id is unknown)"
         return cls(
             f"{path} is locked by {by}; gave up after {waited:.1f} s. "
             "Close it there or raise lock_timeout."
@@ -112,23 +113,23 @@ class MissingFileError(StorageError, FileNotFoundError):
 
 
 class UnsupportedURLError(StorageError, ValueError):
-    """A database URL this package does not serve."""
+    """A database URL that this package does not support."""
 
 
 class SchemaMismatchError(StorageError, ValueError):
-    """A table of that name is there already, with other columns than ours."""
+    """A table with the required name already exists, with different columns."""
 
 
 class DatabaseError(StorageError, RuntimeError):
-    """The engine refused or failed; the message carries its first line."""
+    """The database engine reported an error. The message contains the engine's message."""
 
 
 class ReplacedFileError(DatabaseError):
-    """A database file was replaced while this process had it open; nothing was saved."""
+    """A database file was replaced while this process had it open. Nothing was saved."""
 
     @classmethod
     def of(cls, path: str | Path) -> ReplacedFileError:
-        """The error for the file at `path`, while connections hold the former one."""
+        """Return the error for the file at `path`; open connections use the replaced file."""
         return cls(
             f"{path} was replaced while this process had it open. An iterator, a scan or a "
             "connection still uses the former file, and a save would be lost with that file. "

@@ -1,4 +1,4 @@
-"""`JSONLStorage`: conversations and documents as lines of JSON, the interchange format."""
+"""`JSONLStorage`: conversations and documents in JSONL files, the interchange format."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ __all__ = ["JSONLStorage"]
 class JSONLStorage(RecordStorage):
     r"""Conversations in one JSONL file, documents in another.
 
-    The files are those of the published `afterimage` package, in both directions. When a path is
-    omitted, the name is `{conversations|documents}_{timestamp}.jsonl` in the working directory, or
-    in the folder that the environment variable AFTERIMAGE_JSONL_DIR names, which is created if
-    missing. A path that ends in `.gz` or `.zst` can be read, but not written.
+    The published `afterimage` package can read these files, and this class can read its files. The
+    default path is `{conversations|documents}_{timestamp}.jsonl` in the working directory, or in
+    the folder named by the environment variable AFTERIMAGE_JSONL_DIR, which is created if missing.
+    A file whose name ends in `.gz` or `.zst` can be read, but not written.
 
     Args:
-        conversations_path: file of the conversations, and of other models' records.
+        conversations_path: file of the conversations and of records of other models.
         documents_path: file of the documents.
-        encoding: encoding of the files; any that contains ASCII unchanged.
-        lock_timeout: seconds to wait for the lock of a file, `<name>.lock` beside it.
+        encoding: encoding of the files; it must leave ASCII characters unchanged.
+        lock_timeout: seconds to wait for the lock file, `<name>.lock` in the same folder.
 
     Raises:
-        InvalidQueryError: the encoding is unknown, or writes ASCII differently, as UTF-16 does.
+        InvalidQueryError: the encoding is unknown or does not leave ASCII unchanged (UTF-16, for
+            example), or both paths name the same file.
 
     >>> import tempfile
     >>> from afterimage.storage import Conversation
@@ -65,7 +66,7 @@ class JSONLStorage(RecordStorage):
 
     @property
     def conversations_path(self) -> Path:
-        """The file of the conversations, absolute."""
+        """The absolute path of the file of the conversations."""
         return self._backend.paths["conversations"]
 
     @conversations_path.setter
@@ -74,7 +75,7 @@ class JSONLStorage(RecordStorage):
 
     @property
     def documents_path(self) -> Path:
-        """The file of the documents, absolute."""
+        """The absolute path of the file of the documents."""
         return self._backend.paths["documents"]
 
     @documents_path.setter
@@ -83,12 +84,12 @@ class JSONLStorage(RecordStorage):
 
     @property
     def conversations_lock_path(self) -> Path:
-        """The lock file of the conversations."""
+        """The path of the lock file of the conversations."""
         return lock_path(self.conversations_path)
 
     @property
     def documents_lock_path(self) -> Path:
-        """The lock file of the documents."""
+        """The path of the lock file of the documents."""
         return lock_path(self.documents_path)
 
     def __repr__(self) -> str:
@@ -107,13 +108,17 @@ def _path(path: str | Path | None, prefix: str) -> Path:
 
 
 def _codec(encoding: str) -> str:
-    """The canonical name of an encoding that leaves ASCII, and so the line feed, as it is."""
+    """Return the codec name of an encoding that leaves ASCII, and so line feeds, unchanged.
+
+    Raises:
+        InvalidQueryError: the encoding is unknown or does not leave ASCII unchanged.
+    """
     try:
-        found = codecs.lookup(encoding).name
-        if "\n{}".encode(found) != b"\n{}" and found != "utf-8-sig":
+        name = codecs.lookup(encoding).name
+        if "\n{}".encode(name) != b"\n{}" and name != "utf-8-sig":
             raise InvalidQueryError(
                 f"encoding {encoding!r} writes line feeds differently from ASCII; use 'utf-8'"
             )
     except (LookupError, TypeError):
         raise InvalidQueryError(f"unknown encoding {encoding!r}; use 'utf-8'") from None
-    return "utf-8" if found in ("ascii", "utf-8-sig") else found
+    return "utf-8" if name in ("ascii", "utf-8-sig") else name

@@ -1,7 +1,7 @@
-"""The record classes, or those of the published `afterimage` package where it is installed.
+"""The record classes: those of the published `afterimage` package if it is installed.
 
-`isinstance` must hold on both sides when a generator of that package writes through our storages,
-so its own classes are re-exported where they can be imported.
+Generators of that package save records through the storages of this package. `isinstance` must
+work on both sides, so its classes are re-exported here if they can be imported.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = [
 
 
 class Role(str, Enum):
-    """Who speaks."""
+    """The author of a message."""
 
     USER = "user"
     ASSISTANT = "assistant"
 
 
 class GradeSchema(str, Enum):
-    """Overall grade of an evaluated conversation, best first."""
+    """The overall grade of an evaluated conversation, from best to worst."""
 
     PERFECT = "perfect"
     GOOD = "good"
@@ -53,7 +53,7 @@ class ConversationEntry(BaseModel):
 
 
 class Conversation(BaseModel):
-    """Messages in the order they were said, and free metadata.
+    """Messages in chronological order, with free-form metadata.
 
     >>> Conversation(conversations=[{"role": "user", "content": "Hi"}]).conversations[0].role.value
     'user'
@@ -64,7 +64,7 @@ class Conversation(BaseModel):
 
 
 class ConversationWithContext(Conversation):
-    """A conversation with the contexts and the persona it was generated from."""
+    """A conversation with the contexts and the persona that it was generated from."""
 
     instruction_context: str | None = None
     response_context: str | None = None
@@ -90,7 +90,7 @@ class EvaluationSchema(BaseModel):
 
 
 class EvaluatedConversationWithContext(ConversationWithContext):
-    """A conversation with its evaluation, where there is one: what `load_conversations` gives."""
+    """A conversation with an optional evaluation. `load_conversations` returns this class."""
 
     evaluation: EvaluationSchema | None = None
     final_score: float | None = 0.0
@@ -104,7 +104,7 @@ class PersonaEntry(BaseModel):
 
 
 class Document(BaseModel):
-    """A source text; `id` is a new UUID4 unless given."""
+    """A source text. The default `id` is a new UUID4."""
 
     id: str = Field(default_factory=lambda: str(uuid.uuid4()))
     text: str | None = None
@@ -115,7 +115,7 @@ class Document(BaseModel):
 if not TYPE_CHECKING:
     try:
         _published = importlib.import_module("afterimage.types")
-    except ImportError:  # the published package is not installed: ours it is
+    except ImportError:  # the published package is not installed: use the classes above
         pass
     else:
         globals().update({_name: getattr(_published, _name) for _name in __all__})

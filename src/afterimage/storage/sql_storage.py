@@ -1,4 +1,4 @@
-"""`SQLStorage`: records in a DuckDB database, columnar, behind SQLAlchemy."""
+"""`SQLStorage`: records in a columnar DuckDB database, accessed through SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -18,37 +18,40 @@ from afterimage.storage.tables.layout import Layout
 
 __all__ = ["SQLStorage"]
 
-# The default of the published API. Batches of this size would make every save slower, so it stands
-# for the engine's own size.
+# The default of the published API. Batches of 100 rows would make every save slower, so this value
+# selects the engine's own batch size.
 _DEFAULT_BATCH: Final = 100
 
 
 class SQLStorage(RecordStorage):
     """Conversations and documents in a DuckDB file, or in memory.
 
-    Between calls the file is not locked, so that the DuckDB CLI, notebooks and generators can use
-    it in turn. The database has the tables of conversations and documents with native nested
-    columns, a view `messages` with one row for each message, and a table `records` for other models
-    (with a table name of your own: `<name>_messages`, `<name>_records`).
+    Between calls the file is not locked, so the DuckDB CLI, notebooks and generators can use it in
+    turn. The database has one table for conversations and one for documents, with native nested
+    columns; a view `messages` with one row per message; and a table `records` for other models. If
+    `conversations_table_name` is given, the latter two are `<name>_messages` and `<name>_records`.
 
     Args:
         url: `duckdb:///file.duckdb` or `duckdb:///:memory:`.
-        conversations_table_name: name of the conversations' table.
-        documents_table_name: name of the documents' table.
-        metadata_fields: metadata keys of conversations that get columns of their own: `<key>`
-            holds what `metadata->>'key'` gives and `<key>_type` the type of the value. Filters and
-            sorts on them then cost what a column costs. An existing database gets them filled in.
-        batch_size: the most records that a save or an import converts at a time, and that a record
-            batch of a scan has. Smaller batches need less memory where records are large, and more
-            time. The default, 100, stands for the engine's own size, 2,048.
+        conversations_table_name: name of the table of conversations.
+        documents_table_name: name of the table of documents.
+        metadata_fields: metadata keys of conversations that get their own columns: `<key>` holds
+            the value of `metadata->>'key'`, and `<key>_type` the type of the value. Filters and
+            sorts on these keys are then as fast as on any column. In an existing database, the
+            columns are added and filled.
+        batch_size: maximum number of records that a save or an import converts at a time, and
+            maximum number of rows in a record batch of a scan. Smaller batches need less memory if
+            records are large, but more time. The default of 100 selects the engine's own batch
+            size, 2,048.
         lock_timeout: seconds to wait while another process has the file open.
-        create: whether to make a database, or tables, that are not there yet.
+        create: whether to create the database or its tables if they do not exist.
 
     Raises:
         UnsupportedURLError: the URL names another kind of database.
-        SchemaMismatchError: a table of that name is there, with other columns; or, without
-            `create`, the database has no such tables.
-        MissingFileError: the file's folder does not exist; or, without `create`, the file.
+        SchemaMismatchError: a table with that name exists, with different columns; or `create` is
+            false and the database does not have these tables.
+        MissingFileError: the folder of the file does not exist; or `create` is false and the file
+            does not exist.
         LockTimeoutError: another process had the file open for all of `lock_timeout`.
         DatabaseError: the file is not a DuckDB database.
 
@@ -84,9 +87,9 @@ class SQLStorage(RecordStorage):
                 ready = layout.is_ready(connection, keys)
             if not (ready or create):
                 raise SchemaMismatchError(
-                    f"{database.name} is a DuckDB database without a store in the tables "
-                    f"{conversations_table_name!r} and {documents_table_name!r}. Name other "
-                    "tables, or open it with create=True to make them."
+                    f"the DuckDB database {database.name} has no storage tables named "
+                    f"{conversations_table_name!r} and {documents_table_name!r}. Give the names "
+                    "of existing tables, or open it with create=True to create them."
                 )
             if not ready:
                 with database.writing() as connection:
@@ -96,7 +99,7 @@ class SQLStorage(RecordStorage):
 
     @property
     def engine(self) -> sa.Engine:
-        """The SQLAlchemy engine, for SQL by hand and for `pandas.read_sql`."""
+        """The SQLAlchemy engine, for your own SQL and for `pandas.read_sql`."""
         return self._backend.database.engine
 
     def __repr__(self) -> str:
@@ -107,6 +110,7 @@ def _metadata_keys(metadata_fields: Sequence[str] | None) -> list[str]:
     keys = list(as_list(metadata_fields, "metadata_fields"))
     if not all(isinstance(key, str) and is_text(key) for key in keys):
         raise InvalidQueryError(
-            f"metadata_fields is a list of metadata keys, not {shorten(ascii(metadata_fields), 80)}"
+            "metadata_fields must be a list of metadata keys, not "
+            f"{shorten(ascii(metadata_fields), 80)}"
         )
     return list(dict.fromkeys(keys))

@@ -44,7 +44,7 @@ def filled(storage: Any) -> Any:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_rows, "_FEWEST_NUMBERS", 1000)
+    monkeypatch.setattr(kept_rows, "_FEWEST_ROWS", 1000)
 
 
 def test_an_import_and_an_export_of_json_lines(

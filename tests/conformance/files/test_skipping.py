@@ -255,7 +255,7 @@ class TestImports:
         whole = gzip.compress(text) if suffix == ".gz" else pa.compress(text, "zstd", asbytes=True)
         path = tmp_path / f"cut.jsonl{suffix}"
         path.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(CorruptRecordError, match="unpacked") as caught:
+        with pytest.raises(CorruptRecordError, match="decompressed") as caught:
             storage.import_jsonl(path)
         assert storage.count_conversations() == 0
         with skipping(1) as reports:

@@ -120,9 +120,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"format": "chatml"}, "unknown format 'chatml'; use 'messages', 'sharegpt'"),
     ({"format": ["messages"]}, "unknown format"),
     ({"format": "messages", "reasoning": True}, "unknown reasoning True; use 'field'"),
-    ({"format": "messages", "system_prompt": 1}, "system_prompt is a string"),
-    ({"format": "messages", "system_prompt": "\ud800"}, "system_prompt is a string"),
-    ({"format": "alpaca", "system_prompt": "x"}, "no place for a system prompt"),
+    ({"format": "messages", "system_prompt": 1}, "system_prompt must be a string"),
+    ({"format": "messages", "system_prompt": "\ud800"}, "system_prompt must be a string"),
+    ({"format": "alpaca", "system_prompt": "x"}, "does not support a system prompt"),
     ({"format": "alpaca", "reasoning": "field"}, "use reasoning='think'"),
     ({"format": "sharegpt", "reasoning": "field"}, "use reasoning='think'"),
     ({"format": "messages", "kind": "documents"}, "not for documents"),
@@ -224,8 +224,8 @@ class TestWhatNoLoadWouldTake:
 
 class TestNamesOfTheUser:
     def test_tables_and_columns_with_the_names_that_the_sql_uses(self, tmp_path: Path) -> None:
-        names = ["given", "said", "starts", "start", "n", "place", "pair"]
-        store = SQLStorage("duckdb:///:memory:", "said", "given", metadata_fields=names)
+        names = ["inputs", "msg", "starts", "start", "n", "idx", "pair"]
+        store = SQLStorage("duckdb:///:memory:", "msg", "inputs", metadata_fields=names)
         records: list[Any] = [
             ConversationWithContext(
                 conversations=talk.conversations, metadata=dict.fromkeys(names, "x")

@@ -38,7 +38,7 @@ class TestVerify:
         assert counts == (len(ALL_SORTS), 3, 2)
         assert str(report).endswith(
             f"{len(ALL_SORTS)} conversations, 3 documents, 2 records of other models\n"
-            "nothing is wrong"
+            "no faults found"
         )
 
     def test_corrupt_conversations(self, storage: Any) -> None:

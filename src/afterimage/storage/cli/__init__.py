@@ -1,6 +1,8 @@
-"""The command line `afterimage-storage`: a thin layer over the library, with click and rich.
+"""The command line `afterimage-storage`: one module per command, built with click and rich.
 
-Importing this loads neither; `main` says what to install where they are missing.
+It may import everything else of this package, but loads click and rich only in `main`, which
+explains what to install if they are missing.
+The invariant: a command only reads its arguments, calls the library and prints the result.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; ends the process with its exit code."""
+    """Run the command line, and end the process with its exit code."""
     try:
         from afterimage.storage.cli.app import run  # noqa: PLC0415  click and rich are an extra
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
-"""The group of all commands: their order, and how errors and warnings are told.
+"""The group of all commands: their order, and the output of errors and warnings.
 
-Exit codes: 0 is success; 1 an error, told in one line, or a `verify` that found something; 2 a
-command that makes no sense as it was typed.
+Exit codes: 0 for success; 1 for an error, which is printed on one line, or if `verify` found a
+fault; 2 for invalid arguments.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["app", "run"]
 
 
 class _App(click.Group):
-    """Lists the commands as they were added; an error of the library is one line."""
+    """A group that lists commands in the order they were added and prints errors on one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         return list(self.commands)
@@ -43,13 +43,13 @@ class _App(click.Group):
 )
 @click.version_option(__version__, prog_name="afterimage-storage")
 def app() -> None:
-    """Conversations and documents in DuckDB files and JSON lines.
+    """Import, query, export and verify conversations and documents.
 
-    A STORE is a DuckDB file (talks.duckdb), a file of JSON lines (talks.jsonl, talks.jsonl.gz,
-    talks.jsonl.zst) or a URL (duckdb:///talks.duckdb). A file of JSON lines holds conversations,
-    or documents with --kind documents; a DuckDB file holds both.
+    A STORE is a DuckDB file (talks.duckdb), a JSONL file (talks.jsonl, talks.jsonl.gz,
+    talks.jsonl.zst) or a URL (duckdb:///talks.duckdb). A JSONL file contains conversations, or
+    documents with --kind documents; a DuckDB file contains both.
 
-    Commands that read never make a store that is not there.
+    Commands that only read a store never create it.
     """
 
 

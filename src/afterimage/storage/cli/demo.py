@@ -1,4 +1,4 @@
-"""`demo`: the main job on real data."""
+"""`demo`: a demonstration on real data."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ __all__ = ["demo_command"]
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("chitchat-demo"),
     show_default=True,
-    help="Folder for the files; those of an earlier run are replaced.",
+    help="Folder for the files. Files of an earlier run are replaced.",
 )
 def demo_command(directory: Path) -> None:
-    """Take 7,168 real conversations through it all: JSONL, DuckDB, Arrow, SQL, Parquet.
+    """Run a demonstration on 7,168 real conversations.
 
-    It needs the package chitchat-dataset: pip install 'afterimage-storage[demo]'.
+    It saves them to JSONL and DuckDB, and reads them with filters, as Arrow, with SQL and as
+    Parquet. Requires the package chitchat-dataset: pip install 'afterimage-storage[demo]'.
     """
     from afterimage.storage.demo import run  # noqa: PLC0415  heavy
 

@@ -1,4 +1,4 @@
-"""`export`: records of a store into a file."""
+"""`export`: write records of a store to a file."""
 
 from __future__ import annotations
 
@@ -39,29 +39,33 @@ def export_command(
     system_prompt: str | None,
     reasoning: Any,
     tables: Tables,
-    as_json: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click passes it by name
     **query: Any,
 ) -> None:
     """Write records of a store to a file.
 
-    OUT ends in .parquet, in .jsonl, .jsonl.gz or .jsonl.zst, or is a new folder where
-    --partition-by is given. It appears when it is complete; what was there stays until then.
-    Lines are records as they were saved or, with --format, what trainers read; Parquet has columns.
+    OUT ends in .parquet, .jsonl, .jsonl.gz or .jsonl.zst. With --partition-by it is a new folder.
+    OUT appears only when it is complete; an existing file is replaced at that time. JSONL files
+    contain the records as they were saved, or lines for training tools with --format. Parquet files
+    contain columns.
     """
     lines = out.name.lower().endswith((".jsonl", ".jsonl.gz", ".jsonl.zst"))
     if lines and (columns or partition_by):
-        raise click.UsageError("JSON lines are whole records: give no --columns, --partition-by.")
+        raise click.UsageError(
+            "--columns and --partition-by are for Parquet; JSONL files contain whole records."
+        )
     training = {"format": line_format, "system_prompt": system_prompt, "reasoning": reasoning}
     if not line_format and (system_prompt is not None or reasoning):
-        raise click.UsageError("--system-prompt and --reasoning go with a --format.")
+        raise click.UsageError("--system-prompt and --reasoning require --format.")
     if not lines and line_format:
-        raise click.UsageError("A --format is one of JSON lines: end OUT in .jsonl.")
+        raise click.UsageError("--format writes JSONL files: OUT must end in .jsonl.")
     if not lines and not partition_by and out.suffix.lower() != ".parquet":
         raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
     source = open_existing(store, kind, tables)
     arguments = {"kind": kind, **query}
     with progress_bar(f"export {out.name}") as progress:
-        if progress and not isinstance(source, storage.JSONLStorage):  # which tells the share
+        # JSONLStorage reports the share done, so it needs no total.
+        if progress and not isinstance(source, storage.JSONLStorage):
             progress.expect(_record_count(source, kind, query))
         if lines:
             written = source.export_jsonl(out, **arguments, **training, progress=progress)

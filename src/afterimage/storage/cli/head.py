@@ -1,4 +1,4 @@
-"""`head`: the first records of a store."""
+"""`head`: show the first records of a store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["head_command"]
 
-# Lines up to so many bytes stay in memory before they are printed.
+# Bytes of lines that are kept in memory before they are printed; above this, in a file.
 _LINES_IN_MEMORY = 16 * 2**20
 
 
@@ -34,7 +34,7 @@ _LINES_IN_MEMORY = 16 * 2**20
     type=click.Choice(["table", "full"]),
     default="table",
     show_default=True,
-    help="A row for each record, or all of each: its messages, one below the other.",
+    help="Show one row per record, or whole records with all messages.",
 )
 @options.skip_corrupt
 @options.tables
@@ -45,12 +45,12 @@ def head_command(
     columns: list[str] | None,
     view: str,
     tables: Tables,
-    as_json: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click passes it by name
     **query: Any,
 ) -> None:
-    """Show the first records: of all, or of those that match, in the order given.
+    """Show the first records, with the given filters and order.
 
-    With --json there is an object a line: whole records as they were saved, or the --columns.
+    With --json, each line is a JSON object: the whole record as it was saved, or the --columns.
     """
     source = open_existing(store, kind, tables)
     if as_json and not columns:
@@ -63,7 +63,7 @@ def head_command(
         try:
             with _whole_lines(source, kind, query, store) as lines:
                 records: list[Any] = [model.model_validate_json(line) for line in lines]
-        except ValidationError:  # a load names the record and its place
+        except ValidationError:  # a load raises an error that names the record
             load = source.load_documents if is_document else source.load_conversations
             records = list(load(**query))
         render.full(records)
@@ -71,9 +71,10 @@ def head_command(
         scan = source.scan_documents if kind == "documents" else source.scan_conversations
         with progress_bar(f"reading {store}") as progress:
             reader = scan(columns or render.DEFAULT_COLUMNS[kind], **query, progress=progress)
-            found = (row for batch in reader for row in batch.to_pylist())
-            # Objects are printed as they come; the first match can take a while.
-            rows = chain(list(islice(found, 1)), found) if as_json else list(found)
+            matching = (row for batch in reader for row in batch.to_pylist())
+            # JSON is printed while it is read. Show the bar until the first match, which may take
+            # long.
+            rows = chain(list(islice(matching, 1)), matching) if as_json else list(matching)
         if as_json:
             render.json_lines(rows)
         elif columns:
@@ -86,7 +87,7 @@ def head_command(
 def _whole_lines(
     store: RecordStorage, kind: Any, query: dict[str, Any], name: str
 ) -> Iterator[Iterable[bytes]]:
-    """Whole records, with the fields of subclasses, which only an export gives."""
+    """Provide whole records as lines of JSON. Only an export includes extra fields."""
     with tempfile.SpooledTemporaryFile(max_size=_LINES_IN_MEMORY) as file:
         with progress_bar(f"reading {name}") as progress:
             store.export_jsonl(file, kind=kind, **query, progress=progress)

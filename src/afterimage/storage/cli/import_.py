@@ -1,4 +1,4 @@
-"""`import`: whole files into a store."""
+"""`import`: add the records of JSONL files to a store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["import_command"]
     "metadata_fields",
     multiple=True,
     metavar="KEY",
-    help="Give this metadata key a column of its own, in a DuckDB file. Repeat for more.",
+    help="Add a separate column for this metadata key (DuckDB files only). Can be repeated.",
 )
 @options.skip_corrupt
 @options.tables
@@ -44,16 +44,16 @@ def import_command(
     tables: Tables,
     metadata_fields: Sequence[str],
     on_error: OnError,
-    as_json: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
-    """Add JSON lines to a store, which is made where there is none.
+    """Add the records of JSONL files to a store. DEST is created if it does not exist.
 
-    SRC is .jsonl, .jsonl.gz or .jsonl.zst. Each file is saved whole or, where a line of it is no
-    valid record, not at all; then nothing of the files after it is, either.
+    SRC is a .jsonl, .jsonl.gz or .jsonl.zst file. An invalid line stops the import, unless
+    --skip-corrupt is given: no record of its file is saved, but those of earlier files are.
     """
     for source in sources:
         if is_database(source):
-            raise click.BadParameter(f"{source} is a DuckDB file: export it to .jsonl first.")
+            raise click.BadParameter(f"{source} is a DuckDB file; export it to .jsonl first.")
     store = open_or_make(dest, kind, tables, metadata_fields)
     saved = 0
     for source in sources:

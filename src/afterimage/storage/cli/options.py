@@ -1,8 +1,8 @@
-"""Options that several commands have, and the texts that are typed for them.
+"""Options that several commands share, and the parsers of their values.
 
-A filter is `FIELD OP VALUE`. The value is read as JSON if it is valid JSON, else as a string:
-`0.8`, `true`, `null` and `["a","b"]` are JSON values, `Flights` is a string, and `'"0.8"'` is a
-string of digits. The library checks fields and the meaning of filters.
+A filter is `FIELD OP VALUE`. The value is parsed as JSON if it is valid JSON, otherwise it is a
+string: `0.8`, `true`, `null` and `["a","b"]` are JSON values, `Flights` is a string, and `'"0.8"'`
+is the string 0.8. The library checks the fields and the values.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Decorator = Callable[[_Command], _Command]
 
 STORE = click.Path(path_type=str)
-"""A file, for the shell to complete, or a URL."""
+"""A file, which the shell can complete, or a URL."""
 
 
-# Steps of a field may be in double quotes, and then hold anything.
+# A step of a field in double quotes may contain any character.
 _FIELD = r'(?:"(?:[^"]|"")*"|[^"=!<>])+?'
 _OPERATOR = r"==|!=|<=|>=|=|<|>|(?<=\s)not\s+in(?=\s)|(?<=\s)in(?=\s)"
 _FILTER = re.compile(rf"\s*(?P<field>{_FIELD})\s*(?P<op>{_OPERATOR})\s*(?P<value>.*)", re.DOTALL)
@@ -48,10 +48,10 @@ _COLUMN = re.compile(r'((?:"(?:[^"]|"")*"|[^",])*)(?:,|$)')
 
 
 def parse_filter(text: str) -> tuple[str, str, Any]:
-    """A filter as `(field, op, value)`.
+    """Return a filter as `(field, op, value)`.
 
     Raises:
-        click.BadParameter: it is none.
+        click.BadParameter: the text is not a filter.
 
     >>> parse_filter("final_score>=0.8")
     ('final_score', '>=', 0.8)
@@ -60,21 +60,21 @@ def parse_filter(text: str) -> tuple[str, str, Any]:
     >>> parse_filter("metadata.domain=Night trains"), parse_filter('metadata.zip = "01067"')
     (('metadata.domain', '=', 'Night trains'), ('metadata.zip', '=', '01067'))
     """
-    found = _FILTER.fullmatch(text)
-    if found is None:
+    match = _FILTER.fullmatch(text)
+    if match is None:
         raise click.BadParameter(
             f"{text!r} is not FIELD OP VALUE, as in metadata.domain=Flights; OP is one of "
             "= == != < <= > >= in 'not in'."
         )
-    field, op, value = found["field"], " ".join(found["op"].split()), found["value"].strip()
-    wanted = _json_or_text(value)
-    if op in ("in", "not in") and not isinstance(wanted, list):
-        raise click.BadParameter(f'{op!r} takes a JSON list, as in \'{field} {op} ["a", "b"]\'.')
-    return field, op, wanted
+    field, op = match["field"], " ".join(match["op"].split())
+    value = _json_or_text(match["value"].strip())
+    if op in ("in", "not in") and not isinstance(value, list):
+        raise click.BadParameter(f'{op!r} requires a JSON list: \'{field} {op} ["a", "b"]\'.')
+    return field, op, value
 
 
 def parse_order(text: str) -> tuple[str, str]:
-    """A sort key as `(field, direction)`.
+    """Return a sort key as `(field, direction)`.
 
     >>> parse_order("final_score:desc"), parse_order("metadata.n")
     (('final_score', 'desc'), ('metadata.n', 'asc'))
@@ -84,20 +84,20 @@ def parse_order(text: str) -> tuple[str, str]:
 
 
 def parse_columns(text: str) -> list[str]:
-    """Fields between commas; a comma inside double quotes is part of a field.
+    """Return comma-separated fields as a list. A comma in double quotes is part of a field.
 
     Raises:
-        click.BadParameter: one of them is empty.
+        click.BadParameter: a field is empty.
 
     >>> parse_columns('metadata.domain, metadata."a,b"')
     ['metadata.domain', 'metadata."a,b"']
     """
-    found = [column.strip() for column in _COLUMN.findall(text)]
+    fields = [column.strip() for column in _COLUMN.findall(text)]
     if not text.endswith(","):
-        found.pop()  # the empty match at the end
-    if not all(found):
+        fields.pop()  # the empty match at the end
+    if not all(fields):
         raise click.BadParameter(f"{text!r} is not FIELD,FIELD,…: a field is empty.")
-    return found
+    return fields
 
 
 def _json_or_text(text: str) -> Any:
@@ -108,7 +108,7 @@ def _json_or_text(text: str) -> Any:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(name)  # NaN and Infinity are no JSON
+    raise ValueError(name)  # NaN and Infinity are not JSON
 
 
 def _each(parse: Callable[[str], Any]) -> Callable[..., list[Any]]:
@@ -125,71 +125,71 @@ filters = click.option(
     multiple=True,
     callback=_each(parse_filter),
     metavar="'FIELD OP VALUE'",
-    help="Only records that match: metadata.domain=Flights or 'final_score>=0.8'. OP is one of "
-    "= == != < <= > >= in 'not in'. VALUE is read as JSON where it is JSON (null, true, 0.8, "
-    '["a","b"]), else as a string. Of several filters, all must match.',
+    help="Select matching records: metadata.domain=Flights or 'final_score>=0.8'. OP is one of "
+    "= == != < <= > >= in 'not in'. VALUE is parsed as JSON if it is valid JSON (null, true, 0.8, "
+    '["a","b"]), otherwise it is a string. If repeated, all filters must match.',
 )
 
 columns = click.option(
     "--columns",
     callback=_if_given(parse_columns),
     metavar="FIELD,FIELD,…",
-    help="Fields to give, in this order: metadata.domain,final_score.",
+    help="Fields to output, in this order: metadata.domain,final_score.",
 )
 
 partition_by = click.option(
     "--partition-by",
     callback=_if_given(parse_columns),
     metavar="FIELD,FIELD,…",
-    help="Make OUT a folder of Parquet files, with a subfolder for each value of the fields.",
+    help="Write a folder of Parquet files with one subfolder for each value of the fields.",
 )
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON output for scripts.")
 
 skip_corrupt = click.option(
     "--skip-corrupt",
     "on_error",
     is_flag=True,
     callback=lambda _context, _parameter, given: "skip" if given else "raise",
-    help="Leave out what is no valid record, and say how many and where.",
+    help="Skip corrupt records, and print their number and places.",
 )
 
 
 def kind(*choices: str) -> _Decorator[Any]:
-    """The option --kind; the first choice is the default."""
-    others = " Those of other models are 'records'." if "records" in choices else ""
+    """Return the option --kind; the first choice is the default."""
+    others = " Records of other models are 'records'." if "records" in choices else ""
     return click.option(
         "--kind",
         type=click.Choice(choices),
         default=choices[0],
         show_default=True,
-        help=f"Which records.{others}",
+        help=f"Kind of the records.{others}",
     )
 
 
 def order_and_slice(limit: int | None) -> _Decorator[Any]:
-    """The options --order-by, --limit and --offset; `limit` is the default."""
+    """Return the options --order-by, --limit and --offset; `limit` is the default limit."""
     count = click.IntRange(min=0)
     by = click.option(
         "--order-by",
         multiple=True,
         callback=_each(parse_order),
         metavar="FIELD[:desc]",
-        help="Sort by this field; given again, the next one settles ties. Null comes last.",
+        help="Sort by this field. If repeated, later fields break ties. Null is sorted last.",
     )
     most = click.option(
         "--limit",
         type=count,
         default=limit,
         show_default=limit is not None,
-        help="How many records at most.",
+        help="Maximum number of records.",
     )
-    start = click.option("--offset", type=count, help="How many to leave out before them.")
+    start = click.option("--offset", type=count, help="Number of records to skip at the start.")
     return lambda command: by(most(start(command)))
 
 
 def tables(command: Callable[..., None]) -> Callable[..., None]:
-    """The options --conversations-table and --documents-table, as the argument `tables`."""
+    """Add the options --conversations-table and --documents-table as the argument `tables`."""
 
     @wraps(command)
     def named(
@@ -197,36 +197,37 @@ def tables(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         command(*args, tables=Tables(conversations_table, documents_table), **others)
 
-    found: Callable[..., None] = _table("conversations")(_table("documents")(named))
-    return found
+    decorated: Callable[..., None] = _table("conversations")(_table("documents")(named))
+    return decorated
 
 
 def _table(kind: str) -> _Decorator[Any]:
     return click.option(
         f"--{kind}-table",
         metavar="NAME",
-        help=f"The table of {kind} in a DuckDB file, if it is not {kind!r}.",
+        help=f"Name of the table of {kind} in a DuckDB file, if it is not {kind!r}.",
     )
 
 
 def training_format(command: _Command) -> _Command:
-    """The options --format, --system-prompt and --reasoning."""
-    # The choices are written out, as where the library has them loads the engine.
+    """Add the options --format, --system-prompt and --reasoning."""
+    # The choices are repeated here: importing them from the library would load the engine.
     name = click.option(
         "--format",
         "line_format",
         type=click.Choice(["messages", "sharegpt", "alpaca"]),
-        help="Write lines that trainers read, one for each conversation that has one.",
+        help="Write conversations in a format of training tools. Conversations that the format "
+        "cannot represent are omitted.",
     )
     prompt = click.option(
         "--system-prompt",
         metavar="TEXT",
-        help="What a system message at the start of each line says; not in alpaca.",
+        help="Content of a system message at the start of each line; not for alpaca.",
     )
     reasoning = click.option(
         "--reasoning",
         type=click.Choice(["field", "think"]),
-        help="Keep reasoning: as the field reasoning_content, in messages only, or between <think> "
-        "tags. Without it, reasoning is left out.",
+        help="Include reasoning: as the field reasoning_content (format messages only), or between "
+        "<think> tags. Without this option, reasoning is omitted.",
     )
     return name(prompt(reasoning(command)))

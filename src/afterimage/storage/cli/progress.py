@@ -1,4 +1,4 @@
-"""How far a long command is, told on the terminal: never where stderr is a file or a pipe."""
+"""Progress bars for long commands. They are shown only if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ __all__ = ["Bar", "progress_bar"]
 
 
 class Bar:
-    """A bar on the terminal; what the library tells how far it is (its `ShareProgress`)."""
+    """A progress bar on the terminal; it is a `ShareProgress` for calls of the library."""
 
-    def __init__(self, shown: Progress, what: str) -> None:
-        self._shown = shown
-        # How much is left is not known before something is done.
-        self._task = shown.add_task(what, total=None, records="")
+    def __init__(self, display: Progress, title: str) -> None:
+        self._display = display
+        # The remaining time is unknown until the first report.
+        self._task = display.add_task(title, total=None, records="")
         self._total = 0
         self._records = 0
         self._since = time.monotonic()
 
     def expect(self, total: int) -> None:
-        """So many records there are in all, where who works on them does not tell the share."""
+        """Set the total number of records, for a call that does not report the share done."""
         self._total = total
         self._since = time.monotonic()
 
     def __call__(self, records: int) -> None:
         self._records += records
         seconds = max(time.monotonic() - self._since, 1e-6)
-        said = f"{self._records:,} records, {self._records / seconds:,.0f}/s"
-        self._shown.update(self._task, records=said)
+        text = f"{self._records:,} records, {self._records / seconds:,.0f}/s"
+        self._display.update(self._task, records=text)
         if self._total:
             self.reached(min(1.0, self._records / self._total))
 
     def reached(self, share: float) -> None:
-        if not self._records:  # what was done before them is no part of their rate
+        if not self._records:  # the rate does not include time before the first record
             self._since = time.monotonic()
-        self._shown.update(self._task, total=1.0, completed=share)
+        self._display.update(self._task, total=1.0, completed=share)
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Bar | None]:
-    """A bar with records, their rate and the time left, which goes away at the end.
+def progress_bar(title: str) -> Iterator[Bar | None]:
+    """Show a bar with the number of records, their rate and the time left; remove it at the end.
 
     Args:
-        what: stands before the bar.
+        title: text before the bar.
 
-    Returns:
-        What is to be told; None without a terminal.
+    Yields:
+        The bar, to be called with the progress; None if stderr is not a terminal.
     """
     if not sys.stderr.isatty():
         yield None
@@ -72,12 +72,12 @@ def progress_bar(what: str) -> Iterator[Bar | None]:
         TextColumn("{task.fields[records]}", style="progress.data.speed", markup=False),
         _TimeColumn(compact=True),
     ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        yield Bar(shown, what)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        yield Bar(display, title)
 
 
 class _TimeColumn(TimeRemainingColumn):
-    """The time left or, where it is not known, the time so far."""
+    """The remaining time; the elapsed time if the remaining time is unknown."""
 
     def render(self, task: Task) -> Text:
         if task.time_remaining is None:

@@ -1,7 +1,7 @@
-"""Records and rows on the terminal, or as lines of JSON.
+"""Print records and rows on the terminal, or as lines of JSON.
 
-What comes from the data is never read as markup, and its control characters are shown, not sent to
-the terminal.
+Text from the data is never interpreted as markup. Its control characters are printed as escape
+sequences instead of being sent to the terminal.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WIDE = 10_000
 
 
 def json_lines(rows: Iterable[dict[str, Any]]) -> None:
-    """A JSON object a line; whole metadata is an object in it, not text."""
+    """Print one JSON object per line; whole metadata is printed as an object, not as text."""
     for row in rows:
         for name in ("metadata", "extra"):
             if isinstance(row.get(name), str):
@@ -45,23 +45,23 @@ def json_lines(rows: Iterable[dict[str, Any]]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Rows under the names of their columns, each on one line."""
-    found = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    """Print a table with column names and one line per row."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in columns:
-        found.add_column(Text(_cell(name)), no_wrap=True, overflow="ellipsis")
+        grid.add_column(Text(_cell(name)), no_wrap=True, overflow="ellipsis")
     for row in rows:
         numeric = (isinstance(value, int | float) for value in row)
-        found.add_row(
+        grid.add_row(
             *(
                 Text(_cell(value), justify="right" if is_number else "left")
                 for value, is_number in zip(row, numeric, strict=True)
             )
         )
-    _print(found)
+    _print(grid)
 
 
 def summary(kind: str, rows: Iterable[dict[str, Any]]) -> None:
-    """A row for each record, of `DEFAULT_COLUMNS`: what tells records apart at a glance."""
+    """Print one row per record. The rows must have the `DEFAULT_COLUMNS` of the kind."""
     if kind == "documents":
         names = ["id", "text", "personas", "metadata"]
         table(names, ([r["id"], r["text"], len(r["personas"]), r["metadata"]] for r in rows))
@@ -77,20 +77,20 @@ def summary(kind: str, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def full(records: Iterable[BaseModel]) -> None:
-    """All of each record, a field a line; a conversation's messages by their roles."""
-    for at, record in enumerate(records):
-        found = Table.grid(padding=(0, 2))
-        found.add_column(justify="right", style="bold")
-        found.add_column(overflow="fold")
+    """Print whole records: one line per field, and one per message, labelled with its role."""
+    for index, record in enumerate(records):
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(justify="right", style="bold")
+        grid.add_column(overflow="fold")
         for name, value in _lines_of(record):
-            found.add_row(Text(name), Text(_visible(value)))
-        if at:
+            grid.add_row(Text(name), Text(_visible(value)))
+        if index:
             click.echo()
-        _print(found)
+        _print(grid)
 
 
 def _plain(value: Any) -> Any:
-    """The value with decimals, which SQL is full of, as numbers."""
+    """Return the value with floats instead of decimals, at any depth."""
     match value:
         case Decimal():
             return float(value)
@@ -124,23 +124,23 @@ def _text(value: Any) -> str:
 
 
 def _visible(text: str) -> str:
-    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
-def _print(found: Table) -> None:
-    """As wide as the terminal; in a file or a pipe as wide as it is, with no blanks at the end."""
+def _print(grid: Table) -> None:
+    """Print a table: as wide as the terminal, or untruncated if stdout is a file or a pipe."""
     if sys.stdout.isatty():
-        Console(markup=False, highlight=False, emoji=False).print(found)
+        Console(markup=False, highlight=False, emoji=False).print(grid)
         return
     console = Console(width=_WIDE, markup=False, highlight=False, emoji=False, color_system=None)
     with console.capture() as captured:
-        console.print(found)
+        console.print(grid)
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
 
 
 def print_count(count: int, kind: str, where: str, *, as_json: bool) -> None:
-    """The result of an import or an export: the number of records, and where they are."""
+    """Print the result of an import or an export: the number of records and the path."""
     if as_json:
         click.echo(to_json({"records": count, "kind": kind, "path": where}))
     else:

@@ -1,4 +1,4 @@
-"""`sql`: a query in DuckDB's SQL over a store."""
+"""`sql`: run a SQL query over a store."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _TABLE_ROWS = 100
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
-    help=f"How many rows at most. Without it, a table has {_TABLE_ROWS} and --json has all.",
+    help=f"Maximum number of rows. The default is {_TABLE_ROWS}, or all rows with --json.",
 )
 @click.option(
     "--allow-files",
     is_flag=True,
-    help="Let the statement read other files too: read_csv(…), read_parquet(…), 'file.jsonl'.",
+    help="Allow the statement to read other files: read_csv(…), read_parquet(…), 'file.jsonl'.",
 )
 @options.tables
 @options.as_json
@@ -46,15 +46,15 @@ def sql_command(
     tables: Tables,
     as_json: bool,  # noqa: FBT001  click gives it by name
 ) -> None:
-    """Run one SQL statement that reads, in DuckDB's dialect.
+    """Run a read-only SQL query, in DuckDB's dialect.
 
     It can be a SELECT, also one that begins with WITH, FROM or VALUES, or a DESCRIBE, SHOW,
     SUMMARIZE or EXPLAIN. A PIVOT must name its values: ON x IN (...). Every other statement is
     refused with exit code 2. The statement cannot change the store or any other file. It can read
     other files only with --allow-files.
 
-    There are the tables conversations, documents and records, and the view messages with a row for
-    each message. JSON lines are read into memory for it.
+    The tables are conversations, documents and records; the view messages has one row per message.
+    JSONL files are read into memory first.
     """
     source = open_existing(store, kind, tables)
     names, rows = _rows(source, store, query, kind, allow_files=allow_files)
@@ -64,10 +64,10 @@ def sql_command(
     most = _TABLE_ROWS if limit is None else limit
     render.table(names, islice(rows, most))
     if limit is None and next(rows, None) is not None:
-        click.echo(f"The first {most} rows; --limit gives more.", err=True)
+        click.echo(f"The first {most} rows; use --limit for more.", err=True)
 
 
-class _WrongUseError(click.ClickException):
+class _UsageError(click.ClickException):
     exit_code = 2
 
 
@@ -93,7 +93,7 @@ def _rows(
             follow=lambda: progress_bar("running SQL"),
         )
     except InvalidQueryError as error:
-        raise _WrongUseError(str(error)) from error
+        raise _UsageError(str(error)) from error
 
 
 def _in_memory(path: Path, kind: Any) -> storage.SQLStorage:

@@ -1,4 +1,4 @@
-"""`stats`: counts, lengths, scores, metadata keys and duplicates of a store."""
+"""`stats`: print statistics of a store."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ def stats_command(
     top_keys: int,
     on_error: OnError,
     tables: Tables,
-    as_json: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
-    """Describe a store: counts, lengths, scores, metadata keys, duplicates."""
+    """Show counts, lengths, scores, metadata keys and duplicates."""
     source = open_existing(store, tables=tables)
     with progress_bar(f"reading {store}") as progress:
-        found = source.stats(list(filters), top_keys=top_keys, progress=progress, on_error=on_error)
+        statistics = source.stats(
+            list(filters), top_keys=top_keys, progress=progress, on_error=on_error
+        )
     if as_json:
-        render.json_lines([found.as_dict()])
+        render.json_lines([statistics.as_dict()])
     else:
-        click.echo(str(found))
+        click.echo(str(statistics))

@@ -1,7 +1,7 @@
-"""Which storage a STORE on the command line is.
+"""Open the storage for a STORE argument of the command line.
 
-What is there says it by its first bytes, what is not by its name. A store that is only read is
-never made, and a DuckDB file that holds none is left as it is.
+The kind of an existing store is determined by its first bytes, that of a new one by its name.
+Commands that only read never create a store, and never create tables in a DuckDB file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LINES = (".jsonl", ".ndjson", ".json", ".gz", ".zst")
 
 
 class Tables(NamedTuple):
-    """The names of a database's tables; None for those that they have by default."""
+    """The names of the tables in a database; None for the default name."""
 
     conversations: str | None = None
     documents: str | None = None
@@ -38,19 +38,19 @@ USUAL = Tables()
 
 
 def open_existing(store: str, kind: str = "conversations", tables: Tables = USUAL) -> RecordStorage:
-    """The storage of that name, to read.
+    """Open an existing store for reading.
 
     Raises:
-        MissingFileError: it is not there.
-        SchemaMismatchError: it is a DuckDB file that holds no store.
-        click.BadParameter: it is neither a DuckDB file nor JSON lines; or it is JSON lines, which
-            have no `tables`.
+        MissingFileError: the store does not exist.
+        SchemaMismatchError: it is a DuckDB file without these tables.
+        click.BadParameter: it is neither a DuckDB file nor a JSONL file; or it is a JSONL file and
+            `tables` are given.
     """
     path = path_of(store)
     if path is None:
         return storage.SQLStorage(store, *tables.names(), create=store.startswith(_MEMORY))
     if not path.exists():
-        raise MissingFileError(f"{path}: no such store. Check the path.")
+        raise MissingFileError(f"the store {path} does not exist. Check the path.")
     if store.startswith(_URL) or is_database(path):
         if not is_database(path):
             raise SchemaMismatchError(f"{path} is not a DuckDB file.")
@@ -58,12 +58,12 @@ def open_existing(store: str, kind: str = "conversations", tables: Tables = USUA
             return storage.SQLStorage(f"{_URL}{path}", *tables.names(), create=False)
         except SchemaMismatchError as error:
             raise SchemaMismatchError(
-                f"{error} On the command line: --conversations-table and --documents-table; "
-                "`import` makes the tables of a store."
+                f"{error} On the command line, use --conversations-table and --documents-table; "
+                "`import` creates the tables."
             ) from None
     if path.suffix.lower() in _LINES or _holds_lines(path):
         return _lines(path, kind, tables)
-    raise click.BadParameter(f"{path} is neither a DuckDB file nor a file of JSON lines.")
+    raise click.BadParameter(f"{path} is neither a DuckDB file nor a JSONL file.")
 
 
 def open_or_make(
@@ -72,11 +72,11 @@ def open_or_make(
     tables: Tables = USUAL,
     metadata_fields: Sequence[str] = (),
 ) -> RecordStorage:
-    """The storage of that name, to write; it is made where there is none.
+    """Open a store for writing; create it if it does not exist.
 
     Raises:
-        click.BadParameter: its name does not say what it is; or it is a file of JSON lines, which
-            has no `metadata_fields` and no `tables`.
+        click.BadParameter: the name does not determine the kind of store; or it is a JSONL file
+            and `metadata_fields` or `tables` are given.
     """
     path = path_of(store)
     if path is None or store.startswith(_URL) or is_database(path) or _is(path, _DATABASES):
@@ -84,16 +84,16 @@ def open_or_make(
         return storage.SQLStorage(url, *tables.names(), list(metadata_fields) or None)
     if not _is(path, _LINES) and not _holds_lines(path):
         raise click.BadParameter(
-            f"the name {path} does not say what kind of store it is. End it in .duckdb or .jsonl, "
-            "or give a URL."
+            f"the kind of store is not clear from the name {path}. Use a name that ends in .duckdb "
+            "or .jsonl, or give a URL."
         )
     if metadata_fields:
-        raise click.BadParameter("only a DuckDB file has columns for metadata fields.")
+        raise click.BadParameter("--metadata-field is for DuckDB files only.")
     return _lines(path, kind, tables)
 
 
 def is_database(path: Path) -> bool:
-    """Whether a file is there and is one of DuckDB's."""
+    """Return whether a file exists and is a DuckDB file."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -101,7 +101,7 @@ def is_database(path: Path) -> bool:
 
 
 def path_of(store: str) -> Path | None:
-    """The file that a store is in; None where a URL says otherwise."""
+    """Return the path of the file of a store; None if a URL does not name a file."""
     if store.startswith(_URL) and not store.startswith(_MEMORY):
         store = store.removeprefix(_URL)
     return None if "://" in store or not store else Path(store)
@@ -120,8 +120,8 @@ def _holds_lines(path: Path) -> bool:
 
 def _lines(path: Path, kind: str, tables: Tables) -> RecordStorage:
     if tables != USUAL:
-        raise click.BadParameter(f"{path} is a file of JSON lines, which has no tables.")
-    # Each kind has a file of its own, and here only one of them is given.
+        raise click.BadParameter(f"{path} is a JSONL file, which has no tables.")
+    # JSONLStorage has one file per kind, but only one file is given here.
     none = path.with_name(f"{path.name}.none")
     paths = (none, path) if kind == "documents" else (path, none)
     return storage.JSONLStorage(*paths)

@@ -1,4 +1,4 @@
-"""`verify`: whether all that is stored can be read as what it should be."""
+"""`verify`: check that all stored records are valid."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def verify_command(
     store: str,
     kind: Any,
     tables: Tables,
-    as_json: bool,  # noqa: FBT001  click gives it by name
+    as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
-    """Read all of a store again, and tell what is wrong with it.
+    """Read all records of a store, and report all faults.
 
-    Nothing is changed. The exit code is 1 where something is wrong.
+    The store is not changed. The exit code is 1 if a fault was found.
     """
     source = open_existing(store, kind, tables)
     with progress_bar(f"reading {store}") as progress:
         if isinstance(source, storage.SQLStorage):
             report = source.verify(progress=progress)
-        else:  # only the file that was named
+        else:  # only the given file
             report = storage.verify_jsonl(Path(store), kind, progress=progress)
     if as_json:
         render.json_lines([{"ok": report.ok, **asdict(report)}])

@@ -1,5 +1,6 @@
-"""The engine: DuckDB files, connections, statements and errors.
+"""The DuckDB engine: database files, connections, statements, and translation of its exceptions.
 
-Only modules of this folder import the DuckDB driver; nothing here knows what a record is.
-The invariant: a file is open during calls only.
+It imports `errors`, `reports` and `system` and nothing else of this package, and only this folder
+imports the DuckDB driver.
+The invariant: a database file is open only during a call.
 """

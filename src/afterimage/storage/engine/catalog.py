@@ -1,7 +1,7 @@
-"""Catalogs: the places where a database lives. A file, and the memory of this process.
+"""Catalogs: where a database is stored, in a file or in the memory of this process.
 
-A catalog answers the questions that differ between places: how to connect, who may write, how rows
-are numbered, whether columns are compressed. `tables/` asks it and never looks at its class.
+A catalog implements the operations that differ between the two: connect, lock for writing, number
+rows, create the database. `tables/` uses the protocol and never checks the class of a catalog.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ __all__ = ["Catalog", "FileCatalog", "MemoryCatalog"]
 
 
 class Catalog(Protocol):
-    """A place for a database.
+    """The location of a database.
 
     Attributes:
-        display_name: its name in messages; never with a password.
-        path: its file; None where it has none.
+        display_name: name of the database in messages; never contains a password.
+        path: the database file; None if there is none.
         lock_timeout: seconds to wait for other writers and processes.
-        column_compression: whether a column can be declared with a compression.
+        column_compression: whether columns can be declared with a compression method.
     """
 
     display_name: str
@@ -58,12 +58,13 @@ class Catalog(Protocol):
         """Open the database.
 
         Args:
-            private: open it as `duckdb.connect` does, so that whatever happens on the connection
-                reaches nothing else, and other code of this process can open the file meanwhile.
+            private: open it as `duckdb.connect` does. Settings and statements on the connection
+                then affect no other connection of this package, and other code of this process
+                can open the file at the same time.
         """
 
     def write_turn(self) -> AbstractContextManager[None]:
-        """Hold the right to write, so that sequence numbers are given out once.
+        """Hold the writer lock, so that each sequence number is assigned once.
 
         Raises:
             LockTimeoutError: another thread held it for all of `lock_timeout`.
@@ -77,28 +78,28 @@ class Catalog(Protocol):
         """
 
     def next_number(self, connection: sa.Connection, sequence: sa.ColumnElement[int]) -> int:
-        """The first sequence number for new rows of a table; call it in the write turn."""
+        """Return the first sequence number for new rows of a table; call it in `write_turn`."""
 
     def create(self, make: Callable[[bool], None]) -> bool:
-        """Create the database if there is none.
+        """Create the database if it does not exist.
 
         Args:
-            make: writes the tables through `connect`. Its argument says whether the database is
-                known to be empty. The database appears whole after it, or not at all.
+            make: creates the tables through `connect`. Its argument is whether the database is
+                known to be empty. The database appears complete after the call, or not at all.
 
         Returns:
-            Whether the tables are those that `make` wrote, so that they need no check.
+            True if `make` created the tables, so that they need no check.
         """
 
     def size(self) -> int:
-        """Bytes of the database, those of an open transaction included; 0 if not known."""
+        """Return the size of the database in bytes, with open transactions; 0 if unknown."""
 
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
-        """Have the engine drop cached blocks where they exceed `most` bytes."""
+        """Make DuckDB drop cached blocks if they exceed `most` bytes."""
 
 
-class _Numbered:
-    """Numbers rows by the highest number in the table."""
+class _SequenceFromTable:
+    """Numbers new rows from the highest number in the table."""
 
     column_compression = True
 
@@ -106,7 +107,7 @@ class _Numbered:
         return int(fetch_all(connection, sa.select(sa.func.max(sequence)))[0][0] or 0) + 1
 
 
-class FileCatalog(_Numbered):
+class FileCatalog(_SequenceFromTable):
     """A database file, attached for each call and detached after it."""
 
     def __init__(self, path: Path, lock_timeout: float) -> None:
@@ -145,45 +146,46 @@ class FileCatalog(_Numbered):
         self._fresh = fresh
         try:
             make(True)  # noqa: FBT003  a callback
-            if log.exists():  # then the file alone is not all of it
+            if log.exists():  # the file alone would be incomplete
                 raise DatabaseError(
-                    f"{self._file} cannot be created: DuckDB still has its log. Try again."
+                    f"{self._file} cannot be created: DuckDB did not write its log to the file. "
+                    "Try again."
                 )
             return put_in_place(fresh, self._file)
         except OSError as error:
             raise DatabaseError(f"{self._file} cannot be created: {error.strerror}") from error
         finally:
             self._fresh = None
-            for left in (fresh, log):
-                left.unlink(missing_ok=True)
+            for leftover in (fresh, log):
+                leftover.unlink(missing_ok=True)
 
     def _is_missing(self) -> bool:
-        """Whether there is no database yet: no file, or an empty one as tempfile makes them."""
+        """Return whether the file is missing or empty. `tempfile` creates empty files."""
         try:
             if not self._file.parent.is_dir():
                 raise MissingFileError(
-                    f"{self._file}: the folder {self._file.parent} does not exist. Create it, or "
+                    f"{self._file}: the folder {self._file.parent} does not exist. Create it or "
                     "give another path."
                 )
             return not self._file.exists() or (self._file.is_file() and self.size() == 0)
         except PermissionError as error:
-            raise DatabaseError(f"{self._file} cannot be reached: {error.strerror}") from error
+            raise DatabaseError(f"{self._file} cannot be accessed: {error.strerror}") from error
 
     def size(self) -> int:
         try:
             return self._file.stat().st_size
-        except OSError:  # opening it raises a clear error
+        except OSError:  # opening the file will raise a clear error
             return 0
 
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         drop_cached_blocks(self._file, driver, most)
 
 
-class MemoryCatalog(_Numbered):
-    """A database in the memory of this process; it lives as long as this object.
+class MemoryCatalog(_SequenceFromTable):
+    """A database in the memory of this process. It exists as long as this object.
 
     Args:
-        name: `:memory:`, or `:memory:NAME` for one that all catalogs of that name share.
+        name: `:memory:`, or `:memory:NAME` for a database that all catalogs of that name share.
         lock_timeout: seconds to wait for another thread that writes.
     """
 
@@ -194,7 +196,7 @@ class MemoryCatalog(_Numbered):
         self.lock_timeout = lock_timeout
         self._root = open_memory(name)
         self._owner = os.getpid()
-        # Nobody else can reach a memory without a name.
+        # A database without a name cannot be opened by another catalog.
         self._lock = (
             _writer_locks.setdefault(name, _WriterLock()) if self._is_shared else (_WriterLock())
         )
@@ -207,8 +209,8 @@ class MemoryCatalog(_Numbered):
         del private  # nothing else can open it
         if os.getpid() != self._owner:
             raise DatabaseError(
-                f"{self.display_name} is in the memory of process {self._owner}, and this is a "
-                "fork of it. Make a new storage here, or use a file."
+                f"{self.display_name} is in the memory of process {self._owner}, and this process "
+                "is a fork of it. Create a new storage here, or use a file."
             )
         cursor = self._root.cursor()
         return cursor, cursor.close
@@ -229,11 +231,11 @@ class MemoryCatalog(_Numbered):
         return 0
 
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
-        """Nothing: the memory is the database."""
+        """Do nothing: the database itself is in memory."""
 
 
 class _WriterLock:
-    """The lock that the threads of this process hold to write one database."""
+    """The lock that a thread of this process holds while it writes to one database."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -241,7 +243,7 @@ class _WriterLock:
     @contextmanager
     def held(self, name: str, timeout: float) -> Iterator[None]:
         if not self._lock.acquire(timeout=max(0, min(timeout, threading.TIMEOUT_MAX))):
-            holder = f"a write of another thread of process {os.getpid()}"
+            holder = f"a write in another thread of process {os.getpid()}"
             raise LockTimeoutError.of(name, timeout, holder)
         try:
             yield
@@ -256,7 +258,7 @@ _writer_locks: dict[str, _WriterLock] = {}
 
 
 def _after_fork() -> None:
-    """Renew the locks: a thread that held one in the parent is not in the child."""
+    """Replace the locks: a thread that held one in the parent does not exist in the child."""
     for lock in _writer_locks.values():
         lock.renew()
 

@@ -1,4 +1,4 @@
-"""The SQLAlchemy dialect of this package's own statements, and DuckDB types by name."""
+"""The SQLAlchemy dialect for this package's own statements, and DuckDB types by name."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["OWN_URL", "PUBLIC_URL", "SqlType", "engine_over"]
 
 _DRIVER: Final = "afterimage"
 OWN_URL: Final = f"duckdb+{_DRIVER}://"
-"""For statements of this package."""
+"""URL of the dialect for statements of this package."""
 PUBLIC_URL: Final = "duckdb://"
-"""For SQL that users write; it is duckdb-engine's own dialect."""
+"""URL of the dialect for the users' SQL: the one of duckdb-engine."""
 
 
 class SqlType(sa.types.UserDefinedType[Any]):
-    """A type by its name in DuckDB; values pass as they are.
+    """A DuckDB type by name. Values are passed to and from the driver unchanged.
 
     >>> str(sa.cast(sa.column("n"), SqlType("HUGEINT")))
     'CAST(n AS HUGEINT)'
@@ -39,12 +39,12 @@ class SqlType(sa.types.UserDefinedType[Any]):
 
 
 def engine_over(url: str, connect: Callable[[], Opened]) -> sa.Engine:
-    """An SQLAlchemy engine that opens the database for each connection and closes it after."""
+    """Return an SQLAlchemy engine whose connections each open the database and close it again."""
     return sa.create_engine(url, creator=lambda: _Connection(*connect()), poolclass=NullPool)
 
 
 class _Preparer(duckdb_engine.DuckDBIdentifierPreparer):
-    """Quotes every name, so that DuckDB need not be asked for its keywords first."""
+    """An identifier preparer that quotes every name, which saves a query for DuckDB's keywords."""
 
     def __init__(self, dialect: sa.Dialect, **options: Any) -> None:
         PGIdentifierPreparer.__init__(self, dialect, **options)
@@ -63,7 +63,7 @@ sa.dialects.registry.register(f"duckdb.{_DRIVER}", __name__, _Dialect.__name__)
 
 
 class _Connection(duckdb_engine.ConnectionWrapper):
-    """A connection whose `close` also detaches the file, where it was the last one."""
+    """A connection whose `close` also detaches the file if no other connection uses it."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, release: Release) -> None:
         super().__init__(connection)

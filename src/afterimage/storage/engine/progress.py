@@ -1,4 +1,4 @@
-"""How far DuckDB is with a statement, asked of it while it works."""
+"""Report the progress of a running DuckDB statement."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ _SECONDS = 0.1
 def followed_statement(
     connection: duckdb.DuckDBPyConnection, progress: ShareProgress | None
 ) -> Iterator[None]:
-    """Report the progress of the one statement that is executed meanwhile, where DuckDB knows it.
+    """Report the progress of the one statement that is executed inside the block.
 
-    What it reports are estimates: in steps of about 100,000 rows of a table, and a statement may
-    end long before 1.
+    The shares are DuckDB's estimates. They change in steps of about 100,000 table rows, and a
+    statement may end long before its share reaches 1. Some statements have no estimate.
 
     Args:
-        connection: with `PROGRESS_SETTINGS`; not closed before this ends.
-        progress: called in a thread; None to report nothing.
+        connection: has `PROGRESS_SETTINGS`; it must stay open until the block ends.
+        progress: called in another thread; None for no reports.
     """
     if progress is None:
         yield
         return
     ended = threading.Event()
 
-    def follow() -> None:
+    def poll() -> None:
         reached = 0.0
         while not ended.wait(_SECONDS):
             share = connection.query_progress() / 100  # negative while it is not known
             if share > reached:
                 progress.reached(reached := share)
 
-    thread = threading.Thread(target=follow, daemon=True)
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Statements through SQLAlchemy and Arrow, and the engine's exceptions translated into ours."""
+"""Execute statements through SQLAlchemy and Arrow, and translate the engine's exceptions."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = [
 
 
 def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
-    """Those of `names` that are tables or views, as of the last commit.
+    """Return those of `names` that are tables or views, as of the last commit.
 
-    Each is tried on its own: to list them, DuckDB would look into every file that is attached, and
-    none of those could be let go of meanwhile.
+    Each name is tried with a query. To list all tables, DuckDB would read the catalog of every
+    attached file, and none of these files could be detached during that time.
     """
     driver = connection.connection.driver_connection
     assert driver is not None
     quote = connection.dialect.identifier_preparer.quote_identifier
     [[database]] = driver.execute("SELECT current_database()").fetchall()
     found = set()
-    with driver.duplicate() as other:  # where one is missing, its transaction is over
+    with driver.duplicate() as other:  # a missing table would abort the caller's transaction
         other.execute(f"USE {quote(database)}")
         for name in names:
             try:
@@ -47,21 +47,21 @@ def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
 
 
 def fetch_all(connection: sa.Connection, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-    """All rows of a statement; DuckDB 2.0 takes no other one while rows are left to fetch."""
+    """Return all rows of a statement. DuckDB 2.0 runs no other one while rows are unfetched."""
     return connection.execute(statement).all()
 
 
 def execute_arrow(connection: sa.Connection, statement: sa.Executable) -> pa.Table:
-    """The whole result of a statement."""
+    """Return the whole result of a statement as an Arrow table."""
     return stream_arrow(connection, statement).read_all()
 
 
 def stream_arrow(
     connection: sa.Connection, statement: sa.Executable, rows: int = 2048
 ) -> pa.RecordBatchReader:
-    """The result of a statement in record batches of about `rows` rows, as DuckDB makes them.
+    """Return the result of a statement as a stream of record batches of about `rows` rows.
 
-    The connection can run nothing else until the reader is at its end.
+    The connection cannot execute another statement until the stream is read to its end.
     """
     compiled = statement.compile(  # type: ignore[attr-defined]
         dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
@@ -70,61 +70,66 @@ def stream_arrow(
     parameters = [values[name] for name in compiled.positiontup or ()]
     driver = connection.connection.driver_connection
     assert driver is not None
-    # Each version has one call that streams a query with parameters; the other one keeps the whole
-    # result in memory first.
+    # In each version only one of these calls streams a query with parameters. The other one
+    # materializes the whole result in memory first.
     if _duckdb_major() >= 2:
-        found = driver.sql(str(compiled), params=parameters or None)
+        result = driver.sql(str(compiled), params=parameters or None)
     else:
-        found = driver.execute(str(compiled), parameters)
-    return found.to_arrow_reader(rows)
+        result = driver.execute(str(compiled), parameters)
+    return result.to_arrow_reader(rows)
 
 
 @contextmanager
 def streamed(
     connection: sa.Connection, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[sa.FromClause]:
-    """Record batches as a table for one connection, to be read once, while they are being made.
+    """Register a stream of record batches as a table of one connection.
 
-    What goes wrong in making them is raised as it is; DuckDB would only tell its message.
+    One statement can read the table, once; it pulls the batches. An exception of `batches` is
+    raised unchanged. DuckDB would replace it with an error that has only its message.
     """
     driver = connection.connection.driver_connection
     assert driver is not None
     name = f"arrow_{uuid.uuid4().hex}"
-    failed: list[BaseException] = []
+    errors: list[BaseException] = []
 
-    def watched() -> Iterator[pa.RecordBatch]:
+    def recording_errors() -> Iterator[pa.RecordBatch]:
         try:
             yield from batches
         except BaseException as error:
-            failed.append(error)
+            errors.append(error)
             raise
 
-    driver.register(name, pa.RecordBatchReader.from_batches(schema, watched()))
+    driver.register(name, pa.RecordBatchReader.from_batches(schema, recording_errors()))
     try:
         yield sa.table(name, *(sa.column(field) for field in schema.names))
     except Exception:
-        if failed:
-            raise failed.pop() from None  # kept here, it would keep this frame and so itself
+        if errors:
+            raise errors.pop() from None  # `pop` avoids a reference cycle with this frame
         raise
-    else:  # after an error the connection is closed, and the name with it
+    else:  # after an error the caller closes the connection, which removes the name
         driver.unregister(name)
 
 
 @contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Turn the exceptions of DuckDB, SQLAlchemy and Arrow into ours; `where` names the database."""
+    """Raise exceptions of DuckDB, SQLAlchemy and Arrow as `DatabaseError`.
+
+    Args:
+        where: name of the database, for the message.
+    """
     try:
         yield
     except StorageError:
         raise
-    # A message that quotes a line may be cut inside a character, which the driver cannot decode.
+    # DuckDB may truncate a message inside a UTF-8 character. The driver then cannot decode it.
     except (duckdb.Error, sa.exc.SQLAlchemyError, pa.ArrowException, UnicodeDecodeError) as error:
         original = getattr(error, "orig", None) or error
         raise DatabaseError(f"{where}: {shorten(original, 300)}") from error
     except OSError as error:
         if error.errno is not None:
             raise
-        # Arrow has OSError for what fails in a stream; the system's own have a number.
+        # Arrow raises OSError without errno for failures in a stream.
         raise DatabaseError(f"{where}: {shorten(error, 300)}") from error
 
 

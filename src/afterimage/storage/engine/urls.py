@@ -11,17 +11,17 @@ from afterimage.storage.errors import UnsupportedURLError, shorten
 __all__ = ["MEMORY", "database_name"]
 
 MEMORY = ":memory:"
-"""Name of a database in memory; with a suffix, of one that several storages share."""
+"""Name of a database in memory. With a suffix, several storages can share the database."""
 
-# `md:`, `s3:`, `ducklake:`; one letter is a drive of Windows.
+# `md:`, `s3:`, `ducklake:`. A single letter is a Windows drive.
 _HAS_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I)
 
 
 def database_name(url: str) -> str:
-    """The path of the database, or its name in memory.
+    """Return the path of the database file, or the name of the database in memory.
 
     Raises:
-        UnsupportedURLError: the URL names another kind of database, or is none.
+        UnsupportedURLError: it is not a database URL, or names another kind of database.
 
     >>> database_name("duckdb:///talks.duckdb"), database_name("duckdb://")
     ('talks.duckdb', ':memory:')
@@ -30,16 +30,16 @@ def database_name(url: str) -> str:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, AttributeError):
         raise UnsupportedURLError(
-            f"{shorten(repr(url), 80)} is no database URL. Give 'duckdb:///file.duckdb' or "
+            f"{shorten(repr(url), 80)} is not a database URL. Give 'duckdb:///file.duckdb' or "
             "'duckdb:///:memory:'."
         ) from None
     database = parsed.database or ""
     if parsed.get_backend_name() != "duckdb" or _HAS_SCHEME.match(database):
         kind = parsed.get_backend_name() if parsed.get_backend_name() != "duckdb" else database
         raise UnsupportedURLError(
-            f"SQLStorage does not serve {shorten(kind, 60)!r} databases. Supported: "
-            "'duckdb:///file.duckdb' and 'duckdb:///:memory:'. Save to a DuckDB file, and reach "
-            "other databases from there with DuckDB's ATTACH, or through export_parquet."
+            f"SQLStorage does not support {shorten(kind, 60)!r} databases. Supported: "
+            "'duckdb:///file.duckdb' and 'duckdb:///:memory:'. Save to a DuckDB file, and copy "
+            "the data to other databases with DuckDB's ATTACH or with export_parquet."
         )
     if parsed.host or parsed.username or parsed.drivername != "duckdb":
         raise UnsupportedURLError(
@@ -49,6 +49,6 @@ def database_name(url: str) -> str:
     if parsed.query:
         raise UnsupportedURLError(
             f"options in the URL are not supported ({', '.join(parsed.query)}): all connections of "
-            "a process to one file must agree on them. Set them in SQL on `engine` instead."
+            "a process to one file share them. Set them with SQL on `engine` instead."
         )
     return database or MEMORY

@@ -1,6 +1,6 @@
-"""JSON lines: files of lines, checks, queries over lines, and interrupted saves.
+"""JSONL files: reading, checking, querying and appending lines, and recovery of interrupted saves.
 
-Only `select.py`, `scan.py` and `batches.py` load the engine or Arrow; the storage imports those
-three when a call needs them.
+It imports `errors`, `models`, `records`, `reports`, `system`, `engine` and `query` and nothing else
+of this package, and only `select.py` and `batches.py` load Arrow or the engine on import.
 The invariant: a line is a record, and lines are split on line feeds only.
 """

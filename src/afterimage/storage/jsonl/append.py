@@ -1,7 +1,7 @@
-"""Appends to a JSONL file: durable on return, and whole or not at all.
+"""Append to a JSONL file: all lines or none, durable on return.
 
-Call all of this under the file's lock. What a truncated write left at the end of the file is moved
-to a side file first, so that the new lines do not become part of it.
+The caller must hold the file's lock. A truncated write at the end of the file is moved to a side
+file first; otherwise the first new line would become part of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from afterimage.storage.errors import StorageError
-from afterimage.storage.jsonl.journal import quarantine, saving, take_back
+from afterimage.storage.jsonl.journal import quarantine, roll_back, saving
 from afterimage.storage.jsonl.lines import is_compressed, is_object
 from afterimage.storage.system.atomic_files import sync_folder
 
@@ -25,21 +25,21 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
     """Append blocks of whole lines.
 
     Args:
-        path: the file; it is created where it is missing.
-        blocks: at least one, each with the line feeds of its lines.
-        length: bytes of all blocks together.
+        path: the file; it is created if it does not exist.
+        blocks: at least one block. Every line ends with a line feed.
+        length: total size of the blocks in bytes.
         codec: encoding of the file.
 
     Raises:
-        StorageError: the file is compressed, or the system refuses the write.
+        StorageError: the file is compressed, or the write fails.
     """
     if is_compressed(path):
-        raise StorageError(f"{path} is compressed and can only be read. Save to a .jsonl file.")
+        raise StorageError(f"{path} is compressed, so it is read-only. Save to a .jsonl file.")
     try:
         created = not path.exists()
-        # Unbuffered: a buffer could be written out after the file was truncated back.
+        # Unbuffered: a buffer could be flushed after an error has truncated the file.
         with path.open("ab", buffering=0) as file:
-            take_back(path)
+            roll_back(path)
             end = _quarantine_torn_tail(path, codec)
             blocks = iter(blocks)
             first = next(blocks)
@@ -55,14 +55,14 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
 
 
 def _write_all(file: IO[bytes], block: bytes) -> None:
-    """Write a whole block: the system may accept less of it at a time."""
-    left = memoryview(block)
-    while left:
-        left = left[file.write(left) :]
+    """Write a whole block: one call of `write` may write only a part of it."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _quarantine_torn_tail(path: Path, codec: str) -> int:
-    """Move a torn last line to a side file; returns where the file ends now."""
+    """Move a torn last line to a side file, and return the size of the file after that."""
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         start, tail = size, b""
@@ -74,7 +74,7 @@ def _quarantine_torn_tail(path: Path, codec: str) -> int:
         tail = tail.rpartition(b"\n")[2]
         if not tail.strip() or is_object(tail.removeprefix(codecs.BOM_UTF8), codec):
             return size
-    quarantine(path, size - len(tail), "a torn record, which a truncated write left there")
+    quarantine(path, size - len(tail), "a torn record, left by a truncated write")
     return size - len(tail)
 
 

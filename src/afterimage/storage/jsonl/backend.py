@@ -1,10 +1,10 @@
-r"""`JsonlBackend`: what a backend answers, over two JSONL files.
+r"""`JsonlBackend`: the backend for two JSONL files.
 
-The invariants: a line is a record; a save is one append under a lock, of lines that were all
-serialised before; a read sees whole saves only, as it reads up to the end that the file had while
-nobody was writing. Lines are split on `\n` bytes only.
+The invariants: A line is a record, and lines are split on `\n` bytes only. A save serializes all
+lines first, and then appends them under a lock. A read sees only complete saves: it takes the size
+of the file under the lock and reads up to that position.
 
-Importing this loads neither DuckDB nor SQLAlchemy nor Arrow; the calls that need them do.
+Importing this module does not load DuckDB, SQLAlchemy or Arrow. The calls that need them do.
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ if TYPE_CHECKING:
 
 __all__ = ["JsonlBackend"]
 
-# Records written as JSON in one step: few enough that their text stays in the processor's cache.
+# Records serialized in one step: few enough for their text to fit in the processor's cache.
 _SAVE_BATCH = 256
 
 
 class JsonlBackend:
-    """Conversations, with records of other models, in one file; documents in another.
+    """Conversations and records of other models in one file, documents in another.
 
     Attributes:
-        mixes_kinds: records of other models are in the file of the conversations.
+        mixes_kinds: True: records of other models are in the file of the conversations.
 
     Args:
-        paths: the file of each kind that has one: "conversations" and "documents".
-        codec: canonical name of the files' encoding, which has ASCII as it is.
+        paths: the files of "conversations" and of "documents".
+        codec: codec name of the files' encoding, which leaves ASCII characters unchanged.
         lock_timeout: seconds to wait for the lock of a file.
     """
 
@@ -106,47 +106,47 @@ class JsonlBackend:
                 append_lines(path, blocks, sum(map(len, blocks)), self.codec)
 
     def _lines_to_save(self, kind: RecordKind, records: Sequence[BaseModel], start: int) -> bytes:
-        """The lines of records; `start` is the place of the first among all that are saved."""
+        """Return the lines of records; `start` is the index of the first within the save."""
         if kind is CONVERSATIONS and self.codec == "utf-8":
             block = exact_lines(records)
             if block is not None:
                 return block
         lines = []
-        for at, record in enumerate(records, start):
+        for index, record in enumerate(records, start):
             try:
                 if kind is DOCUMENTS and type(record) is not Document:
                     as_declared(DOCUMENTS, to_object(record))
                 lines.append(to_line(record, self.codec))
             except InvalidRecordError as error:
-                raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+                raise InvalidRecordError(f"record {index} of the batch: {error}") from None
         lines.append(b"")
         return b"\n".join(lines)
 
     def append_file(self, path: Path, read: Read) -> int:
-        # Two passes, so that memory stays bounded: all lines are checked before the first is kept.
+        # Two passes: all lines are checked before the first is written, and memory stays bounded.
         target = self._path(read.kind)
         if target.exists():
             refuse_own_file(path, [target])
         check = importable(read.kind)
-        found = size = 0
+        count = size = 0
         checking, copying = split(read.progress, [1, 1])
         for chunk in valid_chunks(read_chunks(path), check, read.faults):
             lines = chunk.texts()
-            found += len(lines)
+            count += len(lines)
             size += sum(len(line.rstrip()) + 1 for line in lines)
             report(checking, len(lines) // 2, chunk.share)  # half of the work
 
-        def copied() -> Iterator[bytes]:
-            again = read.faults.without_report()
-            for chunk in valid_chunks(read_chunks(path), check, again):
+        def blocks() -> Iterator[bytes]:
+            faults = read.faults.without_report()  # the first pass has counted them
+            for chunk in valid_chunks(read_chunks(path), check, faults):
                 lines = chunk.texts()
                 yield b"".join(text.rstrip() + b"\n" for text in lines)
                 report(copying, len(lines) - len(lines) // 2, chunk.share)
 
-        if found:
+        if count:
             with self._locked(target):
-                append_lines(target, copied(), size, self.codec)
-        return found
+                append_lines(target, blocks(), size, self.codec)
+        return count
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -181,8 +181,8 @@ class JsonlBackend:
         with closing(self._lines(read)) as batches:
             for lines in batches:
                 with self._located(read.kind):
-                    found = objects_of(lines)
-                yield found
+                    objects = objects_of(lines)
+                yield objects
 
     def models(self, read: Read, batch_size: int) -> Iterator[list[Any]]:
         query = read.query
@@ -190,29 +190,29 @@ class JsonlBackend:
             validate = read.kind.model.__pydantic_validator__.validate_json
             with closing(self._lines(read)) as batches:
                 for lines in batches:
-                    for at in range(0, len(lines), batch_size):
-                        some = lines[at : at + batch_size]
+                    for start in range(0, len(lines), batch_size):
                         try:
                             with paused_collector():
-                                found = [validate(line) for line in some]
+                                models = [*map(validate, lines[start : start + batch_size])]
                         except ValidationError as error:
                             raise self._find(read.kind, error) from None
-                        yield found
+                        yield models
             return
         left = query.limit
         for chunk in until_damage(self._chunks(read.kind), read.faults):
-            # Models are built a batch at a time, so that a limit builds no more than it gives.
-            for at in range(0, len(chunk.lines), batch_size):
+            # Build one batch at a time: a read with a limit builds no models beyond it.
+            for start in range(0, len(chunk.lines), batch_size):
                 if left is not None and left <= 0:
                     return
+                part = chunk.part(start, batch_size)
                 with paused_collector():
-                    found = _models_of(read.kind, chunk.part(at, batch_size), left, read.faults)
-                if found:
-                    yield found
-                left = None if left is None else left - len(found)
+                    models = _models_of(read.kind, part, left, read.faults)
+                if models:
+                    yield models
+                left = None if left is None else left - len(models)
 
     def _lines(self, read: Read) -> Generator[list[bytes], None, None]:
-        """Matching lines, in the order of the query."""
+        """Yield lists of matching lines, in the order of the query."""
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
             select_lines,
         )
@@ -223,7 +223,10 @@ class JsonlBackend:
                 yield [text.encode() for text in batch.column(0).to_pylist()]
 
     def _valid_chunks(self, read: Read) -> Iterator[Chunk]:
-        """The file for the engine, which fails on a corrupt line; without them, to skip them."""
+        """Yield the chunks of the file for the engine, without corrupt lines if these are skipped.
+
+        Otherwise they stay: the engine raises an error for a corrupt line.
+        """
         chunks = after_each(
             self._chunks(read.kind),
             lambda chunk: report(read.progress, len(chunk.lines), chunk.share),
@@ -233,7 +236,7 @@ class JsonlBackend:
         return valid_chunks(chunks, loadable(read.kind), read.faults)
 
     def _chunks(self, kind: RecordKind) -> Generator[Chunk, None, None]:
-        """The file as it is between two saves; nothing where there is none yet."""
+        """Yield the chunks of the file with all complete saves; none if the file does not exist."""
         path = self._path(kind)
         try:
             _require_folder(path)
@@ -251,20 +254,20 @@ class JsonlBackend:
 
     @contextmanager
     def _located(self, kind: RecordKind) -> Iterator[None]:
-        """Name the line that DuckDB refuses: its own error does not."""
+        """Raise an error that names the corrupt line; errors of DuckDB do not name it."""
         try:
             yield
         except (DatabaseError, InvalidRecordError) as error:
             raise self._find(kind, error) from None
 
-    def _find(self, kind: RecordKind, refusal: Exception) -> Exception:
-        """The error for the first line that a load refuses."""
+    def _find(self, kind: RecordKind, original: Exception) -> Exception:
+        """Return the error for the first corrupt line; `original` if no line is corrupt."""
         try:
             for _ in valid_chunks(self._chunks(kind), loadable(kind), Faults("raise")):
                 pass
         except CorruptRecordError as error:
             return error
-        return refusal if isinstance(refusal, StorageError) else StorageError(shorten(refusal))
+        return original if isinstance(original, StorageError) else StorageError(shorten(original))
 
     def verify(self, progress: Progress | None) -> Verification:
         findings = Findings(", ".join(map(str, self.files())))
@@ -281,7 +284,7 @@ class JsonlBackend:
 
     @contextmanager
     def _locked(self, path: Path, *, reading: bool = False) -> Iterator[None]:
-        """Hold the lock of a file: a save while it appends, a read only to see where it ends."""
+        """Hold the lock of a file: a save while it appends, a read only while it takes the size."""
         _require_folder(path)
         with file_lock(path, self.lock_timeout, optional=reading):
             yield
@@ -289,22 +292,22 @@ class JsonlBackend:
 
 def _require_folder(path: Path) -> None:
     try:
-        found = path.parent.is_dir()
+        exists = path.parent.is_dir()
     except OSError as error:
-        raise StorageError(f"{path} cannot be reached: {error.strerror}") from error
-    if not found:
+        raise StorageError(f"{path} cannot be accessed: {error.strerror}") from error
+    if not exists:
         raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
 
 
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # reading it raises a clear error
+    except OSError:  # reading the file will raise a clear error
         return 0
 
 
 def _models_of(kind: RecordKind, chunk: Chunk, limit: int | None, faults: Faults) -> list[Any]:
-    """The models of a chunk's lines, at most `limit`; records of other models are left out."""
+    """Return the models of a chunk's lines, at most `limit`, without records of other models."""
     validate = kind.model.__pydantic_validator__.validate_json
     with suppress(ValidationError, CorruptRecordError):
         return [validate(text) for text in chunk.texts()[:limit]]

@@ -1,4 +1,4 @@
-"""JSON lines to Arrow record batches without building models: the path of every import."""
+"""Convert JSON lines to Arrow record batches without building models. Imports use this."""
 
 from __future__ import annotations
 
@@ -15,61 +15,62 @@ from afterimage.storage.records.validation import is_conversation
 
 __all__ = ["batch_of_lines", "regrouped"]
 
-# Of longer lines than fit, fewer make a chunk.
-_MOST_BYTES = 16 * 2**20
+# A chunk that reaches this size is yielded with fewer lines than wanted.
+_MAX_BYTES = 16 * 2**20
 
 
 def regrouped(chunks: Iterable[Chunk], count: int) -> Iterator[Chunk]:
-    """The same lines in chunks of a multiple of `count` of them, as far as memory allows."""
-    held: Chunk | None = None
+    """Yield the same lines in chunks of a multiple of `count` lines; fewer if lines are long."""
+    pending: Chunk | None = None
     for chunk in chunks:
-        if held is not None:
-            lines = held.lines + chunk.lines
-            held = held._replace(lines=lines, ended=chunk.ended, share=chunk.share)
+        if pending is not None:
+            lines = pending.lines + chunk.lines
+            pending = pending._replace(lines=lines, ended=chunk.ended, share=chunk.share)
         else:
-            held = chunk
-        whole = len(held.lines) // count * count
-        if not whole and sum(map(len, held.lines)) < _MOST_BYTES:
+            pending = chunk
+        ready = len(pending.lines) // count * count
+        if not ready and sum(map(len, pending.lines)) < _MAX_BYTES:
             continue
-        whole = whole or len(held.lines)
-        yield held.part(0, whole)
-        held = held.part(whole, count) if whole < len(held.lines) else None
-    if held is not None:
-        yield held
+        ready = ready or len(pending.lines)
+        yield pending.part(0, ready)
+        pending = pending.part(ready, count) if ready < len(pending.lines) else None
+    if pending is not None:
+        yield pending
 
 
 def batch_of_lines(kind: RecordKind, chunk: Chunk) -> tuple[pa.RecordBatch, list[bytes]]:
-    """The records of a chunk as a batch, and the lines that are records of other models.
+    """Return the records of a chunk as a batch, and the lines with records of other models.
 
     Raises:
-        CorruptRecordError: a line is no JSON object, or no valid record; names the first.
+        CorruptRecordError: a line is not a JSON object or not a valid record. The error names the
+            first such line.
     """
     lines: list[Line] = []
     objects: list[dict[str, Any]] = []
     others: list[bytes] = []
     for line in chunk.records():
         try:
-            found = parse(chunk, line)
+            record = parse(chunk, line)
         except CorruptRecordError:
-            _raise_for_the_line(kind, chunk, lines, objects)  # if one before it is no record
+            _raise_for_first_invalid(kind, chunk, lines, objects)  # an earlier line comes first
             raise
-        if kind is CONVERSATIONS and not is_conversation(found):
+        if kind is CONVERSATIONS and not is_conversation(record):
             others.append(line.text)
         else:
             lines.append(line)
-            objects.append(found)
+            objects.append(record)
     try:
         return to_batch(kind, rows_of_objects(kind, objects)), others
     except InvalidRecordError as error:
-        _raise_for_the_line(kind, chunk, lines, objects)
-        raise AssertionError("a batch is refused and none of its records is") from error
+        _raise_for_first_invalid(kind, chunk, lines, objects)
+        raise AssertionError("the batch is invalid, but each of its records is valid") from error
 
 
-def _raise_for_the_line(
+def _raise_for_first_invalid(
     kind: RecordKind, chunk: Chunk, lines: Sequence[Line], objects: Sequence[dict[str, Any]]
 ) -> None:
-    for line, found in zip(lines, objects, strict=True):
+    for line, record in zip(lines, objects, strict=True):
         try:
-            to_batch(kind, rows_of_objects(kind, [found]))
+            to_batch(kind, rows_of_objects(kind, [record]))
         except InvalidRecordError as error:
             raise chunk.corrupt(line, str(error)) from None

@@ -1,7 +1,7 @@
-"""Which lines of a file hold no valid record, and the file without them.
+"""Find the corrupt lines of a file, and remove them from its chunks.
 
-A corrupt line is replaced by blanks of its length, which every reader skips. So all other lines
-keep their numbers and offsets, and no reader of lines needs to know about it.
+A corrupt line is replaced with blanks of the same length, because readers skip blank lines. All
+other lines keep their numbers and offsets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["importable", "loadable", "loaded", "until_damage", "valid_chunks"]
 
 
 def loaded(kind: RecordKind, chunk: Chunk, line: Line) -> Any | None:
-    """The model of a line of a chunk; None where it is a record of another model.
+    """Return the model of a line; None if the line is a record of another model.
 
     Raises:
         CorruptRecordError: the line is not a valid record.
@@ -37,14 +37,17 @@ def loaded(kind: RecordKind, chunk: Chunk, line: Line) -> Any | None:
 
 
 def loadable(kind: RecordKind) -> Callable[[Chunk, Line], object]:
-    """A function that raises `CorruptRecordError` for a line that loads of this kind refuse."""
+    """Return a function that raises `CorruptRecordError` for a line that cannot be loaded."""
     if kind is OTHERS:
         return parse
     return lambda chunk, line: loaded(kind, chunk, line)
 
 
 def importable(kind: RecordKind) -> Callable[[Chunk, Line], dict[str, Any]]:
-    """A function that gives a line's object, and raises `CorruptRecordError` for an invalid one."""
+    """Return a function that returns the JSON object of a line.
+
+    It raises `CorruptRecordError` for a line that cannot be imported.
+    """
 
     def check(chunk: Chunk, line: Line) -> dict[str, Any]:
         record = parse(chunk, line)
@@ -62,10 +65,10 @@ def importable(kind: RecordKind) -> Callable[[Chunk, Line], dict[str, Any]]:
 def valid_chunks(
     chunks: Iterable[Chunk], check: Callable[[Chunk, Line], object], faults: Faults
 ) -> Iterator[Chunk]:
-    """The chunks, with blanks for the lines that `check` refuses.
+    """Yield the chunks with blanks instead of the lines that fail `check`.
 
     Raises:
-        CorruptRecordError: a line is refused, and `faults` does not skip it.
+        CorruptRecordError: a line fails `check`, and `faults` does not skip corrupt records.
     """
     for chunk in until_damage(chunks, faults):
         lines = list(chunk.lines)
@@ -80,7 +83,7 @@ def valid_chunks(
 
 
 def until_damage(chunks: Iterable[Chunk], faults: Faults) -> Iterator[Chunk]:
-    """The chunks of a compressed file, up to damage in it where `faults` skips that."""
+    """Yield the chunks; stop at damage in a compressed file if `faults` skips corrupt records."""
     try:
         yield from chunks
     except CorruptRecordError as error:

@@ -1,7 +1,7 @@
-r"""JSONL files as lines of bytes, in bounded chunks: plain, gzip or zstd.
+r"""Read JSONL files, plain or compressed with gzip or zstd, as chunks of lines of bounded size.
 
-Records are split on the byte `\n` and on nothing else, so that U+2028 and its like stay inside
-them. Every line keeps its number and its byte offset, for the error that names it.
+Lines are split only on the byte `\n`. Other line separators, such as U+2028, stay inside a record.
+Every line has its number and its byte offset, for error messages.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 4 * 2**20
-"""About how much of a file is read at a time."""
-# A packed file is read in pieces: what is unpacked before damage is met in a piece is lost with it.
+"""Number of bytes that are read at a time."""
+# A compressed file is read in smaller pieces: data before damage in the same piece is lost.
 _PIECE_BYTES = 2**16
 
 
@@ -45,9 +45,9 @@ class Line(NamedTuple):
     """A line that is not blank.
 
     Attributes:
-        number: the first line of a file being 1.
-        offset: of its first byte in the (unpacked) file.
-        text: its bytes, UTF-8, without the line feed.
+        number: line number in the file, from 1.
+        offset: position of the first byte in the (decompressed) file.
+        text: the bytes of the line, without the line feed.
     """
 
     number: int
@@ -60,13 +60,13 @@ class Chunk(NamedTuple):
 
     Attributes:
         path: the file.
-        number: of the first line.
-        offset: of its first byte in the (unpacked) file.
-        lines: all lines, blank ones among them, without line feeds.
-        encoding: of the lines in the file.
-        ended: whether a line feed follows the last line, as it does all others.
-        share: how much of the file, packed as it is, was read by then, 0 to 1; None where its size
-            is not known.
+        number: number of the first line.
+        offset: position of the first byte of the first line in the (decompressed) file.
+        lines: all lines, including blank ones, without line feeds.
+        encoding: encoding of the lines in the file.
+        ended: whether a line feed follows the last line.
+        share: share of the (compressed) file that has been read, 0 to 1; None if its size is
+            unknown.
     """
 
     path: Path
@@ -78,15 +78,15 @@ class Chunk(NamedTuple):
     share: float | None = None
 
     def records(self) -> Iterator[Line]:
-        """The lines that are not blank, as UTF-8.
+        """Return the lines that are not blank, as UTF-8.
 
         Raises:
-            CorruptRecordError: one is not of the file's encoding.
+            CorruptRecordError: a line cannot be decoded with the file's encoding.
         """
         return map(self.read, self.unread())
 
     def unread(self) -> Iterator[Line]:
-        """The lines that are not blank, each with the bytes it has in the file."""
+        """Yield the lines that are not blank, in the encoding of the file."""
         offset = self.offset
         for number, text in enumerate(self.lines, self.number):
             if text and not text.isspace():
@@ -94,10 +94,10 @@ class Chunk(NamedTuple):
             offset += len(text) + 1
 
     def read(self, line: Line) -> Line:
-        """A line of `unread`, as UTF-8.
+        """Return a line of `unread` as UTF-8.
 
         Raises:
-            CorruptRecordError: it is not of the file's encoding.
+            CorruptRecordError: the line cannot be decoded with the file's encoding.
         """
         if self.encoding == "utf-8":
             return line
@@ -107,55 +107,56 @@ class Chunk(NamedTuple):
             raise self.corrupt(line, str(error)) from None
 
     def texts(self) -> list[bytes]:
-        """The text of each line that is not blank, as UTF-8."""
+        """Return the texts of the lines that are not blank, as UTF-8."""
         if self.encoding == "utf-8":
             return [text for text in self.lines if text and not text.isspace()]
         return [line.text for line in self.records()]
 
     def part(self, start: int, count: int) -> Chunk:
-        """The chunk of `count` of its lines."""
+        """Return a chunk of up to `count` of the lines, from index `start`."""
         offset = self.offset + sum(map(len, self.lines[:start])) + start
         lines = self.lines[start : start + count]
         return self._replace(number=self.number + start, offset=offset, lines=lines)
 
     def corrupt(self, line: Line, reason: str) -> CorruptRecordError:
-        """The error for one of its lines."""
+        """Return the error for a line of this chunk."""
         return CorruptRecordError(self.path, line.number, line.offset, reason)
 
 
 def parse(chunk: Chunk, line: Line) -> dict[str, Any]:
-    """A line as a JSON object.
+    """Return a line as a JSON object.
 
     Raises:
-        CorruptRecordError: it is none.
+        CorruptRecordError: the line is not a JSON object.
     """
     try:
         record = from_json(line.text)
     except ValueError as error:
         raise chunk.corrupt(line, str(error)) from None
     if not isinstance(record, dict):
-        raise chunk.corrupt(line, f"a JSON object is wanted, found {type(record).__name__}")
+        raise chunk.corrupt(line, f"not a JSON object but {type(record).__name__}")
     return record
 
 
 def objects_of(texts: Iterable[str | bytes]) -> list[dict[str, Any]]:
-    """Lines as JSON objects, where the engine has found them to be some.
+    """Return lines that the engine accepted as JSON objects.
 
     Raises:
-        InvalidRecordError: one is none for us: the engine takes numbers of any size, and keeps
-            only the text of what it does not look into.
+        InvalidRecordError: a line is not a JSON object for the parser used here. DuckDB is more
+            lenient: it accepts numbers of any size, and does not check values that it does not
+            extract.
     """
     try:
-        found = [from_json(text) for text in texts]
+        objects = [from_json(text) for text in texts]
     except ValueError as error:
         raise InvalidRecordError(shorten(error)) from None
-    if not all(isinstance(record, dict) for record in found):
-        raise InvalidRecordError("a line is no JSON object")
-    return found
+    if not all(isinstance(record, dict) for record in objects):
+        raise InvalidRecordError("a line is not a JSON object")
+    return objects
 
 
 def is_object(line: bytes, encoding: str = "utf-8") -> bool:
-    """Whether a line is a JSON object as a whole, as what is left of a broken write never is."""
+    """Return whether a line is a complete JSON object; a truncated write never is."""
     try:
         return isinstance(from_json(line.decode(encoding)), dict)
     except ValueError:
@@ -163,31 +164,33 @@ def is_object(line: bytes, encoding: str = "utf-8") -> bool:
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether the name of a file says that its lines are packed."""
+    """Return whether the name of a file has the suffix of a compressed file."""
     return path.suffix.lower() in (".gz", ".zst")
 
 
 def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) -> Iterator[Chunk]:
-    """The lines of a file, in chunks of about 8 MiB or one line, whichever is more.
+    """Yield the lines of a file in chunks of about 4 MiB, or of one line if that is longer.
 
     Args:
-        path: a file of JSON lines; `.gz` and `.zst` are unpacked, several members included.
-        encoding: of the lines.
-        size: bytes to read, None for all; for a file that others append to meanwhile.
+        path: a file of JSON lines. `.gz` and `.zst` files are decompressed, also if they consist
+            of several concatenated members.
+        encoding: encoding of the lines.
+        size: number of bytes to read, None for all; for a file that others may append to.
 
     Raises:
-        MissingFileError: there is no such file.
-        CorruptRecordError: its packing is damaged; names the first line that cannot be read, after
-            all before it were given.
+        MissingFileError: the file does not exist or is a folder.
+        StorageError: the file cannot be read.
+        CorruptRecordError: the compressed data is damaged. The error names the first line that
+            cannot be read, and is raised after all lines before it were yielded.
     """
     number, offset = 1, 0
-    parts: list[bytes] = []  # of a line whose end is not read yet
+    parts: list[bytes] = []  # the beginning of a line whose end has not been read
     with _opened(path) as (file, position):
         total = path.stat().st_size if size is None else size
-        blocks = _unpacked(file) if is_compressed(path) else _plain(file, size)
+        blocks = _decompressed(file) if is_compressed(path) else _uncompressed(file, size)
         try:
-            for at, read in enumerate(blocks):
-                data = read.removeprefix(codecs.BOM_UTF8) if at == 0 else read
+            for index, read in enumerate(blocks):
+                data = read.removeprefix(codecs.BOM_UTF8) if index == 0 else read
                 offset += len(read) - len(data)
                 block, feed, tail = data.rpartition(b"\n")
                 if feed:
@@ -202,23 +205,23 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
             if not is_compressed(path):
                 raise StorageError(f"{path} cannot be read: {error}") from error
             raise CorruptRecordError(
-                path, number, offset, f"cannot be unpacked from here on: {error}"
+                path, number, offset, f"cannot be decompressed from here on: {error}"
             ) from None
     last = b"".join(parts)
     if last:
         yield Chunk(path, number, offset, [last], encoding, ended=False, share=1.0)
 
 
-def _plain(file: IO[bytes], size: int | None) -> Iterator[bytes]:
-    """The first `size` bytes of a plain file."""
+def _uncompressed(file: IO[bytes], size: int | None) -> Iterator[bytes]:
+    """Yield the first `size` bytes of an uncompressed file in blocks."""
     left = size
     while data := file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
         left = None if left is None else left - len(data)
         yield data
 
 
-def _unpacked(file: Any) -> Iterator[bytes]:
-    """The bytes of a packed file; where it is damaged, all that come before, and then the error."""
+def _decompressed(file: Any) -> Iterator[bytes]:
+    """Yield the bytes of a compressed file; raise an error after all bytes before damage."""
     damage: Exception | None = None
     while damage is None:
         pieces: list[bytes] = []
@@ -239,13 +242,13 @@ def _unpacked(file: Any) -> Iterator[bytes]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[IO[bytes] | Any, Callable[[], int]]]:
-    """The bytes of a file, unpacked, and what says how many of it, packed, were read."""
+    """Open a file; provide the decompressed stream and a function for the position in the file."""
     try:
         if path.suffix.lower() == ".gz":
-            with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as packed:
-                yield packed, raw.tell
+            with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as decompressed:
+                yield decompressed, raw.tell
         elif path.suffix.lower() == ".zst":
-            import pyarrow as pa  # noqa: PLC0415  only here: plain JSONL is read without it
+            import pyarrow as pa  # noqa: PLC0415  uncompressed JSONL must not load Arrow
 
             with pa.OSFile(str(path)) as raw, pa.CompressedInputStream(raw, "zstd") as stream:
                 yield stream, raw.tell
@@ -253,7 +256,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes] | Any, Callable[[], int]]]:
             with path.open("rb") as plain:
                 yield plain, plain.tell
     except FileNotFoundError:
-        raise MissingFileError(f"{path}: no such file. Check the path.") from None
+        raise MissingFileError(f"{path} does not exist. Check the path.") from None
     except IsADirectoryError:
         raise MissingFileError(f"{path} is a folder. Give a file of JSON lines.") from None
     except PermissionError as error:

@@ -1,9 +1,8 @@
-"""Queries over JSON lines, answered by DuckDB.
+"""Query JSON lines with DuckDB.
 
-The lines stream through Arrow into a DuckDB in memory. It parses of each line only what the query
-names. Single values come from the engine. Nested fields, metadata as a whole and `extra` are built
-from whole lines by the code that every save uses, so a scan of a file and one of a database give
-the same.
+The lines are streamed through Arrow into an in-memory DuckDB, which extracts only the values that
+the query names. It returns single values. Nested fields, whole metadata and `extra` are built from
+whole lines with the same code as saves, so scans of a file and of a database have equal results.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from afterimage.storage.records.schema import projected_schema
 
 __all__ = ["relation_of_lines", "select_columns", "select_lines"]
 
-# One thread of DuckDB takes so much at a time. It holds what it parsed of those lines once for each
-# value that is extracted from a line.
+# Bytes that a DuckDB thread processes at a time. For each value that is extracted from a line, the
+# thread holds the parsed lines of a whole slice.
 _SLICE_BYTES = 128 * 1024
 
 _LINES = pa.schema([pa.field("position", pa.int64()), pa.field("line", pa.large_string())])
@@ -40,24 +39,24 @@ _LINES = pa.schema([pa.field("position", pa.int64()), pa.field("line", pa.large_
 def select_columns(
     kind: RecordKind, chunks: Iterable[Chunk], query: Query
 ) -> Iterator[pa.RecordBatch]:
-    """The query's columns of the matching lines, with the declared schema."""
+    """Yield the query's columns of the matching lines, with the declared schema."""
     assert query.columns is not None
     schema = projected_schema(query.columns)
     narrow = [field for field in query.columns if not _is_wide(field)]
     whole = len(narrow) < len(query.columns)
-    # Close at once: the error of a refused line could keep the engine's connection open.
-    with closing(select_lines(kind, chunks, query, whole=whole, columns=narrow)) as found:
-        for batch in found:
+    # Close now: the error of a corrupt line could keep the engine's connection open.
+    with closing(select_lines(kind, chunks, query, whole=whole, columns=narrow)) as batches:
+        for batch in batches:
             values = batch.columns[whole:]
-            if whole:  # copied: otherwise they would keep the memory between the lines in pieces
+            if whole:  # copy: small values between the freed lines would fragment the memory
                 every = pa.array(range(len(batch)), pa.int64())
                 values = [column.take(every) for column in values]
             arrays = dict(zip((field.path for field in narrow), values, strict=True))
             if whole:
                 objects = objects_of(batch.column(0).to_pylist())
-                built = to_batch(kind, rows_of_objects(kind, objects))
+                records = to_batch(kind, rows_of_objects(kind, objects))
                 arrays |= {
-                    field.path: _inner(built.column(field.column), field)
+                    field.path: _inner(records.column(field.column), field)
                     for field in query.columns
                     if _is_wide(field)
                 }
@@ -75,32 +74,32 @@ def select_lines(
     columns: Sequence[FieldRef] = (),
     text: Callable[[Source], sa.ColumnElement[Any]] | None = None,
 ) -> Generator[pa.RecordBatch, None, None]:
-    """The lines that match a query, in its order; close it if you may stop before its end.
+    """Yield the lines that match a query, in its order. Close it if you stop before its end.
 
     Args:
-        kind: which lines.
+        kind: the kind of the lines.
         chunks: the file.
         query: filters, order and slice.
-        whole: whether to give the whole line, as the first column.
-        columns: fields to give of each line, in order.
-        text: an expression to give after them.
+        whole: whether the first column of the result is the whole line.
+        columns: the next columns of the result.
+        text: returns the expression of the last column of the result.
 
     Raises:
-        CorruptRecordError: a line is not UTF-8; names it.
-        DatabaseError: DuckDB refuses a line.
+        CorruptRecordError: a line is not UTF-8. The error names the line.
+        DatabaseError: DuckDB rejects a line.
     """
 
     def chosen(table: sa.FromClause, source: Source) -> list[sa.ColumnElement[Any]]:
-        made = [] if text is None else [text(source)]
-        return [table.c.line] * whole + select_list(source, columns) + made
+        texts = [] if text is None else [text(source)]
+        return [table.c.line] * whole + select_list(source, columns) + texts
 
     if query.order:
         with relation_of_lines(kind, chunks, query) as (connection, table, source, _):
             statement = in_order(source, query, chosen(table, source), table)
             yield from stream_arrow(connection, sliced(statement, query))
         return
-    # In insertion order, chunk by chunk: DuckDB does not keep the order of a stream that several of
-    # its threads read, and sorting the whole file would hold all of it.
+    # For insertion order, query one chunk at a time: DuckDB does not preserve the order of a stream
+    # that several threads read, and a sort of the whole file would need memory for all of it.
     skip, left = query.offset, query.limit
     with scratch_connection() as connection:
         for batches in _line_batches(chunks):
@@ -109,9 +108,9 @@ def select_lines(
             with streamed(connection, _LINES, batches) as lines:
                 table, source = lines_relation(kind, lines)
                 statement = in_order(source, query, chosen(table, source), table)
-                found = execute_arrow(connection, statement)
-            page = found.slice(skip, left)
-            skip = max(0, skip - len(found))
+                matching = execute_arrow(connection, statement)
+            page = matching.slice(skip, left)
+            skip = max(0, skip - len(matching))
             left = None if left is None else left - len(page)
             yield from page.to_batches()
 
@@ -120,14 +119,14 @@ def select_lines(
 def relation_of_lines(
     kind: RecordKind, chunks: Iterable[Chunk], query: Query
 ) -> Iterator[Relation]:
-    """The lines of one kind, for one statement that reads them once."""
+    """Provide the lines of one kind for one statement, which reads them once."""
     batches = chain.from_iterable(_line_batches(chunks))
     with scratch_connection() as connection, streamed(connection, _LINES, batches) as lines:
         yield Relation(connection, *lines_relation(kind, lines), query)
 
 
 def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
-    """The lines of each chunk and their positions, in slices, so that all cores get some."""
+    """Yield the lines of each chunk with their positions, in slices for parallel processing."""
     position = 0
     for chunk in chunks:
         texts = chunk.texts()
@@ -140,7 +139,7 @@ def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
         position += len(texts)
         batch = pa.RecordBatch.from_arrays([numbers, lines], schema=_LINES)
         rows = max(1, len(texts) * _SLICE_BYTES // max(1, lines.nbytes))
-        yield [batch.slice(at, rows) for at in range(0, len(texts), rows)]
+        yield [batch.slice(start, rows) for start in range(0, len(texts), rows)]
 
 
 def _not_utf8(chunk: Chunk) -> CorruptRecordError:
@@ -148,8 +147,10 @@ def _not_utf8(chunk: Chunk) -> CorruptRecordError:
         try:
             line.text.decode()
         except UnicodeDecodeError as error:
-            return chunk.corrupt(line, f"not UTF-8: {error.reason} at its byte {error.start}")
-    raise AssertionError("every line is UTF-8 and their column is not")
+            return chunk.corrupt(
+                line, f"not UTF-8: {error.reason} at byte {error.start} of the line"
+            )
+    raise AssertionError("Arrow rejects the column, but every line is UTF-8")
 
 
 def _is_wide(field: FieldRef) -> bool:
@@ -160,6 +161,6 @@ def _is_wide(field: FieldRef) -> bool:
 
 def _inner(array: pa.Array, field: FieldRef) -> pa.Array:
     for step in field.inner:
-        # Flattened, a child is null where its parent is.
+        # `flatten` makes a child null where its parent is null.
         array = array.flatten()[array.type.get_field_index(step)]
     return array

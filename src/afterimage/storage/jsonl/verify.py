@@ -1,4 +1,4 @@
-"""Verification of JSON lines: every line is read again, and nothing is changed."""
+"""Verify JSONL files: every line is read and checked. The files are not changed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def verify_jsonl(
 ) -> Verification:
     r"""Read a whole JSONL file, in bounded memory, and report its faults.
 
-    A line is valid if `import_jsonl` accepts it. Nothing is changed.
+    A line is valid if `import_jsonl` accepts it. The file is not changed.
 
     Args:
-        path: a `.jsonl` file, or a compressed `.jsonl.gz` or `.jsonl.zst`.
-        kind: the kind of its lines; "conversations", or "records", accepts records of any model.
-        progress: called now and then with the number of lines read since the last call.
+        path: a `.jsonl` file, or a compressed `.jsonl.gz` or `.jsonl.zst` file.
+        kind: the kind of the lines. "conversations" and "records" accept records of any model.
+        progress: called repeatedly with the number of lines read since the last call.
 
     Raises:
-        MissingFileError: there is no such file.
+        MissingFileError: the file does not exist.
         InvalidQueryError: the kind is unknown.
 
     >>> import tempfile
@@ -52,7 +52,7 @@ def verify_jsonl(
 def verify_lines(
     kind: RecordKind, chunks: Iterable[Chunk], findings: Findings, progress: Progress
 ) -> None:
-    """Add what is found in a file of one kind of records to `findings`."""
+    """Check the lines of a file, and add the counts and faults to `findings`."""
     damage = Faults("skip")
     ids = _check_lines(kind, until_damage(chunks, damage), findings, progress)
     if kind is DOCUMENTS:
@@ -70,7 +70,7 @@ def verify_lines(
 def _check_lines(
     kind: RecordKind, chunks: Iterable[Chunk], findings: Findings, progress: Progress
 ) -> Iterator[list[tuple[str, Path, int, int]]]:
-    """Check and count the lines of each chunk; gives the ids in it, with the places of lines."""
+    """Check and count the lines of each chunk; yield its document ids with their places."""
     check = importable(kind)
     for chunk in chunks:
         ids: list[tuple[str, Path, int, int]] = []
@@ -87,7 +87,7 @@ def _check_lines(
                     continue
                 if kind is DOCUMENTS:
                     name: Kind = "documents"
-                    if "id" in record:  # without one, each load gives it a new id
+                    if "id" in record:  # a document without an id gets a new one on each load
                         ids.append((record["id"], chunk.path, line.number, line.offset))
                 else:
                     name = "conversations" if is_conversation(record) else "records"

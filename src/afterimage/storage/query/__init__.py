@@ -1,5 +1,5 @@
-"""Queries: the checked value, its predicates in SQL, and the statements over a relation.
+"""Queries: the checked `Query`, its predicates as SQL, and the statements over a relation.
 
-It imports `records`, `reports` and `engine`; `query.py` itself needs no engine.
-The invariant: a query means the same in every storage.
+It imports `errors`, `models`, `records`, `reports` and `engine` and nothing else of this package.
+The invariant: a query has the same result in every storage.
 """

@@ -1,4 +1,4 @@
-"""The arguments that every read takes: their types, and checks of single values."""
+"""The types of the arguments that every read takes, and checks of single values."""
 
 from __future__ import annotations
 
@@ -15,27 +15,33 @@ Filters = Mapping[str, Any] | Sequence[Any] | None
 OrderBy = Sequence[tuple[str, int | str]] | None
 """`[(field, direction), …]`, the direction being 1, -1, "asc" or "desc"."""
 Columns = Sequence[str] | None
-"""Field paths, in the order wanted; None for all declared fields."""
+"""Field paths, in the order of the result; None for all declared fields."""
 
 
 def as_list(value: Any, what: str) -> Iterable[Any]:
-    """`value`, if it is a list or another iterable of items; () for None.
+    """Return `value` if it is a list or another iterable of items; () for None.
+
+    Args:
+        value: the argument.
+        what: name of the argument, for the message.
 
     Raises:
-        InvalidQueryError: it is a single string, a mapping, or not iterable.
+        InvalidQueryError: `value` is a single string, a mapping, or not iterable.
     """
     if value is None:
         return ()
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise InvalidQueryError(f"{what} takes a list, not {shown(value, 80)}")
+        raise InvalidQueryError(f"{what} must be a list, not {shown(value, 80)}")
     return value
 
 
 def record_count(value: Any, what: str) -> int:
-    """`value`, if it is a whole number of records, 0 or more; at most 2**63 - 1.
+    """Return `value` if it is a number of records: an integer of 0 or more.
+
+    A value above 2**63 - 1 is returned as 2**63 - 1, the largest that DuckDB accepts.
 
     Raises:
-        InvalidQueryError: it is not.
+        InvalidQueryError: `value` is not an integer of 0 or more.
     """
     try:
         number = operator.index(value)
@@ -49,10 +55,10 @@ def record_count(value: Any, what: str) -> int:
 
 
 def positive(value: Any, what: str) -> int:
-    """`value`, if it is a whole number of 1 or more.
+    """Return `value` if it is an integer of 1 or more.
 
     Raises:
-        InvalidQueryError: it is not.
+        InvalidQueryError: `value` is not an integer of 1 or more.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidQueryError(f"{what} must be a whole number, 1 or more, not {shown(value, 40)}")

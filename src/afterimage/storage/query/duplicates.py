@@ -1,4 +1,4 @@
-"""Values that stand more than once, found by DuckDB, which puts on disk what memory cannot hold."""
+"""Find duplicate values with DuckDB, which spills to disk if the data does not fit in memory."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _IDS = pa.schema(
 
 
 def repeated_ids(found: Iterable[list[tuple[str, Path, int, int]]]) -> Found[Place]:
-    """The ids that stand more than once among `(id, path, line, offset)` of one file."""
+    """Return the duplicate ids among the `(id, path, line, offset)` tuples of one file."""
     paths: list[Path] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for some in found:
-            paths.extend(path for _, path, _, _ in some[:1])
-            rows = [{"id": id_, "line": line, "offset": at} for id_, _, line, at in some]
+        for chunk in found:
+            paths.extend(path for _, path, _, _ in chunk[:1])
+            rows = [{"id": id_, "line": line, "offset": offset} for id_, _, line, offset in chunk]
             yield pa.RecordBatch.from_pylist(rows, schema=_IDS)
 
     with scratch_connection() as connection, streamed(connection, _IDS, batches()) as ids:
@@ -54,7 +54,7 @@ def repeated(
     column: sa.Column[Any],
     sequence: sa.ColumnElement[int],
 ) -> Found[Place]:
-    """The values of a column that stand more than once in a table, each with its first row."""
+    """Return the duplicate values of a table column, each with its first row."""
     rows, count = _repeated(connection, table, column, [sa.func.min(sequence)])
     return Found(
         count,
@@ -75,7 +75,10 @@ def _repeated(
     column: sa.ColumnElement[Any],
     places: Sequence[sa.ColumnElement[Any]],
 ) -> tuple[list[tuple[Any, ...]], int]:
-    """The first few that stand more than once: value, times and places; and how many do."""
+    """Return the first few duplicates and the number of all duplicate values.
+
+    A duplicate is a tuple of the value, its number of occurrences and its places.
+    """
     times = sa.func.count()
     statement = (
         sa.select(times.over(), column, times, *places)

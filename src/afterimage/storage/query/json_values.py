@@ -1,8 +1,8 @@
-"""JSON values as SQL expressions: where a value of free metadata is compared or sorted by.
+"""JSON values as SQL expressions, for comparing and sorting by values of free-form metadata.
 
-Two forms say the same things about a value. `JsonPath` extracts it from JSON text; `TypedText` is
-a metadata field that has columns of its own (its text, and its type). Comparisons are written once,
-in `predicates.py`, against what both have.
+There are two implementations of `JsonValue`. `JsonPath` extracts a value from JSON text;
+`TypedText` reads a metadata field that has its own columns (its text and its type). `predicates.py`
+uses only the protocol, so each comparison is written once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 __all__ = ["JsonPath", "JsonValue", "TypedText", "json_path", "kind_of_type"]
 
-# What DuckDB's json_type calls the types of JSON.
+# The names that DuckDB's json_type returns for each JSON type.
 _KINDS = {
     "boolean": ("BOOLEAN",),
     "number": ("UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT", "DOUBLE"),
@@ -25,66 +25,68 @@ _KINDS = {
 
 
 class JsonValue(Protocol):
-    """One JSON value a row, or none; every expression is NULL where there is none."""
+    """One JSON value per row. Every expression is NULL in a row without a value."""
 
     @property
     def kind(self) -> sa.ColumnElement[str]:
         """'boolean', 'number', 'string', 'array' or 'object'; NULL for null and absent."""
 
     def is_a(self, kind: str) -> sa.ColumnElement[bool]:
-        """Whether it is of that kind; not NULL-safe."""
+        """Whether the value is of that kind; may be NULL if it is null or absent."""
 
     @property
     def text(self) -> sa.ColumnElement[str]:
-        """A string as it is, anything else as its JSON text; NULL for null and absent."""
+        """A string itself, any other value as its JSON text; NULL for null and absent."""
 
     @property
     def number(self) -> sa.ColumnElement[float]:
-        """The nearest double of a number, NULL for any other kind."""
+        """The nearest double of a number; NULL for any other kind."""
 
     @property
     def length(self) -> sa.ColumnElement[int]:
-        """Items of an array."""
+        """The number of items of an array."""
 
     @property
     def key_count(self) -> sa.ColumnElement[int]:
-        """Keys of an object."""
+        """The number of keys of an object."""
 
     def child(self, key: str | int) -> JsonPath:
-        """The value at a key of an object, or at a position of an array."""
+        """Return the value at a key of an object, or at an index of an array."""
 
 
 def json_path(steps: Sequence[str | int]) -> list[str]:
-    """DuckDB JSON paths that lead through `steps`, to be applied one after the other.
+    """Return DuckDB JSON paths that lead through `steps`, to be applied one after the other.
 
-    `$."a"."b"` says that a is a key, never a position. Two keys have no such form, the empty one
-    and `*` (a wildcard even in quotes): those go by JSON Pointer, in an extraction of their own.
+    The form `$."a"."b"` makes a step an object key, never an array index. Two keys cannot be
+    written in this form: the empty key, and `*`, which is a wildcard even in quotes. These use JSON
+    Pointer syntax in a separate extraction.
 
     >>> json_path(["a", "b.c", 0])
     ['$."a"."b.c"[0]']
     >>> json_path(["a", "*"])
     ['$."a"', '/*']
     """
-    found: list[str] = []
+    paths: list[str] = []
     current = ""
     for step in steps:
         if isinstance(step, str) and step in ("", "*"):
-            found += [f"${current}"] * bool(current) + [f"/{step}"]
+            paths += [f"${current}"] * bool(current) + [f"/{step}"]
             current = ""
         elif isinstance(step, int):
             current += f"[{step}]"
         else:
             current += '."' + step.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return found + [f"${current}"] * bool(current or not found)
+    return paths + [f"${current}"] * bool(current or not paths)
 
 
-def kind_of_type(found: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-    """The kind of JSON value that has this type in DuckDB; NULL for null and absent."""
-    return sa.case({name: kind for kind, names in _KINDS.items() for name in names}, value=found)
+def kind_of_type(json_type: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """Return the `JsonValue.kind` for a result of DuckDB's json_type; NULL for null and absent."""
+    kinds = {name: kind for kind, names in _KINDS.items() for name in names}
+    return sa.case(kinds, value=json_type)
 
 
 class JsonPath:
-    """The value that `steps` lead to inside the JSON text `root`."""
+    """The value at the path `steps` inside the JSON text `root`."""
 
     def __init__(self, root: sa.ColumnElement[Any], steps: Sequence[str | int] = ()) -> None:
         self._root = root
@@ -99,7 +101,7 @@ class JsonPath:
 
     @property
     def json(self) -> sa.ColumnElement[str]:
-        """Its JSON text, `null` included; NULL where absent."""
+        """The JSON text of the value, also of null; NULL if the value is absent."""
         return self._apply("json_extract") if self._steps else self._root
 
     @property
@@ -115,7 +117,7 @@ class JsonPath:
 
     @property
     def number(self) -> sa.ColumnElement[float]:
-        # The JSON text of a string keeps its quotes, so only numbers can be cast.
+        # The JSON text of a string includes its quotes, so TRY_CAST succeeds only for numbers.
         return sa.try_cast(sa.cast(self.json, sa.VARCHAR), sa.Double)
 
     @property
@@ -131,7 +133,14 @@ class JsonPath:
 
 
 class TypedText:
-    """A metadata field in columns of its own; what is inside arrays and objects is in `whole`."""
+    """A metadata field with its own columns.
+
+    Args:
+        text: the text of the value.
+        kind: the kind of the value.
+        whole: the value in the metadata, for access into arrays and objects. By default the text
+            is used: the text of an array or object is its JSON.
+    """
 
     def __init__(
         self,
@@ -141,7 +150,6 @@ class TypedText:
     ) -> None:
         self.text = text
         self.kind = kind
-        # An array's or object's text is its JSON.
         self._whole = whole or JsonPath(text)
 
     def is_a(self, kind: str) -> sa.ColumnElement[bool]:

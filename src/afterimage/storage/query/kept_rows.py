@@ -1,7 +1,8 @@
-"""What a statement gives of a table, read range by range and kept for the next statement.
+"""Materialize the result of a statement over a table in parts, and report the progress.
 
-So that somebody can be told how far it is: what DuckDB says of its own progress stands still while
-a table of wide rows is read. The rows are in a temporary table, which ends with the connection.
+DuckDB's own estimate of the progress does not change while it reads a table of wide rows. So the
+table is read range by range, and the results are collected in a temporary table, which exists as
+long as the connection.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from afterimage.storage.reports.progress import Progress, report
 
 __all__ = ["kept_in_parts"]
 
-# A range has enough rows to occupy all cores and to make the cost of its statement negligible, and
-# few enough that a large table has a hundred ranges.
+# A range has enough rows to use all cores and to make the cost of its statement negligible, and a
+# large table is divided into about a hundred ranges.
 _FEWEST_ROWS = 16_384
 _MOST_PARTS = 100
 
@@ -32,13 +33,13 @@ def kept_in_parts(
     select: Callable[[sa.ColumnElement[bool]], sa.Select[Any]],
     progress: Progress,
 ) -> sa.FromClause:
-    """The rows of a statement as a table of this connection.
+    """Return the result of a statement as a temporary table of this connection.
 
     Args:
-        connection: in a transaction, so that all parts are of one state.
-        sequence: a column of the table that is read.
-        select: the statement for the rows of it that meet a condition.
-        progress: is told of rows as they are made.
+        connection: a connection in a transaction, so that all parts read the same state.
+        sequence: the sequence column of the table that is read.
+        select: returns the statement for the rows of the table that meet a condition.
+        progress: called with the number of new rows of the result after each range.
     """
     [[rows]] = fetch_all(connection, sa.select(sa.func.count(sequence)))
     width = max(_FEWEST_ROWS, rows // _MOST_PARTS + 1)
@@ -49,12 +50,12 @@ def kept_in_parts(
     )
     connection.execute(_CreateFrom(kept, none))
     count, before = sa.select(sa.func.count()).select_from(kept), 0
-    for at, (low, end) in enumerate(pairwise([*starts, None]), 1):
+    for done, (low, end) in enumerate(pairwise([*starts, None]), 1):
         within = sequence >= low if end is None else sa.and_(sequence >= low, sequence < end)
         connection.execute(sa.insert(kept).from_select(kept.c.keys(), select(within)))
-        found = fetch_all(connection, count)[0][0]
-        report(progress, found - before, at / len(starts))
-        before = found
+        total = fetch_all(connection, count)[0][0]
+        report(progress, total - before, done / len(starts))
+        before = total
     return kept
 
 

@@ -1,12 +1,12 @@
-"""A `Query` as SQLAlchemy expressions for DuckDB: values travel as bound parameters only.
+"""Compile a `Query` to SQLAlchemy expressions for DuckDB. All values are bound parameters.
 
-The invariants, the same over every storage, as both compile through this module:
+Every storage uses this module. The invariants:
 
-- a condition is true or not true; `!=` and `not in` are exactly the negation of `==` and `in`;
-- a value of another type is unequal to, and neither less nor greater than, any other;
-- numbers compare exactly, also where a double would round (2**53 + 1 is not 2.0**53);
-- a sort is total: by type (booleans, numbers, strings, arrays, objects), then by value, null and
-  absent last in either direction, then by insertion order.
+- A condition is true or not true. `!=` and `not in` are exactly the negations of `==` and `in`.
+- Values of different types are unequal, and none is less or greater than the other.
+- Numbers are compared exactly, even if a double would round them (2**53 + 1 is not 2.0**53).
+- A sort is total. It orders by type (booleans, numbers, strings, arrays, objects), then by value,
+  then by insertion order. Null and absent values are last in both directions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from afterimage.storage.records.paths import FieldRef
 
 __all__ = ["count_rows", "filtered", "in_order", "order_of_values", "select_list", "sliced"]
 
-# Below this, every integer is a double of its own, so that comparing doubles is exact.
+# A double represents every integer below this exactly, so comparing doubles is exact.
 _EXACT = 2**53
 _BIGNUM = SqlType("BIGNUM")
 
@@ -41,9 +41,9 @@ def filtered(statement: sa.Select[Any], source: Source, query: Query) -> sa.Sele
         sa.and_(*(_condition(source, condition) for condition in group)) for group in query.where
     ]
     if query.without:
-        # DuckDB hashes a subquery; a list would be searched again for each row.
-        left_out = sa.func.unnest(_bound_list(list(query.without), "BIGINT[]"))
-        statement = statement.where(source.sequence.not_in(sa.select(left_out)))
+        # DuckDB builds a hash table for a subquery. It would search a list again for each row.
+        excluded = sa.func.unnest(_bound_list(list(query.without), "BIGINT[]"))
+        statement = statement.where(source.sequence.not_in(sa.select(excluded)))
     return statement.where(sa.or_(*groups)) if groups else statement
 
 
@@ -55,38 +55,39 @@ def sliced(statement: sa.Select[Any], query: Query) -> sa.Select[Any]:
 def in_order(
     source: Source, query: Query, columns: Iterable[sa.ColumnElement[Any]], table: sa.FromClause
 ) -> sa.Select[Any]:
-    """Columns of the matching records of a table, in the query's order; sequence settles ties.
+    """Select columns of the matching records, in the query's order; ties by sequence number.
 
-    What a key is made of is taken out of JSON once, in a subquery; its type, number and text are
-    then found in that, not each in the whole record again.
+    A subquery extracts the value of each sort key from the record once. Its type, number and text
+    are then computed from that value instead of the whole record.
     """
-    chosen = [column.label(f"column_{at}") for at, column in enumerate(columns)]
+    chosen = [column.label(f"column_{index}") for index, column in enumerate(columns)]
     inputs = [
-        part.label(f"key_{at}_{of}")
-        for at, key in enumerate(query.order)
-        for of, part in enumerate(_sort_inputs(source, key.field))
+        part.label(f"key_{index}_{part_index}")
+        for index, key in enumerate(query.order)
+        for part_index, part in enumerate(_sort_inputs(source, key.field))
     ]
-    matching = sa.select(source.sequence.label("sequence"), *chosen, *inputs).select_from(table)
-    found = filtered(matching, source, query).subquery()
+    records = sa.select(source.sequence.label("sequence"), *chosen, *inputs).select_from(table)
+    matching = filtered(records, source, query).subquery()
     ordered: list[sa.ColumnElement[Any]] = []
-    for at, key in enumerate(query.order):
-        parts = [found.c[f"key_{at}_{of}"] for of in range(len(_sort_inputs(source, key.field)))]
+    for index, key in enumerate(query.order):
+        count = len(_sort_inputs(source, key.field))
+        parts = [matching.c[f"key_{index}_{part_index}"] for part_index in range(count)]
         for expression in _sort_expressions(key.field, parts):
             directed = expression.desc() if key.descending else expression.asc()
             ordered.append(directed.nulls_last())
-    statement = sa.select(*(found.c[column.name] for column in chosen))
-    return statement.order_by(*ordered, found.c.sequence.asc())
+    statement = sa.select(*(matching.c[column.name] for column in chosen))
+    return statement.order_by(*ordered, matching.c.sequence.asc())
 
 
 def count_rows(relation: Relation) -> int:
-    """The number of records that match the relation's query."""
+    """Return the number of records that match the relation's query."""
     connection, table, source, query = relation
     statement = filtered(sa.select(sa.func.count()).select_from(table), source, query)
     return int(fetch_all(connection, statement)[0][0])
 
 
 def select_list(source: Source, columns: Iterable[FieldRef]) -> list[sa.ColumnElement[Any]]:
-    """The projection, each column under the path it was asked for by."""
+    """Return the expressions of a projection, each labelled with its path."""
     return [
         (source.json(field).text if field.keys else source.value(field)).label(field.path)
         for field in columns
@@ -96,13 +97,13 @@ def select_list(source: Source, columns: Iterable[FieldRef]) -> list[sa.ColumnEl
 def _condition(source: Source, condition: Condition) -> Predicate:
     field, op, value = condition.field, condition.op, condition.value
     if op in ("==", "!="):
-        found = _equals(source, field, value)
+        predicate = _equals(source, field, value)
     elif op in ("in", "not in"):
-        found = _is_in(source, field, value)
+        predicate = _is_in(source, field, value)
     else:
-        found = _is_ordered(source, field, op, value)
-    # NULL counts as "not true", so that a filter and its negation split the records in two.
-    return sa.not_(sa.func.coalesce(found, sa.false())) if op in ("!=", "not in") else found
+        predicate = _is_ordered(source, field, op, value)
+    # NULL is "not true": every record matches exactly one of a filter and its negation.
+    return sa.not_(sa.func.coalesce(predicate, sa.false())) if op in ("!=", "not in") else predicate
 
 
 def _equals(source: Source, field: FieldRef, value: Any) -> Predicate:
@@ -125,7 +126,10 @@ def _equals(source: Source, field: FieldRef, value: Any) -> Predicate:
 
 
 def _is_in(source: Source, field: FieldRef, values: tuple[Any, ...]) -> Predicate:
-    """Equal to any of the values; those of a kind that a column holds go as one list."""
+    """Return whether a field equals any of the values.
+
+    Strings and small numbers are passed as one list per type, all other values one by one.
+    """
     texts = [value for value in values if isinstance(value, str)]
     numbers = [value for value in values if _is_number(value) and abs(value) < _EXACT]
     listed: list[Predicate] = []
@@ -137,10 +141,10 @@ def _is_in(source: Source, field: FieldRef, values: tuple[Any, ...]) -> Predicat
         case Timestamp():
             texts, numbers = [], []
         case _:
-            found = source.json(field)
+            stored = source.json(field)
             listed = [
-                sa.and_(_in_list(found.text, texts, "VARCHAR[]"), found.is_a("string")),
-                _in_list(found.number, numbers, "DOUBLE[]"),
+                sa.and_(_in_list(stored.text, texts, "VARCHAR[]"), stored.is_a("string")),
+                _in_list(stored.number, numbers, "DOUBLE[]"),
             ]
     single = [
         value
@@ -152,8 +156,8 @@ def _is_in(source: Source, field: FieldRef, values: tuple[Any, ...]) -> Predicat
     return sa.or_(sa.false(), *listed, *(_equals(source, field, value) for value in single))
 
 
-def _in_list(found: sa.ColumnElement[Any], values: list[Any], sql_type: str) -> Predicate:
-    return sa.func.list_contains(_bound_list(values, sql_type), found)
+def _in_list(stored: sa.ColumnElement[Any], values: list[Any], sql_type: str) -> Predicate:
+    return sa.func.list_contains(_bound_list(values, sql_type), stored)
 
 
 def _bound_list(values: list[Any], sql_type: str) -> sa.ColumnElement[Any]:
@@ -189,7 +193,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _nearest(value: float) -> float:
-    """The double nearest to a number, infinite where none is near."""
+    """Return the double nearest to a number; an infinity if the number is out of range."""
     try:
         return float(value)
     except OverflowError:
@@ -201,12 +205,13 @@ def _double(value: float) -> sa.ColumnElement[float]:
 
 
 def _compare_double(column: sa.ColumnElement[Any], op: str, value: Any) -> Predicate:
-    """Compare a column of doubles, each exact, with any number."""
+    """Compare a column of doubles exactly with any number."""
     if not _is_number(value):
         return sa.false()
     nearest = _nearest(value)
     if not (math.isnan(nearest) or nearest == value):
-        # An integer between two doubles: what is at most the lower one is below it.
+        # `value` lies between two doubles. A double is less than `value` if it is at most the
+        # lower one.
         if op == "==":
             return sa.false()
         below = nearest < value
@@ -217,63 +222,63 @@ def _compare_double(column: sa.ColumnElement[Any], op: str, value: Any) -> Predi
     return compared  # type: ignore[no-any-return]
 
 
-def _json_equals(found: JsonValue, value: Any) -> Predicate:
+def _json_equals(stored: JsonValue, value: Any) -> Predicate:
     match value:
         case None:
-            return found.kind.is_(None)
+            return stored.kind.is_(None)
         case bool():
-            return sa.and_(found.is_a("boolean"), found.text == ("true" if value else "false"))
+            return sa.and_(stored.is_a("boolean"), stored.text == ("true" if value else "false"))
         case str():
-            return sa.and_(found.text == value, found.is_a("string"))
+            return sa.and_(stored.text == value, stored.is_a("string"))
         case int() | float():
-            return _json_compare_number(found, "==", value)
+            return _json_compare_number(stored, "==", value)
         case list():
-            items = (_json_equals(found.child(at), item) for at, item in enumerate(value))
-            return sa.and_(found.is_a("array"), found.length == len(value), *items)
+            items = (_json_equals(stored.child(index), item) for index, item in enumerate(value))
+            return sa.and_(stored.is_a("array"), stored.length == len(value), *items)
         case dict():
             return sa.and_(
-                found.is_a("object"),
-                found.key_count == len(value),
-                *(_has_entry(found.child(key), item) for key, item in value.items()),
+                stored.is_a("object"),
+                stored.key_count == len(value),
+                *(_has_entry(stored.child(key), item) for key, item in value.items()),
             )
     raise AssertionError(f"not a JSON value: {value!r}")
 
 
-def _has_entry(found: JsonPath, value: Any) -> Predicate:
-    """The key is there and holds the value; null under a key is not the same as no key."""
-    equal = _json_equals(found, value)
-    return sa.and_(found.json.is_not(None), equal) if value is None else equal
+def _has_entry(stored: JsonPath, value: Any) -> Predicate:
+    """Return whether the key exists with that value. A null value differs from a missing key."""
+    equal = _json_equals(stored, value)
+    return sa.and_(stored.json.is_not(None), equal) if value is None else equal
 
 
-def _json_is_ordered(found: JsonValue, op: str, value: Any) -> Predicate:
+def _json_is_ordered(stored: JsonValue, op: str, value: Any) -> Predicate:
     if isinstance(value, bool):
-        flag = sa.case((found.text == "true", 1), else_=0)
-        return sa.and_(found.is_a("boolean"), _ORDERINGS[op](flag, int(value)))
+        flag = sa.case((stored.text == "true", 1), else_=0)
+        return sa.and_(stored.is_a("boolean"), _ORDERINGS[op](flag, int(value)))
     if isinstance(value, str):
-        return sa.and_(found.is_a("string"), _ORDERINGS[op](found.text, value))
+        return sa.and_(stored.is_a("string"), _ORDERINGS[op](stored.text, value))
     if _is_number(value):
-        return _json_compare_number(found, op, value)
+        return _json_compare_number(stored, op, value)
     return sa.false()
 
 
-def _json_compare_number(found: JsonValue, op: str, value: float) -> Predicate:
-    """Compare exactly: by the nearest double, and where that is the same, by the integer."""
-    number, nearest = found.number, _nearest(value)
-    if not abs(value) >= _EXACT:  # NaN takes this way too
+def _json_compare_number(stored: JsonValue, op: str, value: float) -> Predicate:
+    """Compare numbers exactly: by the nearest double, and if these are equal, as integers."""
+    number, nearest = stored.number, _nearest(value)
+    if not abs(value) >= _EXACT:  # also true for NaN
         return _ORDERINGS[op](number, _double(nearest))  # type: ignore[no-any-return]
     near = number == _double(nearest)
     if isinstance(value, float) and math.isinf(value):
-        # Among integers too large for a double, an infinity is beyond them all.
-        equal = sa.and_(near, _is_float(found))
-        less = sa.and_(near, sa.not_(_is_float(found))) if value > 0 else sa.false()
-        more = sa.and_(near, sa.not_(_is_float(found))) if value < 0 else sa.false()
+        # Integers too large for a double have an infinite `number`, but are less than infinity.
+        equal = sa.and_(near, _is_float(stored))
+        less = sa.and_(near, sa.not_(_is_float(stored))) if value > 0 else sa.false()
+        more = sa.and_(near, sa.not_(_is_float(stored))) if value < 0 else sa.false()
     else:
         integer = sa.cast(sa.literal(str(int(value)), sa.VARCHAR), _BIGNUM)
-        equal = sa.and_(near, _integer(found) == integer)
-        less = sa.and_(near, _integer(found) < integer)
-        more = sa.and_(near, _integer(found) > integer)
+        equal = sa.and_(near, _integer(stored) == integer)
+        less = sa.and_(near, _integer(stored) < integer)
+        more = sa.and_(near, _integer(stored) > integer)
         if math.isinf(nearest):
-            beyond = sa.and_(near, _is_float(found))
+            beyond = sa.and_(near, _is_float(stored))
             less, more = (less, sa.or_(more, beyond)) if value > 0 else (sa.or_(less, beyond), more)
     strictly = {
         "<": lambda: sa.or_(number < _double(nearest), less),
@@ -284,52 +289,52 @@ def _json_compare_number(found: JsonValue, op: str, value: float) -> Predicate:
     return sa.or_(strictly[op[0]](), equal) if op.endswith("=") else strictly[op]()
 
 
-def _is_float(found: JsonValue) -> Predicate:
-    """Whether a number is written as a float, whose shortest text is not all of its digits."""
-    return sa.func.regexp_matches(found.text, "[^0-9-]")
+def _is_float(stored: JsonValue) -> Predicate:
+    """Return whether a number is written as a float. Such a text is not its exact value."""
+    return sa.func.regexp_matches(stored.text, "[^0-9-]")
 
 
-def _integer(found: JsonValue) -> sa.ColumnElement[Any]:
-    """The exact integer of a number of at least 2**53; NULL for an infinity and for NaN."""
-    # Only digits are cast: on an empty text, DuckDB 1.5.4 fails even in TRY_CAST.
+def _integer(stored: JsonValue) -> sa.ColumnElement[Any]:
+    """Return the exact integer of a number of at least 2**53; NULL for infinities and NaN."""
+    # Cast only digits: DuckDB 1.5.4 raises an error for an empty text even in TRY_CAST.
     return sa.case(
-        (_is_float(found), sa.try_cast(found.number, _BIGNUM)),
-        (sa.func.regexp_matches(found.text, "^-?[0-9]+$"), sa.try_cast(found.text, _BIGNUM)),
+        (_is_float(stored), sa.try_cast(stored.number, _BIGNUM)),
+        (sa.func.regexp_matches(stored.text, "^-?[0-9]+$"), sa.try_cast(stored.text, _BIGNUM)),
     )
 
 
 def _sort_inputs(source: Source, field: FieldRef) -> list[sa.ColumnElement[Any]]:
-    """What the sort by a field needs of a record."""
+    """Return the values of a record that a sort by `field` is computed from."""
     if isinstance(field.type, Text | Double | Integer | Timestamp):
         return [source.value(field)]
-    found = source.json(field)
-    return [found.json] if isinstance(found, JsonPath) else [found.text, found.kind]
+    stored = source.json(field)
+    return [stored.json] if isinstance(stored, JsonPath) else [stored.text, stored.kind]
 
 
 def _sort_expressions(
     field: FieldRef, parts: Sequence[sa.ColumnElement[Any]]
 ) -> Sequence[sa.ColumnElement[Any]]:
-    """The sort keys of a field, made of its `_sort_inputs`."""
+    """Return the sort keys of a field, computed from its `_sort_inputs`."""
     if isinstance(field.type, Text | Double | Integer | Timestamp):
         return parts
     return order_of_values(TypedText(parts[0], parts[1]) if len(parts) == 2 else JsonPath(parts[0]))
 
 
-def order_of_values(found: JsonValue) -> list[sa.ColumnElement[Any]]:
-    """Expressions that sort values one after the other, and are alike only for equal values.
+def order_of_values(value: JsonValue) -> list[sa.ColumnElement[Any]]:
+    """Return the sort keys of JSON values. Two values have equal keys only if they are equal.
 
-    Lists and objects are told apart by their JSON text.
+    Lists and objects are compared by their JSON text.
     """
-    kind, number = found.kind, found.number
+    kind, number = value.kind, value.number
     rank = sa.case(
         *((kind == name, rank) for rank, name in enumerate(_RANKS)),
         else_=sa.null(),
     )
-    flag = sa.case((kind == "boolean", sa.case((found.text == "true", 1.0), else_=0.0)))
+    flag = sa.case((kind == "boolean", sa.case((value.text == "true", 1.0), else_=0.0)))
     size = sa.func.abs(number)
-    infinite = sa.case((size == math.inf, sa.case((_is_float(found), number), else_=0.0)))
-    exact = sa.case((size >= float(_EXACT), _integer(found)))
-    text = sa.case((kind.in_(["string", "array", "object"]), found.text))
+    infinite = sa.case((size == math.inf, sa.case((_is_float(value), number), else_=0.0)))
+    exact = sa.case((size >= float(_EXACT), _integer(value)))
+    text = sa.case((kind.in_(["string", "array", "object"]), value.text))
     return [rank, sa.func.coalesce(flag, number), infinite, exact, text]
 
 

@@ -1,8 +1,8 @@
-"""A query as one frozen, checked value.
+"""`Query`: a query as one frozen, checked value.
 
-`Query.of` takes what users write (`filters`, `order_by`, `limit`, `offset`, `columns`), checks all
-of it against the declared fields, and raises before anything is read. `predicates.py` compiles it.
-This module needs no engine.
+`Query.of` checks the user's arguments (`filters`, `order_by`, `limit`, `offset`, `columns`) against
+the declared fields, and raises an error before any data is read. `predicates.py` compiles the query
+to SQL. This module does not import the engine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DESCENDING: Final = {1: False, -1: True, "asc": False, "desc": True}
 
 @dataclass(frozen=True)
 class Condition:
-    """`field op value`; the value in JSON's own types, or a naive UTC datetime for a timestamp."""
+    """`field op value`. The value is a JSON value, or a naive UTC datetime for a timestamp."""
 
     field: FieldRef
     op: Operator
@@ -44,7 +44,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class SortKey:
-    """One key of a sort; None is last in either direction."""
+    """One key of a sort. None is sorted last in both directions."""
 
     field: FieldRef
     descending: bool
@@ -52,15 +52,16 @@ class SortKey:
 
 @dataclass(frozen=True)
 class Query:
-    """Filters, order, slice and projection, checked.
+    """Checked filters, order, slice and projection.
 
     Attributes:
-        where: conditions ANDed within a group, groups ORed; () for every record.
-        order: sort keys; ties, and () altogether, follow insertion order.
-        limit: most records to give, None for all.
-        offset: records to leave out at the start.
-        columns: the projection, None for all declared fields.
-        without: sequence numbers of rows to leave out, as they hold no valid record.
+        where: groups of conditions. Conditions in a group are ANDed, groups are ORed; () matches
+            every record.
+        order: sort keys. Ties, and all records if it is (), are in insertion order.
+        limit: maximum number of records to return; None for all.
+        offset: number of records to skip at the start.
+        columns: the projection; None for all declared fields.
+        without: sequence numbers of the rows to skip because they are corrupt.
     """
 
     where: tuple[tuple[Condition, ...], ...] = ()
@@ -82,11 +83,20 @@ class Query:
         columns: Columns = None,
         projectable: Mapping[str, FieldType] | None = None,
     ) -> Query:
-        """Check what the user wrote against `fields` (`columns` against `projectable`, if given).
+        """Return the checked query of the user's arguments.
+
+        Args:
+            fields: the fields that filters, sort keys and columns may name.
+            limit: maximum number of records to return.
+            offset: number of records to skip.
+            filters: see `Filters`.
+            order_by: see `OrderBy`.
+            columns: see `Columns`.
+            projectable: the fields that columns may name, if they differ from `fields`.
 
         Raises:
-            UnknownFieldError: a field that `fields` does not have.
-            InvalidQueryError: anything else that has no meaning.
+            UnknownFieldError: an argument names a field that does not exist.
+            InvalidQueryError: an argument is not valid.
 
         >>> from afterimage.storage.records.fields import CONVERSATIONS
         >>> query = Query.of(CONVERSATIONS.record.fields, filters={"metadata.domain": "Flights"})
@@ -102,7 +112,7 @@ class Query:
         )
 
     def without_slice(self) -> Query:
-        """The same query over all records."""
+        """Return the same query without limit and offset."""
         return replace(self, limit=None, offset=0)
 
 
@@ -118,7 +128,7 @@ def _where(fields: Mapping[str, FieldType], filters: Filters) -> tuple[tuple[Con
     groups = [list(as_list(item, "a group of filters")) for item in items]
     if not all(groups):
         raise InvalidQueryError(
-            "filters hold an empty group; leave it out, or give no filters to match everything"
+            "filters contain an empty group; remove it, or give no filters to match all records"
         )
     return tuple(tuple(_triple(fields, item) for item in group) for group in groups)
 
@@ -129,7 +139,7 @@ def _is_triple(item: object) -> bool:
 
 def _triple(fields: Mapping[str, FieldType], item: Any) -> Condition:
     if not (_is_triple(item) and len(item) == 3):
-        raise InvalidQueryError(f"a filter is (field, operator, value), not {shown(item, 80)}")
+        raise InvalidQueryError(f"a filter must be (field, operator, value), not {shown(item, 80)}")
     return _condition(fields, *item)
 
 
@@ -144,7 +154,7 @@ def _condition(fields: Mapping[str, FieldType], path: str, op: object, value: An
     if canonical in ("in", "not in"):
         if not isinstance(value, list | tuple | set | frozenset):
             raise InvalidQueryError(
-                f"{canonical!r} on {shorten(path, 80)!r} takes a list of values, "
+                f"{canonical!r} on {shorten(path, 80)!r} requires a list of values, "
                 f"not {shown(value, 60)}"
             )
         return Condition(field, canonical, tuple(_value(field, item) for item in value))
@@ -152,13 +162,17 @@ def _condition(fields: Mapping[str, FieldType], path: str, op: object, value: An
 
 
 def _value(field: FieldRef, value: Any) -> Any:
-    """`value` as JSON has it, so that it compares with what pydantic's JSON mode stores."""
+    """Return `value` as a JSON value, comparable with the values that pydantic's JSON mode saves.
+
+    Raises:
+        InvalidQueryError: the value cannot be written as JSON.
+    """
     if isinstance(field.type, Timestamp):
         return _utc(value)
     try:
         plain = to_jsonable_python(value, fallback=_scalar)
         text = to_json(plain)
-        if len(text) > MAX_DIGITS:  # an integer may be too long for Python to write it
+        if len(text) > MAX_DIGITS:  # it may contain an integer that no parser here accepts
             from_json(text)
     except (PydanticSerializationError, ValueError, TypeError) as error:
         raise InvalidQueryError(
@@ -169,15 +183,18 @@ def _value(field: FieldRef, value: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """The Python value of a numpy scalar, which is what notebooks hand over."""
+    """Return the Python value of a numpy scalar. Notebooks often pass numpy scalars."""
     item = getattr(value, "item", None)
     if item is None:
-        raise TypeError(f"{type(value).__name__} has no form in JSON")
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON")
     return item()
 
 
 def _utc(value: Any) -> Any:
-    """A time as the column has it: UTC, naive. What is no time stays so, and never matches."""
+    """Return a time as a naive UTC datetime, like the column.
+
+    Any other value is returned unchanged; it matches no time.
+    """
     if isinstance(value, str):
         try:
             value = dt.datetime.fromisoformat(value)
@@ -190,7 +207,9 @@ def _utc(value: Any) -> Any:
 
 def _sort_key(fields: Mapping[str, FieldType], item: Any) -> SortKey:
     if not (isinstance(item, list | tuple) and len(item) == 2):
-        raise InvalidQueryError(f"order_by takes (field, direction) pairs, not {shown(item, 80)}")
+        raise InvalidQueryError(
+            f"order_by must contain (field, direction) pairs, not {shown(item, 80)}"
+        )
     path, direction = item
     key = direction.lower() if isinstance(direction, str) else direction
     if isinstance(key, bool) or not isinstance(key, int | str) or key not in _DESCENDING:
@@ -204,9 +223,9 @@ def _sort_key(fields: Mapping[str, FieldType], item: Any) -> SortKey:
 def _projection(fields: Mapping[str, FieldType], columns: Columns) -> tuple[FieldRef, ...]:
     chosen = list(as_list(columns, "columns"))
     if not chosen:
-        raise InvalidQueryError("columns is empty; name at least one field, or leave it out")
+        raise InvalidQueryError("columns is empty; name at least one field, or omit it")
     refs = tuple(resolve(fields, path) for path in chosen)
     if len(set(chosen)) != len(chosen):
-        twice = next(path for path in chosen if chosen.count(path) > 1)
-        raise InvalidQueryError(f"columns names {shorten(twice, 80)!r} twice")
+        duplicate = next(path for path in chosen if chosen.count(path) > 1)
+        raise InvalidQueryError(f"columns names {shorten(duplicate, 80)!r} twice")
     return refs

@@ -1,6 +1,7 @@
-"""`Read`: everything a backend must know to answer one call, as one value.
+"""`Read`: all parameters of one read, as one value.
 
-It is made once, in the façade, and handed on whole. This module needs no engine.
+`RecordStorage` creates it once per call and passes it to the backend. This module does not import
+the engine.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ __all__ = ["Read"]
 
 @dataclass(frozen=True)
 class Read:
-    """One read of one kind of records.
+    """One read of records of one kind.
 
     Attributes:
-        kind: which records.
-        query: filters, order, slice and projection, checked.
-        faults: what to do with corrupt records, and those met so far.
-        progress: called with the number of records read, and with the share where it takes one.
-        long_lived: whether the caller may keep the iterator, so that it must shut nobody out.
+        kind: the kind of the records.
+        query: the checked filters, order, slice and projection.
+        faults: the policy for corrupt records, and the tally of those skipped so far.
+        progress: called with the number of records read; a `ShareProgress` also gets the share.
+        long_lived: whether the caller may keep the iterator for a long time. The read must then
+            not block other users of the file.
     """
 
     kind: RecordKind
@@ -34,5 +36,5 @@ class Read:
     long_lived: bool = False
 
     def over(self, query: Query) -> Read:
-        """The same read with another query."""
+        """Return the same read with another query."""
         return replace(self, query=query)

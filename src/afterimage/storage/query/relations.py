@@ -1,8 +1,8 @@
-"""Relations: where an SQL statement finds the records of one kind, and their fields.
+"""Relations: the records of one kind, and their fields, for an SQL statement.
 
-A table and a stream of JSON lines become relations with the same columns, so that one set of
-statements serves both. A column of lines is an expression over the line: DuckDB evaluates it only
-where a statement uses it.
+A table and a stream of JSON lines are relations with the same columns, so the same statements work
+for both. Each column of a lines relation is an expression over the line. DuckDB evaluates it only
+if the statement uses it.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _NO_COLUMNS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({})
 
 
 class Source(Protocol):
-    """Where the fields of a record are found in SQL."""
+    """The SQL expressions for the fields of a record."""
 
     def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
-        """A field of a declared type (not JSON), as a column of that type."""
+        """Return a field of a declared type other than JSON, as an expression of that type."""
 
     def json(self, field: FieldRef) -> JsonValue:
-        """A field as JSON: metadata, and what is inside it."""
+        """Return a field as a JSON value: the metadata, or a value inside it."""
 
     @property
     def sequence(self) -> sa.ColumnElement[int]:
-        """The insertion sequence, ascending."""
+        """The insertion sequence number, ascending."""
 
 
 class Relation(NamedTuple):
@@ -57,8 +57,8 @@ class Relation(NamedTuple):
     Attributes:
         connection: executes the statement.
         table: the records.
-        source: where the fields are in `table`.
-        query: the query to answer, without the rows that are skipped as corrupt.
+        source: the fields of the records in `table`.
+        query: the query to answer. It excludes the rows that are skipped as corrupt.
     """
 
     connection: sa.Connection
@@ -68,14 +68,15 @@ class Relation(NamedTuple):
 
 
 class TableSource:
-    """The declared columns of a relation.
+    """The fields of a relation that has the declared columns.
 
     Args:
-        kind: the kind of its records.
+        kind: the kind of the records.
         table: the relation.
-        metadata_columns: text and type column of each metadata key that has columns of its own.
-        whole: the column that holds each record as JSON text, if there is one. Values inside JSON
-            are extracted from it directly, so that a line is parsed once for each of them.
+        metadata_columns: names of the text and type columns of each metadata key that has its own
+            columns.
+        whole: the column with each record as JSON text, if there is one. Values inside JSON are
+            extracted directly from it, so a line is parsed only once per value.
     """
 
     def __init__(
@@ -95,10 +96,10 @@ class TableSource:
         return self._columns[self._kind.sequence]
 
     def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
-        found: sa.ColumnElement[Any] = self._columns[field.column]
-        for step in field.inner:  # declared names: constants of this package
-            found = sa.func.struct_extract(found, sa.literal_column(f"'{step}'"))
-        return found
+        value: sa.ColumnElement[Any] = self._columns[field.column]
+        for step in field.inner:  # declared names, so they need no escaping
+            value = sa.func.struct_extract(value, sa.literal_column(f"'{step}'"))
+        return value
 
     def json(self, field: FieldRef) -> JsonValue:
         if not isinstance(field.type, Json):
@@ -106,7 +107,7 @@ class TableSource:
         is_declared = field.column in self._kind.record.fields
         if self._whole is not None and (field.keys or not is_declared):
             return JsonPath(self._whole, (field.column, *field.keys))
-        if not is_declared:  # a field of a subclass
+        if not is_declared:  # an extra field
             return JsonPath(self._columns["extra"], ("fields", field.column, *field.keys))
         in_metadata = JsonPath(self._columns[field.column], field.keys)
         own = self._metadata_columns.get(field.keys[0]) if len(field.keys) == 1 else None
@@ -117,7 +118,7 @@ class TableSource:
 
 
 class RecordSource:
-    """Whole records as JSON text in one column, for models that this package does not know."""
+    """The fields of records of other models: each record is JSON text in one column."""
 
     def __init__(self, record: sa.ColumnElement[Any], sequence: sa.ColumnElement[int]) -> None:
         self._record = record
@@ -131,15 +132,15 @@ class RecordSource:
 
 
 def lines_relation(kind: RecordKind, lines: sa.FromClause) -> tuple[sa.FromClause, Source]:
-    """The lines of one kind with the columns that a table of that kind has.
+    """Return the lines of one kind as a relation with the columns of a table of that kind.
 
     Args:
-        kind: which lines; the others are left out.
-        lines: JSON lines in a column `line` beside their `position` (from 0).
+        kind: the kind of the records. Lines of other kinds are filtered out.
+        lines: JSON lines in a column `line`, and their `position`, from 0.
 
     Returns:
-        The relation and its source. `extra` is not among its columns; `line` is. A line that is
-        not a JSON object is an error of the engine; `jsonl/backend.py` then finds it.
+        The relation and its source. The relation has the column `line` instead of `extra`. A line
+        that is not a JSON object makes the statement fail; `jsonl/backend.py` then locates it.
     """
     rows = lines if kind is DOCUMENTS else _lines_of(kind, lines)
     if kind is OTHERS:
@@ -156,55 +157,55 @@ def lines_relation(kind: RecordKind, lines: sa.FromClause) -> tuple[sa.FromClaus
 def _column(
     line: sa.ColumnElement[Any], name: str, field_type: FieldType, default: Any
 ) -> sa.ColumnElement[Any]:
-    """A declared field of a line, as a column of its SQL type."""
-    found = JsonPath(line, (name,))
+    """Return a declared field of a line as an expression of its SQL type."""
+    value = JsonPath(line, (name,))
     match field_type:
         case Text():
-            return found.text
+            return value.text
         case Double() | Integer() | Timestamp():
-            # For pydantic, and so for a load, true and false are numbers.
+            # A load validates with pydantic, which accepts true and false as numbers.
             number = sa.case(
-                (found.text == "true", 1.0),
-                (found.text == "false", 0.0),
-                else_=sa.try_cast(found.text, sa.Double),
+                (value.text == "true", 1.0),
+                (value.text == "false", 0.0),
+                else_=sa.try_cast(value.text, sa.Double),
             )
-            return _or_default(found, number, default, "DOUBLE")
+            return _or_default(value, number, default, "DOUBLE")
         case Json():
-            return _or_default(found, found.json, default, "JSON")
+            return _or_default(value, value.json, default, "JSON")
         case _:
-            text = _or_default(found, found.json, default, "JSON")
+            text = _or_default(value, value.json, default, "JSON")
             structure = sa.literal_column(f"'{json_structure(field_type)}'", sa.String)
             return sa.func.json_transform(text, structure)
 
 
 def _or_default(
-    found: JsonPath, value: sa.ColumnElement[Any], default: Any, sql_type: str
+    field: JsonPath, value: sa.ColumnElement[Any], default: Any, sql_type: str
 ) -> sa.ColumnElement[Any]:
-    """`value`, or the model's default where the line lacks the field."""
+    """Return `value`, or the model's default if the line does not have the field."""
     if default is None:
         return value
     literal = sa.literal_column(f"'{json.dumps(default)}'", sa.String)
-    return sa.case((found.json.is_(None), sa.cast(literal, SqlType(sql_type))), else_=value)
+    return sa.case((field.json.is_(None), sa.cast(literal, SqlType(sql_type))), else_=value)
 
 
 def _lines_of(kind: RecordKind, lines: sa.FromClause) -> sa.FromClause:
-    """The lines that `validation.is_conversation` accepts, or those that it does not."""
+    """Return the lines that `validation.is_conversation` accepts, or all others."""
     shape: sa.ColumnElement[Any] = sa.literal_column(
         "['$', '$.conversations', '$.conversations[0]',"
         " '$.conversations[0].role', '$.conversations[0].content']"
     )
-    # All types in one call, so that each line is parsed once.
+    # One json_type call for all paths parses each line only once.
     typed = sa.select(lines, sa.func.json_type(lines.c.line, shape).label("types")).subquery()
     root, entries, first, role, content = (
-        sa.func.list_extract(typed.c.types, at) for at in range(1, 6)
+        sa.func.list_extract(typed.c.types, index) for index in range(1, 6)
     )
     complete = sa.and_(role.is_not(None), content.is_not(None))
-    found = sa.and_(entries == "ARRAY", sa.or_(first.is_(None), complete))
-    found = sa.func.coalesce(found, sa.false())
-    refused = sa.cast(sa.func.error("not a JSON object"), sa.Boolean)
-    wanted = found if kind is CONVERSATIONS else sa.not_(found)
+    is_conversation = sa.and_(entries == "ARRAY", sa.or_(first.is_(None), complete))
+    is_conversation = sa.func.coalesce(is_conversation, sa.false())
+    error = sa.cast(sa.func.error("not a JSON object"), sa.Boolean)
+    matches = is_conversation if kind is CONVERSATIONS else sa.not_(is_conversation)
     return (
         sa.select(typed.c.position, typed.c.line)
-        .where(sa.case((root == "OBJECT", wanted), else_=refused))
+        .where(sa.case((root == "OBJECT", matches), else_=error))
         .subquery()
     )

@@ -1,6 +1,6 @@
-"""Ranges of a table's sequence that are measured in rows.
+"""Divide a table into ranges of its sequence numbers with an equal number of rows.
 
-Sequence numbers that were written by SQL can be far apart. Most ranges of equal width would then be
+Sequence numbers written with SQL can have large gaps. Ranges of equal width would then be mostly
 empty, and there could be billions of them.
 """
 
@@ -20,13 +20,13 @@ def range_starts(
     rows: int,
     *within: sa.ColumnElement[bool],
 ) -> pa.ChunkedArray:
-    """The lowest number of each range of `rows` rows, ascending.
+    """Return the lowest sequence number of each range of `rows` rows, ascending.
 
-    Each number is there once. Rows with equal numbers are in one range, which can then have more
-    rows. The engine sorts the numbers, on disk if they exceed its memory.
+    All numbers differ. Rows with equal numbers are in one range, which can then have more rows. The
+    engine sorts the numbers, on disk if they exceed its memory.
     """
-    place = sa.func.row_number().over(order_by=sequence).label("place")
-    placed = sa.select(sequence.label("number"), place).where(*within).subquery()
-    starts = sa.select(placed.c.number).where(sa.func.mod(placed.c.place - 1, rows) == 0)
-    found = execute_arrow(connection, starts.distinct().order_by(placed.c.number))
-    return found.column(0)
+    row_number = sa.func.row_number().over(order_by=sequence).label("row_number")
+    numbered = sa.select(sequence.label("sequence"), row_number).where(*within).subquery()
+    is_start = sa.func.mod(numbered.c.row_number - 1, rows) == 0
+    starts = sa.select(numbered.c.sequence).where(is_start)
+    return execute_arrow(connection, starts.distinct().order_by(numbered.c.sequence)).column(0)

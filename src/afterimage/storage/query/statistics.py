@@ -1,8 +1,8 @@
-"""The statistics of `store.stats()`, computed by DuckDB in one statement that reads the data once.
+"""Compute the statistics of `store.stats()` with DuckDB, in one statement and one pass.
 
-Of each conversation only numbers, roles, metadata keys and hashes are kept until the end. Contents
-and metadata values are measured where they are read, so one statement serves a table and a stream
-of JSON lines, which can be read only once.
+The data is read once, because a stream of JSON lines cannot be read again. For each conversation
+only numbers, roles, metadata keys and hashes are kept until the end: message contents are measured
+and metadata values are hashed while they are read.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def conversation_statistics(
     top_keys: int,
     progress: Progress | None = None,
 ) -> Statistics:
-    """The statistics of the conversations that match the relation's query.
+    """Return the statistics of the conversations that match the relation's query.
 
     Args:
         relation: the conversations; they are read once.
         documents: number of documents.
         records: number of records of other models.
         top_keys: number of metadata keys to list.
-        progress: reports the conversations of a table as they are read. A stream of lines reports
-            its own.
+        progress: called as conversations of a table are read. It is not used for a stream of JSON
+            lines, which reports its own progress.
     """
     narrow: sa.FromClause
     connection, source = relation.connection, relation.source
@@ -106,7 +106,7 @@ def _lambda(element: _Lambda, compiler: Any, **options: Any) -> str:
 
 
 def _narrow(relation: Relation, within: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """A row for each conversation that meets the condition, with nothing wide in it."""
+    """Select one row of small values per conversation that meets the condition and the query."""
     source = relation.source
     metadata = source.json(_field("metadata"))
     assert isinstance(metadata, JsonPath)
@@ -127,7 +127,7 @@ def _narrow(relation: Relation, within: sa.ColumnElement[bool]) -> sa.Select[Any
     messages, metadata_values = every.c.messages, sa.func.json_extract(every.c.metadata, _EACH)
     return sa.select(
         sa.func.len(messages).label("turns"),
-        # Of 128 bits: no two texts of any data set have the same one.
+        # 128 bits: equal fingerprints of different texts are practically impossible.
         sa.func.md5_number(sa.cast(sa.func.to_json(messages), sa.String)).label("fingerprint"),
         sa.func.list_transform(messages, _MEASURED).label("messages"),
         (sa.func.len(sa.func.list_filter(messages, _IS_REASONED)) > 0).label("reasoned"),
@@ -157,16 +157,17 @@ _IS_EMPTY: Final = _of_message(r"NOT regexp_matches(message.content, '\S')")
 
 
 def _hash_of_value() -> sa.ColumnElement[Any]:
-    """The same for values that a filter takes for equal, lists and objects by text; null is NULL.
+    """Return a hash of `value`: equal for values that a filter treats as equal, NULL for null.
 
-    DuckDB has written `value` as JSON without spaces, so its first character tells its type.
+    Lists and objects are hashed by their JSON text. DuckDB writes `value` as JSON without leading
+    spaces, so its first character determines its type.
     """
     text = sa.cast(sa.literal_column("value"), sa.String)
     number = sa.try_cast(text, sa.Double)
     return sa.case(
         (text == sa.literal_column("'null'"), sa.null()),
         (sa.not_(sa.func.regexp_matches(text, "^[-0-9NI]")), sa.func.hash(text)),
-        # Below 2**53 all integers are doubles, too. The others need more than a comparison.
+        # A double represents every integer below 2**53 exactly. Larger numbers need all sort keys.
         (sa.func.abs(number) < float(2**53), sa.func.hash(number)),
         else_=sa.func.hash(*order_of_values(JsonPath(sa.literal_column("value")))),
     )
@@ -177,10 +178,12 @@ _HASHED: Final = _Lambda("value", _hash_of_value())
 
 
 def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:
-    """One row of everything; what is told by role and by key is a list of structs in it."""
+    """Select all statistics as one row; results by role and by key are lists of structs."""
     every, count = narrow.c, sa.func.count()
-    scores = [sa.func.list_extract(every.scores, at + 1) for at in range(len(CRITERIA))]
-    odd = [count.filter(sa.not_(sa.func.isfinite(score))) for score in (*scores, every.final_score)]
+    scores = [sa.func.list_extract(every.scores, index + 1) for index in range(len(CRITERIA))]
+    not_finite = [
+        count.filter(sa.not_(sa.func.isfinite(score))) for score in (*scores, every.final_score)
+    ]
     columns = {
         "conversations": count,
         "duplicates": count - sa.func.count(sa.distinct(every.fingerprint)),
@@ -194,7 +197,7 @@ def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:
         "final_score": _distribution(every.final_score),
         "histogram": _histogram(narrow),
         "final_score_nulls": count.filter(every.final_score.is_(None)),
-        "not_finite": sum(odd[1:], odd[0]),
+        "not_finite": sum(not_finite[1:], not_finite[0]),
         "by_key": _by_key(narrow, top_keys),
         "metadata_key_count": _key_count(narrow),
     }
@@ -202,7 +205,7 @@ def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:
 
 
 def _distribution(numbers: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """The struct that a `Distribution` is made of, of the finite ones among some numbers."""
+    """Return the fields of a `Distribution` of the finite numbers, as a struct."""
     functions = {
         "count": sa.func.count(numbers),
         "min": sa.func.min(numbers),
@@ -218,45 +221,47 @@ def _distribution(numbers: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 
 def _mean(numbers: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Of the finite ones, added up in their order: the same to the last bit in every run."""
+    """Return the mean of the finite numbers. It adds sorted values, so every run is bit-equal."""
     ordered: Any = aggregate_order_by(numbers, numbers)
     return sa.func.avg(ordered).filter(sa.func.isfinite(numbers))
 
 
 def _histogram(narrow: sa.FromClause) -> sa.ScalarSelect[Any]:
-    """Edges and counts of the bins that `Histogram` describes."""
+    """Return the edges and counts of a `Histogram` as a struct."""
     score = narrow.c.final_score
     finite = sa.select(score).where(sa.func.isfinite(score)).subquery()
     ends = sa.select(
         sa.func.least(0.0, sa.func.min(finite.c.final_score)).label("low"),
         sa.func.greatest(1.0, sa.func.max(finite.c.final_score)).label("high"),
     ).subquery()
-    # Weighted so that no edge overflows, and that those from 0 to 1 are 0.1, 0.2, 0.3, …
+    # A weighted sum of both ends cannot overflow. From 0 to 1 it gives exactly 0.1, 0.2, 0.3, …
     edges = [
-        ends.c.low * ((_BINS - at) / _BINS) + ends.c.high * (at / _BINS) for at in range(_BINS + 1)
+        ends.c.low * ((_BINS - edge) / _BINS) + ends.c.high * (edge / _BINS)
+        for edge in range(_BINS + 1)
     ]
     score = finite.c.final_score
     at_least = [sa.func.count().filter(score >= edge) for edge in edges[:-1]]
     counts = [low - high for low, high in pairwise([*at_least, sa.literal(0)])]
-    found = _struct(
+    histogram = _struct(
         edges=sa.func.list_value(*map(sa.func.any_value, edges)), counts=sa.func.list_value(*counts)
     )
-    return sa.select(found).select_from(ends.outerjoin(finite, sa.true())).scalar_subquery()
+    return sa.select(histogram).select_from(ends.outerjoin(finite, sa.true())).scalar_subquery()
 
 
 def _by_role(narrow: sa.FromClause) -> sa.ScalarSelect[Any]:
     message = sa.select(sa.func.unnest(narrow.c.messages).label("message")).subquery()
     role, length = (_inside(message.c.message, name) for name in ("role", "length"))
-    found = sa.select(role.label("role"), _distribution(length).label("lengths")).group_by(role)
-    return _listed(found.subquery())
+    rows = sa.select(role.label("role"), _distribution(length).label("lengths")).group_by(role)
+    return _as_list_of_structs(rows.subquery())
 
 
 def _by_key(narrow: sa.FromClause, top_keys: int) -> sa.ScalarSelect[Any]:
     pairs = _pairs(narrow)
     rows = sa.func.count(pairs.c.hash).label("rows")
     values = sa.func.count(sa.distinct(pairs.c.hash)).label("values")
-    found = sa.select(pairs.c.key, rows, values).group_by(pairs.c.key)
-    return _listed(found.order_by(rows.desc(), pairs.c.key).limit(top_keys).subquery())
+    keys = sa.select(pairs.c.key, rows, values).group_by(pairs.c.key)
+    top = keys.order_by(rows.desc(), pairs.c.key).limit(top_keys)
+    return _as_list_of_structs(top.subquery())
 
 
 def _key_count(narrow: sa.FromClause) -> sa.ScalarSelect[Any]:
@@ -264,20 +269,20 @@ def _key_count(narrow: sa.FromClause) -> sa.ScalarSelect[Any]:
 
 
 def _pairs(narrow: sa.FromClause) -> sa.Subquery:
-    """Every metadata key of every conversation, and the hash of its value; NULL for null."""
+    """Select each metadata key of each conversation, with the hash of its value (NULL for null)."""
     return sa.select(
         sa.func.unnest(narrow.c["keys"]).label("key"),
         sa.func.unnest(narrow.c.hashes).label("hash"),
     ).subquery()
 
 
-def _listed(rows: sa.Subquery) -> sa.ScalarSelect[Any]:
-    """All rows in one list of structs."""
+def _as_list_of_structs(rows: sa.Subquery) -> sa.ScalarSelect[Any]:
+    """Return all rows as one list of structs."""
     return sa.select(sa.func.list(_struct(**dict(rows.c.items())))).scalar_subquery()
 
 
 def _struct(**parts: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """A struct; the names are constants of this module."""
+    """Return a struct. The names are constants of this module, so they need no escaping."""
     return sa.func.struct_pack(
         *(sa.literal_column(f'"{name}"').op(":=")(part) for name, part in parts.items())
     )

@@ -1,6 +1,5 @@
-"""Records: the declared fields, and a record as a model, as JSON and as Arrow.
+"""Records: the declared fields, and conversions between models, JSON objects and Arrow batches.
 
-Nothing here needs an engine. `schema.py` imports `FieldRef` from `query`, the one exception to
-the rule that this folder imports only the errors and the models.
-The invariant: whatever is saved is read back equal, and nothing is inferred from data.
+It imports `errors` and `models` and nothing else of this package.
+The invariant: every saved record is read back equal, and no type is inferred from data.
 """

@@ -1,7 +1,7 @@
-"""Records to Arrow record batches and back, a column at a time.
+"""Convert records to Arrow record batches and back, one column at a time.
 
-The invariant: `to_objects(to_batch(kind, rows_of(kind, records)))` gives every record as a JSON
-object again, whatever its class; the schema is the declared one of `schema.py`.
+The invariant: `to_objects(kind, to_batch(kind, rows_of(kind, records)))` returns every record as a
+JSON object, whatever its class. The schema is always the declared one of `schema.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from afterimage.storage.errors import InvalidRecordError, shorten
 from afterimage.storage.records.extras import overlay, restore
-from afterimage.storage.records.fast_json import exact_view, exact_views
+from afterimage.storage.records.fast_json import as_plain_dict, as_plain_dicts
 from afterimage.storage.records.fields import FieldType, Json, List, RecordKind, Struct, Text
 from afterimage.storage.records.objects import metadata_text, to_object
 from afterimage.storage.records.schema import arrow_schema, arrow_type
@@ -35,7 +35,7 @@ __all__ = [
     "without_extra",
 ]
 
-_REFUSALS = (
+_CONVERSION_ERRORS = (
     pa.ArrowException,
     PydanticSerializationError,
     AttributeError,
@@ -45,17 +45,18 @@ _REFUSALS = (
 )
 
 
-# A batch is made in one thread and let go of in another. The system's own pool takes what that one
-# gives back; Arrow's usual one takes new memory from the system, which has to clear it first.
+# Batches are allocated in one thread and freed in another. The system pool reuses memory that
+# another thread freed. Arrow's default pool would request new pages, which the kernel must zero.
 _POOL = pa.system_memory_pool()
 
 
 class Rows(NamedTuple):
-    """Records on their way into Arrow.
+    """Records as Python rows, ready for conversion to Arrow.
 
     Attributes:
         declared: the declared fields of each record.
-        extra: what those do not know of it, as JSON text; None where they know all.
+        extra: the fields of each record that are not declared, as JSON text; None if there are
+            no others.
     """
 
     declared: list[dict[str, Any]]
@@ -63,21 +64,27 @@ class Rows(NamedTuple):
 
 
 def rows_of(kind: RecordKind, records: Sequence[Any], start: int = 0) -> Rows:
-    """The rows of models; `start` is the place of the first among all that are saved.
+    """Return the rows of models.
+
+    Args:
+        kind: the kind of the records.
+        records: the models.
+        start: index of the first record within the whole save, for error messages.
 
     Raises:
-        InvalidRecordError: one of them cannot be stored; the message says which.
+        InvalidRecordError: a record cannot be stored; the message gives its index.
     """
     rows = Rows([], [])
     absent: dict[type[BaseModel], bytes | None] = {}
-    views = _views(records)
-    for at, (record, view) in enumerate(zip(records, views, strict=True), start):
-        if view is None:
-            declared, extra = _long_way(kind, record, at)
+    for index, (record, plain) in enumerate(
+        zip(records, _plain_dicts(records), strict=True), start
+    ):
+        if plain is None:
+            declared, extra = _convert_one(kind, record, index)
         else:
-            declared, cls = view, type(record)
+            declared, cls = plain, type(record)
             if cls not in absent:
-                absent[cls] = _extra(overlay(kind.record, view))
+                absent[cls] = _extra(overlay(kind.record, plain))
             extra = absent[cls]
         rows.declared.append(declared)
         rows.extra.append(extra)
@@ -85,14 +92,16 @@ def rows_of(kind: RecordKind, records: Sequence[Any], start: int = 0) -> Rows:
 
 
 def rows_of_objects(kind: RecordKind, objects: Iterable[dict[str, Any]]) -> Rows:
-    """The rows of JSON objects; those that the declared fields do not cover are validated here.
+    """Return the rows of JSON objects.
+
+    Objects that do not have exactly the declared fields are validated here.
 
     Raises:
-        InvalidRecordError: one of them is no record of `kind`.
+        InvalidRecordError: an object is not a valid record of `kind`.
     """
     rows = Rows([], [])
     for record in objects:
-        if _covers(kind.record, record):
+        if _has_declared_fields(kind.record, record):
             rows.declared.append(record)
             rows.extra.append(None)
         else:
@@ -102,30 +111,38 @@ def rows_of_objects(kind: RecordKind, objects: Iterable[dict[str, Any]]) -> Rows
 
 
 def to_batch(kind: RecordKind, rows: Rows, start: int = 0) -> pa.RecordBatch:
-    """A record batch of the declared fields and `extra`.
+    """Return a record batch with the declared fields and `extra`.
+
+    Args:
+        kind: the kind of the records.
+        rows: the rows of the batch.
+        start: index of the first row within the whole save, for error messages.
 
     Raises:
-        InvalidRecordError: a value is not of the declared type; the message says which record.
+        InvalidRecordError: a value does not have the declared type; the message gives the index
+            of the record.
     """
     try:
         return _to_batch(kind, rows.declared, rows.extra)
-    except _REFUSALS as refusal:
-        # Let the model judge each record: it may turn values into the declared type, or it says
-        # what is wrong with which.
+    except _CONVERSION_ERRORS as conversion_error:
+        # Validate each record with the model. It may coerce values to the declared types;
+        # otherwise its error names the invalid record and value.
         declared = []
-        for at, row in enumerate(rows.declared, start):
+        for index, row in enumerate(rows.declared, start):
             try:
                 declared.append(as_declared(kind, from_json(to_json(row))))
-            except (InvalidRecordError, *_REFUSALS) as error:
-                raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+            except (InvalidRecordError, *_CONVERSION_ERRORS) as error:
+                raise InvalidRecordError(f"record {index} of the batch: {error}") from None
         try:
             return _to_batch(kind, declared, rows.extra)
-        except _REFUSALS:
-            raise InvalidRecordError(f"a record does not fit the schema: {refusal}") from None
+        except _CONVERSION_ERRORS:
+            raise InvalidRecordError(
+                f"a record does not fit the schema: {conversion_error}"
+            ) from None
 
 
 def to_objects(kind: RecordKind, batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The records of a batch as JSON objects, extras put back."""
+    """Return the records of a batch as complete JSON objects, with their extra fields."""
     objects = without_extra(kind, batch)
     extras = batch.column("extra")
     if extras.null_count < len(extras):
@@ -138,22 +155,22 @@ def to_objects(kind: RecordKind, batch: pa.RecordBatch) -> list[dict[str, Any]]:
 def without_extra(
     kind: RecordKind, batch: pa.RecordBatch, *, members: bool = False
 ) -> list[dict[str, Any]]:
-    """The records of a batch as JSON objects of the declared fields.
+    """Return the records of a batch as JSON objects with the declared fields only.
 
     Args:
-        kind: what they are records of.
-        batch: with a column for each declared field.
-        members: whether to give enum members for their values, which validate faster.
+        kind: the kind of the records.
+        batch: has a column for each declared field.
+        members: whether to return enum members instead of their values. They validate faster.
     """
     arrays = [batch.column(name) for name in kind.record.fields]
     return _structs(kind.record.fields, arrays, members=members)
 
 
 def parts_of(batch: pa.RecordBatch, rows: int | None) -> Iterator[pa.RecordBatch]:
-    """Slices of a record batch with at most `rows` rows each; None for the batch as it is."""
+    """Yield slices of a record batch with at most `rows` rows each; the whole batch if None."""
     step = rows or max(1, batch.num_rows)
-    for at in range(0, batch.num_rows, step):
-        yield batch.slice(at, step)
+    for start in range(0, batch.num_rows, step):
+        yield batch.slice(start, step)
 
 
 def _to_batch(
@@ -174,7 +191,7 @@ def _to_batch(
 
 
 def _array(field_type: FieldType, values: list[Any]) -> pa.Array:
-    if values.count(None) == len(values):  # most fields of most data: no builder is set up
+    if values.count(None) == len(values):  # common, and faster than a builder
         return pa.nulls(len(values), arrow_type(field_type))
     match field_type:
         case Json():
@@ -182,14 +199,15 @@ def _array(field_type: FieldType, values: list[Any]) -> pa.Array:
             return pa.array(texts, pa.large_string(), memory_pool=_POOL)
         case Struct(fields) if _holds_json(field_type):
             children = [
-                _array(of, [value[name] for value in values]) for name, of in fields.items()
+                _array(child_type, [value[name] for value in values])
+                for name, child_type in fields.items()
             ]
             return pa.StructArray.from_arrays(children, fields=list(arrow_type(field_type)))
-        case List(of) if _holds_json(of):
+        case List(item_type) if _holds_json(item_type):
             offsets = [0]
             for value in values:
                 offsets.append(offsets[-1] + len(value))
-            items = _array(of, list(chain.from_iterable(values)))
+            items = _array(item_type, list(chain.from_iterable(values)))
             return pa.LargeListArray.from_arrays(
                 pa.array(offsets, pa.int64()), items, type=arrow_type(field_type)
             )
@@ -202,20 +220,20 @@ def _holds_json(field_type: FieldType) -> bool:
     match field_type:
         case Struct(fields):
             return any(map(_holds_json, fields.values()))
-        case List(of):
-            return _holds_json(of)
+        case List(item_type):
+            return _holds_json(item_type)
         case _:
             return isinstance(field_type, Json)
 
 
 def _json_text(value: Any) -> bytes:
     if not isinstance(value, dict):
-        raise TypeError(f"metadata is an object, not {type(value).__name__}")
+        raise TypeError(f"metadata must be an object, not {type(value).__name__}")
     return readable(metadata_text(value))
 
 
 def _check(field_type: FieldType, array: pa.Array, *, nulls: bool, parent_nulls: int) -> None:
-    """Raise where a value is null or not among the choices although it must be."""
+    """Raise TypeError if a required value is null, or a value is not an allowed choice."""
     if not nulls and array.null_count > parent_nulls:
         raise TypeError("null where a value is required")
     if array.null_count == len(array):
@@ -224,13 +242,15 @@ def _check(field_type: FieldType, array: pa.Array, *, nulls: bool, parent_nulls:
         case Text(enum) if enum:
             allowed = _allowed(field_type)
             if not pc.all(pc.is_in(array, value_set=allowed)).as_py() and len(array):
-                raise TypeError(f"a value that is none of {', '.join(field_type.choices)}")
+                raise TypeError(f"a value is not one of {', '.join(field_type.choices)}")
         case Struct(fields):
-            # Flattened, a child is null where its parent is; else it has some empty value there.
-            for (name, of), child in zip(fields.items(), array.flatten(), strict=True):
-                _check(of, child, nulls=name in field_type.nullable, parent_nulls=array.null_count)
-        case List(of):
-            _check(of, array.values, nulls=False, parent_nulls=0)
+            # `flatten` makes a child null where its parent is null. `array.field` would return an
+            # arbitrary empty value there.
+            for (name, child_type), child in zip(fields.items(), array.flatten(), strict=True):
+                nulls = name in field_type.nullable
+                _check(child_type, child, nulls=nulls, parent_nulls=array.null_count)
+        case List(item_type):
+            _check(item_type, array.values, nulls=False, parent_nulls=0)
 
 
 @cache
@@ -248,49 +268,52 @@ def _schema(kind: RecordKind) -> pa.Schema:
     return arrow_schema(kind.stored)
 
 
-def _covers(struct: Struct, record: Any) -> bool:
-    """Whether a JSON object has exactly the declared fields, at every depth."""
+def _has_declared_fields(struct: Struct, record: Any) -> bool:
+    """Return whether a JSON object has exactly the declared fields, at every depth."""
     if not isinstance(record, dict) or record.keys() != struct.fields.keys():
         return False
     for name, field_type in struct.fields.items():
         value = record[name]
         if isinstance(field_type, Struct):
-            if value is not None and not _covers(field_type, value):
+            if value is not None and not _has_declared_fields(field_type, value):
                 return False
         elif isinstance(field_type, List) and isinstance(field_type.of, Struct):
             if not isinstance(value, list):
                 return False
-            of, names = field_type.of, field_type.of.fields.keys()
-            if any(isinstance(inner, Struct | List) for inner in of.fields.values()):
-                if not all(_covers(of, item) for item in value):
+            item_type, names = field_type.of, field_type.of.fields.keys()
+            if any(isinstance(inner, Struct | List) for inner in item_type.fields.values()):
+                if not all(_has_declared_fields(item_type, item) for item in value):
                     return False
             elif not all(isinstance(item, dict) and item.keys() == names for item in value):
                 return False
     return True
 
 
-def _views(records: Sequence[Any]) -> Sequence[dict[str, Any] | None]:
+def _plain_dicts(records: Sequence[Any]) -> Sequence[dict[str, Any] | None]:
     try:
-        if (views := exact_views(records)) is not None:
-            return views
-    except (AttributeError, TypeError):  # a model that was made without being validated
+        if (plain := as_plain_dicts(records)) is not None:
+            return plain
+    except (AttributeError, TypeError):  # a model that was constructed without validation
         pass
-    return [exact_view(record) if isinstance(record, BaseModel) else None for record in records]
+    return [as_plain_dict(record) if isinstance(record, BaseModel) else None for record in records]
 
 
-def _long_way(kind: RecordKind, record: BaseModel, at: int) -> tuple[dict[str, Any], bytes | None]:
+def _convert_one(
+    kind: RecordKind, record: BaseModel, index: int
+) -> tuple[dict[str, Any], bytes | None]:
     try:
         dumped = to_object(record)
         return as_declared(kind, dumped), _extra(overlay(kind.record, dumped))
     except InvalidRecordError as error:
-        raise InvalidRecordError(f"record {at} of the batch: {error}") from None
+        raise InvalidRecordError(f"record {index} of the batch: {error}") from None
 
 
 def _extra(node: Mapping[str, Any]) -> bytes | None:
-    """An overlay as JSON; what it holds is nested a little deeper there than in the record.
+    """Return an overlay as JSON text; None if it is empty.
 
     Raises:
-        InvalidRecordError: too deep to be read again.
+        InvalidRecordError: it is nested too deep to be parsed again. Values are nested a little
+            deeper in the overlay than in the record.
     """
     if not node:
         return None
@@ -309,14 +332,14 @@ def _objects(field_type: FieldType, array: pa.Array, *, members: bool) -> list[A
         case Struct(fields) if array.null_count == len(array):
             return [None] * len(array)
         case Struct(fields):
-            children = [array.field(at) for at in range(len(fields))]
+            children = [array.field(index) for index in range(len(fields))]
             objects = _structs(fields, children, members=members)
             return _with_nulls(objects, array)
-        case List(of):
+        case List(item_type):
             bounds = array.offsets.to_pylist()
             start = bounds[0] if bounds else 0
             values = array.values.slice(start, (bounds[-1] - start) if bounds else 0)
-            items = _objects(of, values, members=members)
+            items = _objects(item_type, values, members=members)
             lists = [items[low - start : high - start] for low, high in pairwise(bounds)]
             return _with_nulls(lists, array)
         case _:
@@ -324,11 +347,11 @@ def _objects(field_type: FieldType, array: pa.Array, *, members: bool) -> list[A
 
 
 def _with_nulls(values: list[Any], array: pa.Array) -> list[Any]:
-    """The values, None for those that are null in the array."""
+    """Return the values, with None where the array is null."""
     if not array.null_count:
         return values
     valid = array.is_valid().to_pylist()
-    return [value if is_there else None for value, is_there in zip(values, valid, strict=True)]
+    return [value if is_valid else None for value, is_valid in zip(values, valid, strict=True)]
 
 
 def _structs(
@@ -343,12 +366,12 @@ def _structs(
 
 @cache
 def _zipper(names: tuple[str, ...]) -> Callable[..., list[dict[str, Any]]]:
-    """A function that makes dicts of columns: `[{"a": a, "b": b} for a, b in zip(…)]`.
+    """Return a function that builds a dict per row: `[{"a": a, "b": b} for a, b in zip(…)]`.
 
-    Written out for the declared names, a dict a row costs a quarter of `dict(zip(names, row))`,
-    and a load makes hundreds of thousands.
+    A dict display with the names written out takes a quarter of the time of
+    `dict(zip(names, row))`. A load builds hundreds of thousands of these dicts.
     """
-    at = [f"_{position}" for position in range(len(names))]
-    entries = ", ".join(f"{name!r}: {value}" for name, value in zip(names, at, strict=True))
-    source = f"lambda *columns: [{{{entries}}} for {', '.join(at)}, in zip(*columns)]"
+    variables = [f"_{index}" for index in range(len(names))]
+    entries = ", ".join(f"{name!r}: {var}" for name, var in zip(names, variables, strict=True))
+    source = f"lambda *columns: [{{{entries}}} for {', '.join(variables)}, in zip(*columns)]"
     return eval(source)  # type: ignore[no-any-return]

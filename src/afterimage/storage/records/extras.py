@@ -1,8 +1,8 @@
-"""What the declared fields do not know of a JSON object (`extra`), taken out and put back.
+"""Extra fields: the part of a JSON object that is not declared, separated and restored.
 
-The invariant: a record is split into its declared fields and an overlay of the rest, and `restore`
-gives the same object again. One exception: an optional field that a nested object lacked comes back
-with its default.
+The invariant: `overlay` returns everything that the declared fields do not hold, and `restore`
+rebuilds the same object from both. There is one exception: an optional field that is missing in a
+nested object comes back with its default.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["overlay", "restore"]
 
 
 def overlay(struct: Struct, record: Mapping[str, Any], *, top: bool = True) -> dict[str, Any]:
-    """What `struct` does not know of a JSON object; empty where it knows all.
+    """Return the parts of a JSON object that `struct` does not declare; {} if there are none.
 
     Returns:
-        A node `{"absent": [names], "fields": {name: value}, "children": {name or index: node}}`,
-        each part only where it is not empty. `absent` names declared fields that the object
-        lacks, and stands at the top only.
+        A node `{"absent": [names], "fields": {name: value}, "children": {name or index: node}}`
+        without its empty parts. `absent` names the declared fields that the object lacks; only
+        the top node has it.
     """
     absent = [name for name in struct.fields if name not in record] if top else []
     fields = {name: value for name, value in record.items() if name not in struct.fields}
@@ -31,15 +31,17 @@ def overlay(struct: Struct, record: Mapping[str, Any], *, top: bool = True) -> d
         if isinstance(kind, Struct) and isinstance(value, dict):
             children[name] = overlay(kind, value, top=False)
         elif isinstance(kind, List) and isinstance(kind.of, Struct) and isinstance(value, list):
-            of = kind.of
+            item_type = kind.of
             nodes = {
-                str(at): overlay(of, item, top=False)
-                for at, item in enumerate(value)
+                str(index): overlay(item_type, item, top=False)
+                for index, item in enumerate(value)
                 if isinstance(item, dict)
             }
-            children[name] = _node(children={at: node for at, node in nodes.items() if node})
+            children[name] = _node(children={key: node for key, node in nodes.items() if node})
     return _node(
-        absent=absent, fields=fields, children={at: node for at, node in children.items() if node}
+        absent=absent,
+        fields=fields,
+        children={key: node for key, node in children.items() if node},
     )
 
 
@@ -48,9 +50,9 @@ def _node(**parts: Any) -> dict[str, Any]:
 
 
 def restore(record: Any, node: Mapping[str, Any]) -> Any:
-    """Put an overlay back into the declared fields of an object, in place."""
-    for at, child in node.get("children", {}).items():
-        restore(record[int(at)] if isinstance(record, list) else record[at], child)
+    """Merge an overlay into an object with the declared fields, in place, and return it."""
+    for key, child in node.get("children", {}).items():
+        restore(record[int(key)] if isinstance(record, list) else record[key], child)
     if isinstance(record, dict):
         for name in node.get("absent", ()):
             del record[name]

@@ -1,9 +1,9 @@
-"""The fast way from records of our own classes to plain dicts and lines of JSON.
+"""Fast conversion of records of this package's own classes to plain dicts and lines of JSON.
 
-Views are the fields of a record as plain dicts, without a copy of what is in them. An object of a
-subclass can have fields of its own, or serialise its fields in its own way: it has no view, and
-`objects.py` dumps it. Types are checked for many records at once, as a check for each of a million
-messages would cost more than writing them. A value that is not of its declared type is refused.
+The plain dicts share the field values with the models; nothing is copied. An object of a subclass
+may have additional fields or its own serializer. It gets no plain dict here; `objects.py` dumps
+it. Types are checked for many records at once: a check per message would cost more than writing
+the message. The serializer raises an error for a value that does not have its declared type.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from afterimage.storage.records.fields import (
     Text,
 )
 
-__all__ = ["exact_view", "exact_views", "is_shallow", "line_of", "lines_of", "uses_enums"]
+__all__ = ["as_plain_dict", "as_plain_dicts", "is_shallow", "line_of", "lines_of", "uses_enums"]
 
 _ENTRY = {models.ConversationEntry}
 _PERSONA = {models.PersonaEntry}
@@ -38,7 +38,7 @@ _fields_of: Callable[[Any], dict[str, Any]] = attrgetter("__dict__")
 
 
 def _has_only_declared(model: type[BaseModel], struct: Struct) -> bool:
-    # A newer `afterimage` may add fields to its classes: those are then kept as extras.
+    # A newer `afterimage` may add fields to its classes. Those are stored as extra fields.
     return model.model_fields.keys() <= struct.fields.keys()
 
 
@@ -54,90 +54,92 @@ _CONVERSATIONS = {
 }
 
 
-def exact_view(model: BaseModel) -> dict[str, Any] | None:
-    """The fields of a model; None unless all its objects are of our classes."""
+def as_plain_dict(model: BaseModel) -> dict[str, Any] | None:
+    """Return the fields of a model; None unless all its objects are of this package's classes."""
     if type(model) is models.Document:
-        view = model.__dict__.copy()
-        personas = view.get("personas", ())
+        plain = model.__dict__.copy()
+        personas = plain.get("personas", ())
         if not {*map(type, personas)} <= _PERSONA:
             return None
-        view["personas"] = [*map(_fields_of, personas)]
-        return view
-    views = exact_views([model])
-    return views[0] if views is not None else None
+        plain["personas"] = [*map(_fields_of, personas)]
+        return plain
+    plains = as_plain_dicts([model])
+    return plains[0] if plains is not None else None
 
 
-def exact_views(records: Sequence[Any]) -> list[dict[str, Any]] | None:
-    """The fields of conversations; None unless all their objects are of our classes."""
+def as_plain_dicts(records: Sequence[Any]) -> list[dict[str, Any]] | None:
+    """Return the fields of conversations; None unless all objects are of this package's classes."""
     if not {*map(type, records)} <= _CONVERSATIONS:
         return None
-    views = [record.__dict__.copy() for record in records]
-    talks = [view.get("conversations", ()) for view in views]
-    entries = [*chain.from_iterable(talks)]
+    plains = [record.__dict__.copy() for record in records]
+    messages = [plain.get("conversations", ()) for plain in plains]
+    entries = [*chain.from_iterable(messages)]
     if not {*map(type, entries)} <= _ENTRY:
         return None
-    parts = map(_fields_of, entries)
-    for view, talk in zip(views, talks, strict=True):
-        view["conversations"] = [*islice(parts, len(talk))]
-        if view.get("evaluation") is not None:
-            evaluation = _exact_evaluation(view["evaluation"])
+    plain_entries = map(_fields_of, entries)
+    for plain, own_messages in zip(plains, messages, strict=True):
+        plain["conversations"] = [*islice(plain_entries, len(own_messages))]
+        if plain.get("evaluation") is not None:
+            evaluation = _plain_evaluation(plain["evaluation"])
             if evaluation is None:
                 return None
-            view["evaluation"] = evaluation
-    return views
+            plain["evaluation"] = evaluation
+    return plains
 
 
-def _exact_evaluation(evaluation: Any) -> dict[str, Any] | None:
+def _plain_evaluation(evaluation: Any) -> dict[str, Any] | None:
     if type(evaluation) is not models.EvaluationSchema:
         return None
-    view = evaluation.__dict__.copy()
-    for name, part in view.items():
+    plain = evaluation.__dict__.copy()
+    for name, entry in plain.items():
         if name != "overall_grade":
-            if type(part) is not models.EvaluationEntrySchema:
+            if type(entry) is not models.EvaluationEntrySchema:
                 return None
-            view[name] = part.__dict__
-    return view
+            plain[name] = entry.__dict__
+    return plain
 
 
-def uses_enums(views: Iterable[dict[str, Any]]) -> bool:
-    """Whether roles and grades, which the serializer takes as they come, are of their enums."""
-    entries = chain.from_iterable([view.get("conversations", ()) for view in views])
+def uses_enums(plains: Iterable[dict[str, Any]]) -> bool:
+    """Return whether all roles and grades are enum members. The serializer does not check them."""
+    entries = chain.from_iterable([plain.get("conversations", ()) for plain in plains])
     if not {*map(type, map(itemgetter("role"), entries))} <= _ROLE:
         return False
-    evaluations = [view["evaluation"] for view in views if view.get("evaluation") is not None]
-    return all(type(found["overall_grade"]) is models.GradeSchema for found in evaluations)
+    evaluations = [plain["evaluation"] for plain in plains if plain.get("evaluation") is not None]
+    return all(type(each["overall_grade"]) is models.GradeSchema for each in evaluations)
 
 
 _PLAIN = {str, float, bool, type(None)}
 _INTEGER_LIMIT = 2**1000
 
 
-def is_shallow(views: Iterable[dict[str, Any]]) -> bool:
-    """Whether it is soon seen that any reader of JSON can read their metadata.
+def is_shallow(plains: Iterable[dict[str, Any]]) -> bool:
+    """Return whether a quick check shows that every JSON parser can read the metadata.
 
-    No value in it is nested more than once, and no integer has over some hundred digits.
+    True if all values are scalars or lists of scalars and no integer has more than about 300
+    digits.
     """
-    parts = [*views, *chain.from_iterable([view.get("personas", ()) for view in views])]
-    values = [*chain.from_iterable([part["metadata"].values() for part in parts])]
-    kinds = {*map(type, values)}
-    if list in kinds:
-        kinds.remove(list)
-        within = [*chain.from_iterable([value for value in values if type(value) is list])]
-        kinds |= {*map(type, within)}
-        values += within
-    if int in kinds:
-        kinds.remove(int)
-        whole = [value for value in values if type(value) is int]
-        if max(whole) > _INTEGER_LIMIT or min(whole) < -_INTEGER_LIMIT:
+    owners = [*plains, *chain.from_iterable([plain.get("personas", ()) for plain in plains])]
+    values = [*chain.from_iterable([owner["metadata"].values() for owner in owners])]
+    types = {*map(type, values)}
+    if list in types:
+        types.remove(list)
+        items = [*chain.from_iterable([value for value in values if type(value) is list])]
+        types |= {*map(type, items)}
+        values += items
+    if int in types:
+        types.remove(int)
+        integers = [value for value in values if type(value) is int]
+        if max(integers) > _INTEGER_LIMIT or min(integers) < -_INTEGER_LIMIT:
             return False
-    return kinds <= _PLAIN
+    return types <= _PLAIN
 
 
 def line_of(kind: RecordKind, record: dict[str, object]) -> bytes:
-    """The JSON of a record's declared fields, in the order in which it has them.
+    """Return a record's declared fields as JSON, in the order of the dict.
 
     Raises:
-        PydanticSerializationError: a value is not of the declared type, or has no form in JSON.
+        PydanticSerializationError: a value does not have the declared type, or cannot be written
+            as JSON.
 
     >>> from afterimage.storage.records.fields import DOCUMENTS
     >>> line_of(DOCUMENTS, {"id": "1", "text": None, "metadata": {"score": float("nan")}})
@@ -147,21 +149,23 @@ def line_of(kind: RecordKind, record: dict[str, object]) -> bytes:
 
 
 def lines_of(kind: RecordKind, records: Sequence[dict[str, object]]) -> bytes | None:
-    r"""The lines of many records, each with its line feed, in one call of the serializer.
+    r"""Return the lines of many records, each with its line feed, from one serializer call.
 
-    Metadata must hold no objects of its own. None where the records cannot be told apart in what
-    the serializer gives, as where one has its fields in another order.
+    The metadata must not contain nested objects. Returns None if the serializer's output cannot be
+    split into records, for example because a record has its fields in another order.
 
     Raises:
-        PydanticSerializationError: as `line_of`.
+        PydanticSerializationError: a value does not have the declared type, or cannot be written
+            as JSON.
 
     >>> from afterimage.storage.records.fields import CONVERSATIONS
     >>> lines_of(CONVERSATIONS, [{"conversations": []}, {"conversations": []}])
     b'{"conversations":[]}\n{"conversations":[]}\n'
     """
     text = _list_serializer(kind).to_json(records, warnings="error")
-    # Only the records themselves have this between them: no object inside one begins with that
-    # field, and in a string a quotation mark that ends it is followed by a bracket or a comma.
+    # `},` followed by the first field occurs only between two records: no object inside a record
+    # begins with that field, a quotation mark within a string is escaped, and one that ends a
+    # string is followed by a bracket, a comma or a colon.
     start = b'{"%s":' % next(iter(kind.record.fields)).encode()
     lines = text[1:-1].split(b"}," + start)
     if len(lines) != len(records) or not text.startswith(start, 1):
@@ -189,18 +193,18 @@ def _schema(field_type: FieldType) -> core_schema.CoreSchema:
         case Double():
             return core_schema.float_schema()
         case Json():
-            return core_schema.any_schema()  # a dictionary's would replace surrogates in its keys
-        case List(of):
-            return core_schema.list_schema(_schema(of))
+            return core_schema.any_schema()  # dict_schema would replace surrogates in keys
+        case List(item_type):
+            return core_schema.list_schema(_schema(item_type))
         case Struct(fields):
             return core_schema.typed_dict_schema(
                 {
                     name: core_schema.typed_dict_field(
-                        core_schema.nullable_schema(_schema(of))
+                        core_schema.nullable_schema(_schema(child_type))
                         if name in field_type.nullable
-                        else _schema(of)
+                        else _schema(child_type)
                     )
-                    for name, of in fields.items()
+                    for name, child_type in fields.items()
                 },
                 total=False,
             )

@@ -1,8 +1,8 @@
-"""The one table of fields: the kinds of records and their declared fields.
+"""The record kinds and their declared fields.
 
-The Arrow schema, the SQL columns, the conversion in both directions, the checks of a query and the
-columns of JSON lines all follow from `CONVERSATIONS`, `DOCUMENTS` and `OTHERS`. Nothing is ever
-inferred from data.
+`CONVERSATIONS`, `DOCUMENTS` and `OTHERS` are the single definition of the fields. The Arrow schema,
+the SQL columns, the conversions in both directions, the checks of a query and the columns of JSONL
+files are derived from them. Nothing is inferred from data.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ __all__ = [
 ]
 
 Kind = Literal["conversations", "documents", "records"]
-"""Name of a kind of records; "records" are those of other models, saved with conversations."""
+"""Name of a record kind. "records" are records of other models, saved with the conversations."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A string; `enum` is the class of the only values allowed, if they are limited."""
+    """A string. If `enum` is given, only the values of its members are allowed."""
 
     enum: type[Enum] | None = None
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The only values allowed; () for any."""
+        """The allowed values; () if any string is allowed."""
         return tuple(member.value for member in self.enum) if self.enum else ()
 
 
@@ -77,7 +77,7 @@ class Timestamp:
 
 @dataclass(frozen=True)
 class Json:
-    """Exact JSON text of an object: any value, at any depth, keys in their order."""
+    """The exact JSON text of an object: any values at any depth, keys in their order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +85,9 @@ class Struct:
     """Named fields, in order.
 
     Attributes:
-        fields: name and type of each.
-        defaults: what a record has that lacks the field; fields without one are required.
-        nullable: fields that may be null.
+        fields: name and type of each field.
+        defaults: the value of a field that a record lacks; fields without a default are required.
+        nullable: names of the fields that may be null.
     """
 
     fields: Mapping[str, FieldType]
@@ -106,7 +106,7 @@ FieldType = Text | Double | Integer | Timestamp | Json | Struct | List
 
 
 class AnyField(Mapping[str, "FieldType"]):
-    """The fields of records whose model is not known: every name is a field that holds JSON."""
+    """The fields of records of an unknown model: every name is a field of type `Json`."""
 
     def __getitem__(self, name: str) -> FieldType:
         return Json()
@@ -123,11 +123,11 @@ class RecordKind:
     """One kind of record.
 
     Attributes:
-        name: its name, as `export_jsonl(kind=…)` takes it.
-        model: the class that its records are loaded as.
+        name: the value of `export_jsonl(kind=…)` for this kind.
+        model: the class of loaded records.
         record: the declared fields of a record, in order, with the defaults of the model.
-        stored: the columns that keep a record: the declared fields, and `extra` for the rest.
-        sequence: SQL column of the insertion sequence.
+        stored: the stored columns: the declared fields, and `extra` for all other fields.
+        sequence: name of the SQL column with the insertion sequence number.
     """
 
     name: Kind
@@ -143,7 +143,7 @@ class RecordKind:
 
     @property
     def saved_as(self) -> RecordKind:
-        """The kind whose save, import and file also take these records."""
+        """The kind that this kind is saved, imported and filed with; usually itself."""
         return CONVERSATIONS if self is OTHERS else self
 
 
@@ -218,10 +218,10 @@ KINDS: Final = (CONVERSATIONS, DOCUMENTS, OTHERS)
 
 
 def kind_named(name: str) -> RecordKind:
-    """The kind of that name.
+    """Return the record kind with that name.
 
     Raises:
-        InvalidQueryError: there is none.
+        InvalidQueryError: no kind has that name.
 
     >>> kind_named("documents").sequence
     '_id'
@@ -234,7 +234,11 @@ def kind_named(name: str) -> RecordKind:
 
 
 def dotted_paths(fields: Mapping[str, FieldType], prefix: str = "") -> Iterator[str]:
-    """Every path that a query can name, with those into structs: `evaluation.coherence`."""
+    """Yield every path that a query can name, including paths into structs.
+
+    >>> list(dotted_paths({"id": Text(), "score": Struct({"value": Double()})}))
+    ['id', 'score', 'score.value']
+    """
     for name, kind in fields.items():
         yield prefix + name
         if isinstance(kind, Struct):

@@ -1,7 +1,7 @@
-"""A model as a JSON object and as a line of JSON.
+"""Convert a model to a JSON object or to a line of JSON.
 
-The invariant: what is written here can be read back as the same record. Objects of our own classes
-take a fast way (`fast_json.py`); all others are dumped by pydantic.
+The invariant: every line can be read back as the same record. Objects of this package's own classes
+are converted by `fast_json.py`; pydantic dumps all others.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from afterimage.storage import models
 from afterimage.storage.errors import InvalidRecordError, shorten, shown
 from afterimage.storage.records.fast_json import (
-    exact_view,
-    exact_views,
+    as_plain_dict,
+    as_plain_dicts,
     is_shallow,
     line_of,
     lines_of,
@@ -30,36 +30,40 @@ __all__ = ["exact_lines", "metadata_text", "to_line", "to_object"]
 
 
 def to_object(model: Any) -> dict[str, Any]:
-    """A model as a JSON object, with the fields that subclasses add at any depth.
+    """Return a model as a JSON object, including fields that subclasses add at any depth.
 
     Raises:
-        InvalidRecordError: it has no form in JSON.
+        InvalidRecordError: the model is not a pydantic model or cannot be written as JSON.
     """
     if not isinstance(model, BaseModel):
         raise InvalidRecordError(
-            f"a record is a pydantic model, not {type(model).__name__}: {shown(model, 60)}"
+            f"a record must be a pydantic model, not {type(model).__name__}: {shown(model, 60)}"
         )
     try:
         dumped = _dumped(model, "json")
         plain = _dumped(model, "python")
         text = readable(to_json(plain, fallback=str))
-        if b"NaN" in text or b"Infinity" in text:  # the JSON mode of a model makes them null
+        if b"NaN" in text or b"Infinity" in text:  # mode="json" dumps them as None
             dumped = _with_non_finite(dumped, plain)
         to_json(dumped)
     except (PydanticSerializationError, ValueError, TypeError, AttributeError) as error:
-        raise InvalidRecordError(f"{_name(model)} has no form in JSON: {shorten(error)}") from None
+        raise InvalidRecordError(
+            f"{_name(model)} cannot be written as JSON: {shorten(error)}"
+        ) from None
     if not isinstance(dumped, dict):
-        raise InvalidRecordError(f"{_name(model)} is no JSON object, so it cannot be a record")
+        raise InvalidRecordError(
+            f"{_name(model)} is not a JSON object, so it cannot be stored as a record"
+        )
     return dumped
 
 
 def _dumped(model: BaseModel, mode: Literal["json", "python"]) -> Any:
-    # By the names of fields, whatever the model says, as filters name them.
+    # Never by alias, even if the model is configured to: filters use the names of fields.
     return model.model_dump(mode=mode, serialize_as_any=True, warnings=False, by_alias=False)
 
 
 def _with_non_finite(dumped: Any, plain: Any) -> Any:
-    """`dumped` with the NaN and infinities that `plain` has where `dumped` has None."""
+    """Return `dumped` with the NaN and infinities of `plain` where `dumped` has None."""
     if dumped is None and isinstance(plain, float):
         return plain
     if isinstance(dumped, dict) and isinstance(plain, dict) and len(dumped) == len(plain):
@@ -71,43 +75,43 @@ def _with_non_finite(dumped: Any, plain: Any) -> Any:
 
 
 def metadata_text(metadata: Any) -> bytes:
-    """Metadata as JSON, models inside it by the names of their fields."""
+    """Return metadata as JSON text. Models inside it are written by field name, not by alias."""
     return to_json(metadata, by_alias=False)
 
 
 def to_line(model: Any, encoding: str = "utf-8") -> bytes:
-    """A model as one line of JSON without its line feed, as `encoding` writes it.
+    """Return a model as one line of JSON in `encoding`, without a line feed.
 
     Raises:
-        InvalidRecordError: it has no form in JSON, or could not be read back.
+        InvalidRecordError: the model cannot be written as JSON, or could not be read back.
     """
-    line = _exact_line(model)
+    line = _fast_line(model)
     if line is None:
         line = to_json(check(to_object(model), type(model)))
     if encoding == "utf-8":
         return line
-    return json.dumps(from_json(line)).encode(encoding)  # ASCII, so that any encoding has it
+    return json.dumps(from_json(line)).encode(encoding)  # ASCII, which every encoding can write
 
 
-def _exact_line(model: Any) -> bytes | None:
-    """The quick way for objects of our own classes; None where it would not be exact."""
+def _fast_line(model: Any) -> bytes | None:
+    """Return the line of a model of this package; None if the result would not be exact."""
     try:
-        view = exact_view(model) if isinstance(model, BaseModel) else None
-        if view is None or not uses_enums([view]):
+        plain = as_plain_dict(model) if isinstance(model, BaseModel) else None
+        if plain is None or not uses_enums([plain]):
             return None
-        line = line_of(DOCUMENTS if type(model) is models.Document else CONVERSATIONS, view)
-        return line if is_shallow([view]) else readable(line)
+        line = line_of(DOCUMENTS if type(model) is models.Document else CONVERSATIONS, plain)
+        return line if is_shallow([plain]) else readable(line)
     except (PydanticSerializationError, ValueError, TypeError, AttributeError, KeyError):
         return None
 
 
 def exact_lines(models_: Sequence[Any]) -> bytes | None:
-    """Conversations as lines of JSON in one step; None where `to_line` must look at each."""
+    """Return conversations as lines of JSON; None if each must be converted by `to_line`."""
     try:
-        views = exact_views(models_)
-        if views is None or not (uses_enums(views) and is_shallow(views)):
+        plains = as_plain_dicts(models_)
+        if plains is None or not (uses_enums(plains) and is_shallow(plains)):
             return None
-        return lines_of(CONVERSATIONS, views)
+        return lines_of(CONVERSATIONS, plains)
     except (PydanticSerializationError, ValueError, TypeError, AttributeError, KeyError):
         return None
 

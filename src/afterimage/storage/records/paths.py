@@ -1,8 +1,8 @@
 """Field paths: `final_score`, `evaluation.coherence.score`, `metadata.domain`, `metadata."k.l"`.
 
-A path is split on dots. A step that itself holds a dot is put in double quotes, in which a quote
-is written twice. The invariant: `parse(render(steps)) == steps`. `resolve` binds a path to the
-declared fields.
+A path is split on dots. A step that contains a dot is written in double quotes; a double quote
+inside it is written twice. The invariant: `parse(render(steps)) == steps`. `resolve` binds a path
+to the declared fields.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class FieldRef:
 
     Attributes:
         path: the path as the user wrote it.
-        column: the top-level field.
-        inner: steps into declared structs below it.
-        keys: steps into JSON below that; () unless `type` is `Json`.
-        type: type of what `column` and `inner` lead to.
+        column: name of the top-level field.
+        inner: names of the nested fields in declared structs.
+        keys: keys inside the JSON value; () unless `type` is `Json`.
+        type: type of the field that `column` and `inner` name.
     """
 
     path: str
@@ -39,8 +39,8 @@ def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:
     """Bind `path` to `fields`.
 
     Raises:
-        UnknownFieldError: there is no such field; names the nearest ones.
-        InvalidQueryError: it is not a path.
+        UnknownFieldError: no field has that path; the message suggests similar ones.
+        InvalidQueryError: `path` is not a valid path.
     """
     column, *rest = parse(path)
     kind = fields.get(column)
@@ -51,61 +51,64 @@ def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:
     if kind is None or (rest and not isinstance(kind, Json)):
         raise UnknownFieldError.of(path, dotted_paths(fields))
     if not is_text(path):
-        raise InvalidQueryError(f"field {path!a} holds a lone surrogate, which no data holds")
+        raise InvalidQueryError(
+            f"field {path!a} contains a lone surrogate; no stored field name can contain one"
+        )
     return FieldRef(path, column, tuple(inner), tuple(rest), kind)
 
 
 def parse(path: object) -> tuple[str, ...]:
-    """The steps of `path`.
+    """Return the steps of `path`.
 
     Raises:
-        InvalidQueryError: it is no string, is empty, or has an empty step or an open quote.
+        InvalidQueryError: `path` is not a string, is empty, or has an empty step, an unclosed
+            quote or text after a closing quote.
 
     >>> parse('metadata."k.l".m')
     ('metadata', 'k.l', 'm')
     """
     if not isinstance(path, str):
-        raise InvalidQueryError(f"a field is named by a string, not {shown(path, 60)}")
+        raise InvalidQueryError(f"a field name must be a string, not {shown(path, 60)}")
     steps: list[str] = []
-    at = 0
+    position = 0
     while True:
-        if path[at : at + 1] == '"':
-            step, at = _quoted(path, at)
+        if path[position : position + 1] == '"':
+            step, position = _quoted(path, position)
         else:
-            end = path.find(".", at)
+            end = path.find(".", position)
             end = len(path) if end < 0 else end
-            step, at = path[at:end], end
+            step, position = path[position:end], end
             if not step:
                 raise InvalidQueryError(
                     f"field {shorten(path, 80)!r} has an empty step; write an empty key as "
                     '"" in double quotes'
                 )
         steps.append(step)
-        if at == len(path):
+        if position == len(path):
             return tuple(steps)
-        if path[at] != ".":
+        if path[position] != ".":
             raise InvalidQueryError(
-                f"field {shorten(path, 80)!r} goes on after a closing quote; "
+                f"field {shorten(path, 80)!r} has text after a closing quote; "
                 "write a quote inside a quoted key twice"
             )
-        at += 1
+        position += 1
 
 
 def _quoted(path: str, start: int) -> tuple[str, int]:
-    """The quoted step that opens at `start`, and the position behind its closing quote."""
-    step, at = "", start + 1
+    """Return the quoted step that opens at `start`, and the position after its closing quote."""
+    step, position = "", start + 1
     while True:
-        end = path.find('"', at)
+        end = path.find('"', position)
         if end < 0:
-            raise InvalidQueryError(f"field {shorten(path, 80)!r} has a quote that never closes")
-        step += path[at:end]
+            raise InvalidQueryError(f"field {shorten(path, 80)!r} has an unclosed quote")
+        step += path[position:end]
         if path[end + 1 : end + 2] != '"':
             return step, end + 1
-        step, at = step + '"', end + 2
+        step, position = step + '"', end + 2
 
 
 def render(steps: tuple[str, ...]) -> str:
-    """The path that `parse` splits into `steps`.
+    """Return the path that `parse` splits into `steps`.
 
     >>> render(('metadata', 'k.l'))
     'metadata."k.l"'
@@ -121,7 +124,7 @@ def _quote(step: str) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether a string can be written as UTF-8; one with a lone surrogate cannot."""
+    """Return whether a string can be encoded as UTF-8: it has no lone surrogate."""
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
-"""The Arrow schema and the SQL types of the declared fields; nothing is inferred from data.
+"""The Arrow schema and the SQL types of the declared fields. Nothing is inferred from data.
 
-Strings and lists have 64-bit offsets, so no amount of text in a batch overflows them.
+Strings and lists use 64-bit offsets. A batch can hold more than 2 GiB of text without overflow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 @cache
 def arrow_type(field_type: FieldType) -> pa.DataType:
-    """The Arrow type of a declared type.
+    """Return the Arrow type of a declared type.
 
     >>> arrow_type(List(Struct({"role": Text()})))
     LargeListType(large_list<item: struct<role: large_string>>)
@@ -48,25 +48,25 @@ def arrow_type(field_type: FieldType) -> pa.DataType:
         case Timestamp():
             return pa.timestamp("us")
         case Struct(fields):
-            return pa.struct([pa.field(name, arrow_type(of)) for name, of in fields.items()])
-        case List(of):
-            return pa.large_list(arrow_type(of))
+            return pa.struct([pa.field(name, arrow_type(child)) for name, child in fields.items()])
+        case List(item_type):
+            return pa.large_list(arrow_type(item_type))
 
 
 def arrow_schema(fields: Mapping[str, FieldType]) -> pa.Schema:
-    """The Arrow schema of declared fields, in their order; every field may be null."""
+    """Return the Arrow schema of declared fields, in their order; all fields are nullable."""
     return pa.schema(
         [pa.field(name, arrow_type(field_type)) for name, field_type in fields.items()]
     )
 
 
 def projected_schema(columns: Iterable[FieldRef]) -> pa.Schema:
-    """The Arrow schema of a projection: what lies inside JSON comes as text."""
+    """Return the Arrow schema of a projection; values inside JSON are returned as JSON text."""
     return pa.schema([pa.field(field.path, arrow_type(field.type)) for field in columns])
 
 
 def sql_type(field_type: FieldType) -> str:
-    """The DuckDB type of a declared type, as it stands in DDL.
+    """Return the DuckDB type of a declared type, as written in DDL.
 
     >>> sql_type(List(Struct({"role": Text()})))
     'STRUCT("role" VARCHAR)[]'
@@ -83,23 +83,23 @@ def sql_type(field_type: FieldType) -> str:
         case Timestamp():
             return "TIMESTAMP"
         case Struct(fields):
-            entries = (f'"{name}" {sql_type(of)}' for name, of in fields.items())
+            entries = (f'"{name}" {sql_type(child)}' for name, child in fields.items())
             return f"STRUCT({', '.join(entries)})"
-        case List(of):
-            return f"{sql_type(of)}[]"
+        case List(item_type):
+            return f"{sql_type(item_type)}[]"
 
 
 def json_structure(field_type: FieldType) -> str:
-    """The structure DuckDB's `json_transform` takes to read a value of a declared type.
+    """Return the structure argument of DuckDB's `json_transform` for a declared type.
 
     >>> json_structure(List(Struct({"role": Text()})))
     '[{"role":"VARCHAR"}]'
     """
     match field_type:
         case Struct(fields):
-            entries = (f'"{name}":{json_structure(of)}' for name, of in fields.items())
+            entries = (f'"{name}":{json_structure(child)}' for name, child in fields.items())
             return "{" + ",".join(entries) + "}"
-        case List(of):
-            return f"[{json_structure(of)}]"
+        case List(item_type):
+            return f"[{json_structure(item_type)}]"
         case _:
             return f'"{sql_type(field_type)}"'

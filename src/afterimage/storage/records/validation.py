@@ -1,6 +1,6 @@
-"""Which JSON objects are valid records, and of which model.
+"""Decide which JSON objects are valid records, and of which model.
 
-Every storage decides by these functions what it saves, imports and loads, so that all agree.
+Every storage uses these functions for saves, imports and loads, so all storages agree.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 
 from afterimage.storage import models
 from afterimage.storage.errors import InvalidRecordError, shorten
-from afterimage.storage.records.fast_json import exact_view
+from afterimage.storage.records.fast_json import as_plain_dict
 from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, RecordKind
 
 __all__ = [
@@ -30,25 +30,25 @@ __all__ = [
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-# JSON text with fewer brackets than this cannot be nested too deep for a reader.
+# JSON text with at most this many opening brackets cannot be nested too deep for a parser.
 _SHALLOW = 100
 
-# Python, and the JSON readers used here, refuse integers with more digits.
+# Python and the JSON parsers used here reject integers with more digits.
 MAX_DIGITS = 4300
 
 
 @cache
 def list_adapter(kind: RecordKind) -> TypeAdapter[list[Any]]:
-    """The validator of a list of such records, for one call."""
+    """Return a validator that validates a whole list of records in one call."""
     model: Any = kind.model
     return TypeAdapter(list[model])
 
 
 def is_conversation(record: Mapping[str, Any]) -> bool:
-    """Whether a JSON object is a conversation: the one rule of every storage.
+    """Return whether a JSON object is a conversation. Every storage uses this rule.
 
-    It has an array `conversations` whose first element, if any, is an object with `role` and
-    `content`. Anything else is some other model's record.
+    A conversation has an array `conversations` whose first element, if any, is an object with
+    `role` and `content`. Every other object is a record of another model.
     """
     entries = record.get("conversations")
     if not isinstance(entries, list):
@@ -60,10 +60,10 @@ def is_conversation(record: Mapping[str, Any]) -> bool:
 
 @cache
 def matching(model: type[_Model]) -> Callable[[dict[str, Any]], _Model | None]:
-    """A function that makes a `model` of a JSON object, or None where it is none.
+    """Return a function that converts a JSON object to a `model`, or returns None.
 
-    A record is one of `model` if all its keys are fields of it (or it allows others) and it
-    validates; so records of several models in one store do not get in each other's way.
+    An object matches `model` if it validates and all its keys are fields of the model (or the
+    model allows extra fields). This rule lets records of several models share a storage.
     """
     computed = set(model.model_computed_fields)
     known = set(model.model_fields) | computed
@@ -80,11 +80,11 @@ def matching(model: type[_Model]) -> Callable[[dict[str, Any]], _Model | None]:
             return None
         written = {name: value for name, value in record.items() if name not in computed}
         try:
-            # As JSON, so that strict models read back what JSON has no type for.
+            # Validate JSON text: only there do strict models accept strings as dates.
             text = to_json(written)
             try:
                 return model.model_validate_json(text, by_alias=False, by_name=True)
-            except ValidationError:  # written by others, by alias
+            except ValidationError:  # another program wrote the record by alias
                 return model.model_validate_json(text, by_alias=True, by_name=True)
         except ValidationError:
             return None
@@ -93,11 +93,11 @@ def matching(model: type[_Model]) -> Callable[[dict[str, Any]], _Model | None]:
 
 
 def check(record: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """`record`, dumped from a `model`, if it can be loaded again.
+    """Return `record`, dumped from a `model`, if it can be loaded again.
 
     Raises:
-        InvalidRecordError: it looks like a conversation and is none, so that storing it would make
-            `load_conversations` fail; or `load_records(model)` could not read it.
+        InvalidRecordError: the record has the form of a conversation but is not a valid one, so
+            `load_conversations` would fail on it; or `load_records(model)` could not read it.
     """
     if is_conversation(record):
         as_declared(CONVERSATIONS, record)
@@ -110,10 +110,10 @@ def check(record: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
 
 
 def as_declared(kind: RecordKind, record: dict[str, Any]) -> dict[str, Any]:
-    """The declared fields of a JSON object as the model has them, defaults filled in.
+    """Return the declared fields of a JSON object, validated by the model, with defaults.
 
     Raises:
-        InvalidRecordError: the model refuses it.
+        InvalidRecordError: the object is not a valid record of `kind`.
     """
     if kind is DOCUMENTS and is_conversation(record):
         raise InvalidRecordError("not a document: it is a conversation")
@@ -121,29 +121,29 @@ def as_declared(kind: RecordKind, record: dict[str, Any]) -> dict[str, Any]:
     try:
         try:
             valid = model.model_validate(record)
-        except ValidationError:  # as JSON, an integer too large for a float is infinite
+        except ValidationError:  # in JSON text, an integer too large for a float becomes infinite
             valid = model.model_validate_json(to_json(record))
     except ValidationError as error:
         raise InvalidRecordError(f"not a valid record of {kind.name}: {reason(error)}") from None
-    view = exact_view(valid)
-    assert view is not None
-    return view
+    plain = as_plain_dict(valid)
+    assert plain is not None
+    return plain
 
 
 def readable(text: bytes) -> bytes:
-    """`text`, if what reads JSON here can read it.
+    """Return `text` if the JSON parsers used here can parse it.
 
     Raises:
         ValueError: it is nested too deep, or has an integer of more than 4,300 digits.
     """
     if len(text) > MAX_DIGITS or text.count(b"{") + text.count(b"[") > _SHALLOW:
-        # Metadata is read on its own and inside its record: the outer one is the deeper.
+        # Metadata is parsed alone and inside its record. Wrap it: that is the deeper nesting.
         from_json(b'{"":' + text + b"}")
     return text
 
 
 def reason(error: Exception) -> str:
-    """The first thing a validation found wrong, on one line."""
+    """Return the first problem that a validation found, on one line."""
     if not isinstance(error, ValidationError):
         return shorten(error)
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]

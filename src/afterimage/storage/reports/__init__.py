@@ -1,6 +1,5 @@
-"""What a call reports: skipped records, progress, statistics, verification.
+"""Reports of a call: skipped records, progress, statistics and verification results.
 
-`verification.py` imports `records`, `jsonl`, `query` and `system`, as it verifies lines itself; the
-other modules import only the errors and each other.
+It imports `errors`, `records` and `system` and nothing else of this package.
 The invariant: the size of a report does not depend on the number of faults.
 """

@@ -1,6 +1,6 @@
-"""Corrupt records: raised, or skipped, counted and reported when the call ends.
+"""Corrupt records are raised, or skipped, counted and reported when the call ends.
 
-The invariant: nothing is skipped without a `SkippedRecordsWarning`, and the memory for the report
+The invariant: no record is skipped without a `SkippedRecordsWarning`, and the memory for the report
 is bounded, however many records are corrupt.
 """
 
@@ -27,24 +27,25 @@ __all__ = [
 ]
 
 OnError = Literal["raise", "skip"]
-"""What a call does with a stored record that is not valid: raise, or leave it out and warn."""
+"""What a call does when it reads a corrupt record: raise an error, or skip the record and warn."""
 
 _Item = TypeVar("_Item")
 
-# A report names so many places, and counts the rest.
+# Maximum number of items that a report lists. The rest are only counted.
 FEW: Final = 5
 
 
 class Place(NamedTuple):
-    """Where something stored is wrong, and what.
+    """The location and the description of a fault in the stored data.
 
     Attributes:
         path: the file.
-        table: the table in it; None where the file has lines.
-        line: number of the line, the first being 1; in a table, the record's sequence number.
-            None where the whole table cannot be read.
-        offset: of the line's first byte, in bytes (of the unpacked data); None in a table.
-        reason: what is wrong with it.
+        table: the table in the database file; None for a JSONL file.
+        line: line number, from 1; in a table, the record's sequence number. None if the whole
+            table cannot be read.
+        offset: position of the line's first byte, in bytes of the decompressed data; None in a
+            table.
+        reason: description of the fault.
     """
 
     path: Path
@@ -55,7 +56,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, error: CorruptRecordError) -> Place:
-        """The place that an error names."""
+        """Return the place that an error names."""
         return cls(error.path, error.table, error.line, error.offset, error.reason)
 
     def __str__(self) -> str:
@@ -67,11 +68,11 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Found(Generic[_Item]):
-    """The result of a search; false where nothing was found.
+    """The result of a search. It is false if nothing was found.
 
     Attributes:
         count: number of items found.
-        first: the first few of them.
+        first: the first few items.
     """
 
     count: int = 0
@@ -81,21 +82,21 @@ class Found(Generic[_Item]):
         return self.count > 0
 
     def __str__(self) -> str:
-        """A line for each of the first few, and one with the number of the others."""
+        """Return one line for each of the first few items, and one with the number of others."""
         lines = [f"  {item}" for item in self.first]
         more = self.count - len(lines)
         return "\n".join([*lines, f"  and {more:,} more"] if more else lines)
 
 
 class Tally(Generic[_Item]):
-    """Counts items and keeps the first few."""
+    """A counter that also keeps the first few items."""
 
     def __init__(self) -> None:
         self._count = 0
         self._first: list[_Item] = []
 
     def add(self, item: _Item) -> None:
-        """Count one more."""
+        """Count one more item."""
         self._count += 1
         if len(self._first) < FEW:
             self._first.append(item)
@@ -106,18 +107,18 @@ class Tally(Generic[_Item]):
         self._first += found.first[: FEW - len(self._first)]
 
     def found(self) -> Found[_Item]:
-        """What has been added so far."""
+        """Return the items added so far."""
         return Found(self._count, tuple(self._first))
 
 
 @dataclass(frozen=True)
 class SkippedRecords:
-    """What a call with `on_error="skip"` left out.
+    """The corrupt records that a call with `on_error="skip"` skipped.
 
     Attributes:
         path: the file.
-        count: lines or rows left out.
-        places: the first few of them.
+        count: number of skipped lines or rows.
+        places: the places of the first few.
     """
 
     path: Path
@@ -132,10 +133,10 @@ class SkippedRecords:
 
 
 class SkippedRecordsWarning(UserWarning):
-    """A call with `on_error="skip"` left something out.
+    """A call with `on_error="skip"` skipped corrupt records.
 
     Attributes:
-        report: what, as `SkippedRecords`.
+        report: the number and places of the skipped records.
     """
 
     def __init__(self, report: SkippedRecords) -> None:
@@ -147,7 +148,7 @@ class SkippedRecordsWarning(UserWarning):
 
 
 class Faults:
-    """The policy of one call for corrupt records, and the tally of those it skipped.
+    """The policy of one call for corrupt records, and the tally of the records it skipped.
 
     Args:
         on_error: "raise" or "skip".
@@ -158,33 +159,35 @@ class Faults:
 
     def __init__(self, on_error: OnError = "raise") -> None:
         if on_error not in get_args(OnError):
-            raise InvalidQueryError(f"on_error is 'raise' or 'skip', not {shown(on_error, 40)}")
+            raise InvalidQueryError(
+                f"on_error must be 'raise' or 'skip', not {shown(on_error, 40)}"
+            )
         self.skip = on_error == "skip"
         self._places: Tally[Place] = Tally()
 
     def handle(self, error: CorruptRecordError) -> None:
-        """Count the error if corrupt records are skipped, else raise it."""
+        """Count the error if the policy is "skip"; otherwise raise it."""
         if not self.skip:
             raise error
         self._places.add(Place.of(error))
 
     def found(self) -> Found[Place]:
-        """What has been skipped so far."""
+        """Return the places skipped so far."""
         return self._places.found()
 
     def without_report(self) -> Faults:
-        """The same policy with a tally of its own, for faults that another read reports."""
+        """Return the same policy with a separate tally, for faults that another read reports."""
         return Faults("skip" if self.skip else "raise")
 
     def warn(self) -> None:
-        """Warn the package's caller if anything was skipped."""
+        """Issue a `SkippedRecordsWarning` to the package's caller if records were skipped."""
         found = self.found()
         if found:
             report = SkippedRecords(found.first[0].path, found.count, found.first)
             warnings.warn(SkippedRecordsWarning(report), stacklevel=stacklevel_of_caller())
 
     def warn_after(self, items: Iterator[_Item]) -> Generator[_Item, None, None]:
-        """The same items; warns after the last one, or when the iterator is closed."""
+        """Yield the same items; warn after the last one, or when the iterator is closed."""
         try:
             yield from items
         finally:

@@ -1,6 +1,6 @@
-"""Progress of long calls: callbacks that get record counts and, where known, the share done.
+"""Progress of long calls: callbacks that receive record counts and, if known, the share done.
 
-The invariant: over a whole call the share only grows, from 0 to 1, whatever its stages are.
+The invariant: during a call the share only grows, from 0 to 1, whatever stages the call has.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ _Records = TypeVar("_Records", bound=Sized)
 Progress = Callable[[int], object]
 """Called with the number of records processed since the last call; `tqdm.update`, for example.
 
-It may be called in another thread. A `ShareProgress` also gets the share of the work that is done,
-so it needs no total.
+It may be called in another thread. A `ShareProgress` also receives the share of the work that is
+done, so it needs no total.
 """
 
 
 @runtime_checkable
 class ShareProgress(Protocol):
-    """A `Progress` that also gets the share of the work that is done."""
+    """A `Progress` that also receives the share of the work that is done."""
 
     def __call__(self, records: int, /) -> object:
         """Add the number of records processed since the last call."""
 
     def reached(self, share: float) -> object:
-        """Set the share of all the work that is done, 0 to 1."""
+        """Set the share of the whole work that is done, from 0 to 1."""
 
 
 def report(progress: Progress, records: int, share: float | None) -> None:
-    """Report a number of records and then, where known, the share done with them."""
+    """Report a number of records, then the share of the work that is done (None: unknown)."""
     if records:
         progress(records)
     if share is not None and isinstance(progress, ShareProgress):
@@ -54,7 +54,7 @@ def report(progress: Progress, records: int, share: float | None) -> None:
 def counting(
     batches: Generator[_Records, None, None], progress: Progress
 ) -> Generator[_Records, None, None]:
-    """The same lists or batches; the length of each is reported when its consumer is done with it.
+    """Yield the same lists or batches; report each length when the consumer asks for the next.
 
     >>> [len(batch) for batch in counting((word for word in ["ab", "c"]), print)]
     2
@@ -67,8 +67,8 @@ def counting(
 def after_each(
     items: Generator[_Item, None, None], call: Callable[[_Item], object]
 ) -> Generator[_Item, None, None]:
-    """The same items; `call` gets each one when its consumer asks for the next."""
-    # Close at once: an exception of `call` could keep this generator alive, and its source open.
+    """Yield the same items; call `call` with each one when the consumer asks for the next."""
+    # Close now: an exception from `call` could keep this generator alive and `items` open.
     with closing(items):
         for item in items:
             yield item
@@ -76,10 +76,10 @@ def after_each(
 
 
 def split(progress: Progress, weights: Sequence[float]) -> list[Progress]:
-    """A progress for each stage of a call; each stage reports its own share, 0 to 1.
+    """Return a progress for each stage of a call. Each stage reports its own share, 0 to 1.
 
     Args:
-        progress: of the whole call.
+        progress: the progress of the whole call.
         weights: amount of work of each stage, in any unit.
 
     >>> class Printed:
@@ -113,7 +113,7 @@ class _Stage:
 
 
 def share_only(progress: Progress) -> Progress:
-    """`progress` without the record counts: for records that it is not meant to count."""
+    """Return a progress that passes on the share but not the record counts."""
     return _ShareOnly(progress) if isinstance(progress, ShareProgress) else ignore
 
 
@@ -126,4 +126,4 @@ class _ShareOnly:
 
 
 def ignore(_: int) -> None:
-    """The progress of a call that nobody watches."""
+    """Do nothing: the progress of a call without a callback."""

@@ -1,7 +1,7 @@
 """`Statistics`: the result of `store.stats()`, as a frozen value, a page of text and HTML.
 
-`query/statistics.py` computes it. Names and metadata keys come from the data: HTML escapes them,
-and text shows each on one line.
+`query/statistics.py` computes it. Names and metadata keys come from the data, so the HTML output
+escapes them and the text output puts each on one line.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ __all__ = ["Distribution", "Histogram", "MetadataKey", "Statistics"]
 
 @dataclass(frozen=True)
 class Distribution:
-    """How some numbers are spread; all but `count` are None where there are none.
+    """Summary statistics of a set of numbers; all but `count` are None if the set is empty.
 
     Attributes:
-        count: how many numbers.
-        min: the least of them.
-        median: their quantile at 0.5. A quantile at q of n numbers lies at place q * (n - 1) of
-            them in order, the first being 0; between two places it is interpolated linearly.
-        p95: their quantile at 0.95.
-        max: the greatest.
-        mean: their sum by their count.
+        count: number of values.
+        min: the smallest value.
+        median: the quantile at 0.5. The quantile at q of n sorted values is at index q * (n - 1),
+            counted from 0; between two indexes it is interpolated linearly.
+        p95: the quantile at 0.95.
+        max: the largest value.
+        mean: the arithmetic mean.
     """
 
     count: int
@@ -41,13 +41,13 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many numbers are in each of ten ranges of equal width.
+    """The number of values in each of ten bins of equal width.
 
     Attributes:
-        edges: where the ranges begin, and where the last one ends: from 0 or the least number, if
-            that is less, to 1 or the greatest, if that is more.
-        counts: how many numbers are in each range, its beginning included, its end not, but in the
-            last one.
+        edges: the eleven edges of the bins. The first is 0, or the smallest value if that is
+            negative; the last is 1, or the largest value if that is greater.
+        counts: number of values in each bin. A bin includes its lower edge and excludes its upper
+            edge; the last bin includes both.
     """
 
     edges: tuple[float, ...]
@@ -56,13 +56,13 @@ class Histogram:
 
 @dataclass(frozen=True)
 class MetadataKey:
-    """A key at the top of the metadata.
+    """A top-level key of the metadata.
 
     Attributes:
-        key: its name.
-        rows: conversations in which it holds something other than null.
-        values: how many different values it holds there, as filters tell them apart (3 and 3.0 are
-            one value, 3 and "3" are two); lists and objects by their JSON text.
+        key: the name of the key.
+        rows: number of conversations in which its value is not null.
+        values: number of distinct values. Values are compared as filters compare them: 3 and 3.0
+            are one value, 3 and "3" are two. Lists and objects are compared by their JSON text.
     """
 
     key: str
@@ -72,29 +72,31 @@ class MetadataKey:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is in a data set; `print` it for a page of text, or leave it at the end of a cell.
+    """Statistics of a data set. `print` shows a page of text; a notebook cell shows HTML.
 
     Attributes:
-        conversations: conversations that the filters match; all the below is about these.
-        documents: all documents.
-        records: all records of other models.
-        messages: messages in the conversations.
-        turns: messages a conversation.
-        characters: characters (Unicode code points) of the content of a message, by role.
-        with_reasoning: conversations in which some message has reasoning that is not empty.
-        with_evaluation: conversations that have an evaluation.
-        grades: conversations by their overall grade, every grade named, from best to worst.
-        mean_scores: mean score of each criterion of the evaluations; None where there is none.
-        final_score: of the conversations that have one.
-        final_score_histogram: of the same.
-        final_score_nulls: conversations without a final score.
-        not_finite: final scores, and scores of the criteria, that are NaN or infinite; they are
-            left out of the three above and of the means.
-        metadata_keys: the keys that most conversations have, by `rows`, ties by their name.
-        metadata_key_count: different keys at the top of the metadata, null or not.
-        duplicates: conversations whose messages (roles, contents and reasoning) are exactly those
-            of another one before them.
-        empty_contents: messages whose content is empty, or spaces, tabs and line breaks only.
+        conversations: number of conversations that match the filters. All fields below except
+            `documents` and `records` describe these conversations.
+        documents: number of all documents.
+        records: number of all records of other models.
+        messages: number of messages.
+        turns: messages per conversation.
+        characters: characters (Unicode code points) per message content, by role.
+        with_reasoning: number of conversations with at least one non-empty reasoning content.
+        with_evaluation: number of conversations with an evaluation.
+        grades: number of conversations by overall grade; lists every grade, from best to worst.
+        mean_scores: mean score of each evaluation criterion; None if there are no scores.
+        final_score: distribution of the final scores.
+        final_score_histogram: histogram of the final scores.
+        final_score_nulls: number of conversations without a final score.
+        not_finite: number of final scores and criterion scores that are NaN or infinite.
+            `mean_scores`, `final_score` and `final_score_histogram` do not include them.
+        metadata_keys: the most frequent metadata keys, by descending `rows`, then by name.
+        metadata_key_count: number of distinct top-level metadata keys, null values included.
+        duplicates: number of conversations whose messages (role, content and reasoning) equal
+            those of an earlier conversation.
+        empty_contents: number of messages whose content is empty or only spaces, tabs and line
+            breaks.
     """
 
     conversations: int
@@ -118,16 +120,16 @@ class Statistics:
 
     @property
     def share_with_reasoning(self) -> float | None:
-        """`with_reasoning` as a part of all conversations, 0 to 1; None where there are none."""
+        """`with_reasoning` divided by `conversations`, 0 to 1; None if there are none."""
         return self.with_reasoning / self.conversations if self.conversations else None
 
     @property
     def share_with_evaluation(self) -> float | None:
-        """`with_evaluation` as a part of all conversations, 0 to 1; None where there are none."""
+        """`with_evaluation` divided by `conversations`, 0 to 1; None if there are none."""
         return self.with_evaluation / self.conversations if self.conversations else None
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as dicts, lists, strings and numbers, for JSON; the two shares included."""
+        """Return all fields and the two shares as dicts, lists, strings and numbers, for JSON."""
         return {
             **asdict(self),
             "share_with_reasoning": self.share_with_reasoning,
@@ -146,19 +148,19 @@ _LONGEST_KEY = 40
 
 
 class _Table(NamedTuple):
-    """Rows of cells under a head; the first column is words, the others are numbers."""
+    """A header and rows of cells. The first column is text; the others are numbers."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 def _as_text(stats: Statistics) -> str:
-    """A page of text."""
+    """Return a page of text."""
     return "\n\n".join([_headline(stats), *map(_text_table, _tables(stats))])
 
 
 def _as_html(stats: Statistics) -> str:
-    """A fragment of HTML, for a notebook."""
+    """Return an HTML fragment for a notebook."""
     return (
         f"<div><p>{escape(_headline(stats))}</p>{''.join(map(_html_table, _tables(stats)))}</div>"
     )
@@ -187,7 +189,7 @@ def _tables(stats: Statistics) -> list[_Table]:
 
 def _lengths(stats: Statistics) -> _Table:
     rows = {
-        "turns a conversation": stats.turns,
+        "turns per conversation": stats.turns,
         **{f"characters, {role}": each for role, each in stats.characters.items()},
         "final score": stats.final_score,
     }
@@ -196,8 +198,8 @@ def _lengths(stats: Statistics) -> _Table:
 
 
 def _spread(numbers: Distribution) -> list[str]:
-    found = (numbers.min, numbers.median, numbers.p95, numbers.max, numbers.mean)
-    return [f"{numbers.count:,}", *map(_number, found)]
+    values = (numbers.min, numbers.median, numbers.p95, numbers.max, numbers.mean)
+    return [f"{numbers.count:,}", *map(_number, values)]
 
 
 def _shares(stats: Statistics) -> _Table:
@@ -209,9 +211,9 @@ def _shares(stats: Statistics) -> _Table:
         "duplicates of another one": (stats.duplicates, conversations),
         "empty contents": (stats.empty_contents, messages),
     }
-    rows = [[name, f"{count:,}", _share(count, of)] for name, (count, of) in counts.items()]
+    rows = [[name, f"{count:,}", _share(count, total)] for name, (count, total) in counts.items()]
     if stats.not_finite:
-        rows.append(["scores that are no finite number", f"{stats.not_finite:,}", ""])
+        rows.append(["NaN or infinite scores", f"{stats.not_finite:,}", ""])
     return _Table(["", "count", "share"], rows)
 
 
@@ -232,10 +234,10 @@ def _scores(stats: Statistics) -> _Table:
     edges, counts = stats.final_score_histogram.edges, stats.final_score_histogram.counts
     most = max(counts)
     rows = []
-    for at, count in enumerate(counts):
-        end = "]" if at == len(counts) - 1 else ")"
-        bins = f"[{_number(edges[at])}, {_number(edges[at + 1])}{end}"
-        rows.append([f"{bins:<14} {'█' * math.ceil(_BAR * count / most)}", f"{count:,}"])
+    for index, count in enumerate(counts):
+        bracket = "]" if index == len(counts) - 1 else ")"
+        bounds = f"[{_number(edges[index])}, {_number(edges[index + 1])}{bracket}"
+        rows.append([f"{bounds:<14} {'█' * math.ceil(_BAR * count / most)}", f"{count:,}"])
     return _Table(["final score", "count"], rows)
 
 
@@ -263,8 +265,8 @@ def _number(value: float | None) -> str:
     return f"{value:,.1f}" if 100 <= abs(value) < 1e15 else f"{value:.3g}"
 
 
-def _share(count: int, of: int) -> str:
-    return f"{count / of:.1%}" if of else "-"
+def _share(count: int, total: int) -> str:
+    return f"{count / total:.1%}" if total else "-"
 
 
 def _text_table(table: _Table) -> str:
@@ -283,8 +285,8 @@ def _html_table(table: _Table) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
     rows = (
         "".join(
-            f'<td style="text-align: {"right" if at else "left"}">{escape(cell)}</td>'
-            for at, cell in enumerate(row)
+            f'<td style="text-align: {"right" if column else "left"}">{escape(cell)}</td>'
+            for column, cell in enumerate(row)
         )
         for row in table.rows
     )

@@ -1,4 +1,4 @@
-"""`Verification`: the report of `verify()`, and the tallies it is made from.
+"""`Verification`: the report of `verify()`, and `Findings`, which collects it.
 
 The invariant: the size of the report does not depend on the number of faults.
 """
@@ -16,13 +16,13 @@ __all__ = ["Findings", "TornTail", "Verification"]
 
 
 class TornTail(NamedTuple):
-    """The rest of a truncated write at the end of a file: no line feed, no whole record.
+    """A truncated write at the end of a file: no line feed and no complete record.
 
     Attributes:
         path: the file.
-        line: its number, the first line being 1.
-        offset: of its first byte (in the unpacked data).
-        size: its bytes.
+        line: line number, from 1.
+        offset: position of its first byte, in bytes of the decompressed data.
+        size: length in bytes.
     """
 
     path: Path
@@ -39,16 +39,16 @@ class Verification:
     """The records in a file or a database, and the faults found.
 
     Attributes:
-        name: the file or files.
-        conversations: valid conversations.
-        documents: valid documents.
-        records: valid records of other models.
+        name: name of the file or files.
+        conversations: number of valid conversations.
+        documents: number of valid documents.
+        records: number of valid records of other models.
         corrupt: lines or rows without a valid record, damage in a compressed file, and tables that
             the engine cannot read.
         torn_tails: last lines that are a truncated write; the next save moves them to a side file.
         duplicate_ids: ids that several documents share, each with its first place.
         duplicate_numbers: sequence numbers that several rows of a table share.
-        stale_columns: rows in which the column of a metadata field and the metadata differ.
+        stale_columns: rows in which the column of a metadata field differs from the metadata.
     """
 
     name: str
@@ -63,16 +63,16 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no fault was found."""
         return not any(found for _, found in self._findings())
 
     def __str__(self) -> str:
-        """At most a page: the counts, and the first few places of each fault."""
+        """Return at most a page: the counts, and the first few places of each kind of fault."""
         counts = f"{self.conversations:,} conversations, {self.documents:,} documents"
         lines = [self.name, f"{counts}, {self.records:,} records of other models"]
-        for what, found in self._findings():
-            lines += [f"{what}: {found.count:,}", str(found)] if found else []
-        return "\n".join([*lines, "nothing is wrong"] if self.ok else lines)
+        for title, found in self._findings():
+            lines += [f"{title}: {found.count:,}", str(found)] if found else []
+        return "\n".join([*lines, "no faults found"] if self.ok else lines)
 
     def _findings(self) -> list[tuple[str, Found[Any]]]:
         return [(title, getattr(self, name)) for name, title in _TITLES.items()]
@@ -81,18 +81,18 @@ class Verification:
 _TITLES: Final = {
     "corrupt": "corrupt",
     "torn_tails": "torn last lines",
-    "duplicate_ids": "document ids that stand more than once",
-    "duplicate_numbers": "sequence numbers that rows share",
+    "duplicate_ids": "duplicate document ids",
+    "duplicate_numbers": "duplicate sequence numbers",
     "stale_columns": "rows whose metadata columns differ from their metadata",
 }
 
 
 class Findings:
-    """Collects what a verification finds; `report` gives the `Verification`.
+    """A collector of the results of a verification; `report` returns the `Verification`.
 
     Attributes:
-        name: the file or files.
-        counts: valid records, by the name of their kind.
+        name: name of the file or files.
+        counts: number of valid records, by the name of their kind.
         tallies: the faults, by the field of `Verification` that reports them.
     """
 
@@ -102,7 +102,7 @@ class Findings:
         self.tallies: dict[str, Tally[Any]] = {name: Tally() for name in _TITLES}
 
     def report(self) -> Verification:
-        """Everything found so far."""
+        """Return everything found so far."""
         found: dict[str, Any] = {name: tally.found() for name, tally in self.tallies.items()}
         counts: dict[str, Any] = dict(self.counts)
         return Verification(self.name, **counts, **found)

@@ -1,5 +1,5 @@
-"""The system below: atomic files, locks, forks, the garbage collector, reading ahead.
+"""Operating-system services: atomic files, locks, forks, garbage collection and prefetching.
 
-It imports nothing of this package but the errors.
-The invariant: nothing here knows what a record is.
+It imports `errors` and nothing else of this package.
+The invariant: no module here depends on the format or the content of records.
 """

@@ -1,4 +1,4 @@
-"""Files that appear under their name whole and durable, or not at all."""
+"""Atomic files: a file appears under its name complete and durable, or not at all."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ __all__ = ["refuse_own_file", "replaced", "sync", "sync_folder", "written_lines"
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place at the end, and is gone on any error.
+    """Provide a temporary path that is renamed to `path` at the end, or deleted after an error.
 
-    What stood at `path` before stays until then. A file or a folder may be made at the temporary
-    path; a folder takes the place of another one only if that is empty.
+    An existing file at `path` stays unchanged until then. The caller creates a file or a folder at
+    the temporary path. A folder can replace another folder only if that one is empty.
 
     Raises:
-        MissingFileError: the folder of `path` does not exist.
+        MissingFileError: `path` does not name a file, or its folder does not exist.
+        StorageError: the file cannot be written.
     """
     if not path.name:
-        raise MissingFileError(f"{str(path)!r} names no file. Give a path with a file's name.")
+        raise MissingFileError(f"{str(path)!r} does not name a file. Give a path with a file name.")
     if not path.parent.is_dir():
         raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it first.")
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -52,24 +53,24 @@ def replaced(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written_lines(path: Path) -> Iterator[IO[bytes] | Any]:
-    """A stream of bytes to `path`, packed as its name says: `.gz`, `.zst`, or not at all."""
+    """Open a binary stream that replaces `path`; a name with `.gz` or `.zst` is compressed."""
     with replaced(path) as fresh:
         if path.suffix.lower() == ".gz":
-            # No file name and no time inside: the same records give the same bytes.
-            with fresh.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
-                yield packed
+            # The header has no file name and no time, so equal records give equal bytes.
+            with fresh.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as compressed:
+                yield compressed
         elif path.suffix.lower() == ".zst":
-            import pyarrow as pa  # noqa: PLC0415  only here: plain JSONL is written without it
+            import pyarrow as pa  # noqa: PLC0415  uncompressed JSONL must not load Arrow
 
             with pa.output_stream(str(fresh), compression="zstd") as stream:
                 yield stream
         else:
-            with fresh.open("wb") as plain:
-                yield plain
+            with fresh.open("wb") as uncompressed:
+                yield uncompressed
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file, or a folder's entries, to the disk."""
+    """Flush a file, or the entries of a folder, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -78,21 +79,21 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make a rename or a new file inside a folder durable, where the system can."""
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable
+    """Make a rename or a new file in a folder durable, if the system supports it."""
+    if os.name == "posix":  # on Windows a folder cannot be opened, and a rename is durable
         sync(path)
 
 
 def refuse_own_file(path: Path, own_files: Iterable[Path]) -> None:
-    """Refuse a path that is one of a storage's own files, by whatever name.
+    """Refuse a path that is one of the storage's own files, also under another name.
 
     Raises:
-        InvalidQueryError: it is one.
+        InvalidQueryError: `path` is one of `own_files`.
     """
     for own in own_files:
         try:
             same = path.samefile(own)
-        except OSError:  # one of them does not exist
+        except OSError:  # one of the two files does not exist
             same = path.absolute() == own
         if same:
-            raise InvalidQueryError(f"{path} is this storage's own file. Give another one.")
+            raise InvalidQueryError(f"{path} is this storage's own file. Give another path.")

@@ -1,7 +1,8 @@
-"""Forks: what the modules of this package do at one, and which open files a child inherited.
+"""Fork hooks, and the files that were open in the parent process at the fork.
 
-DuckDB takes a database that the parent had open for the child's own, with no lock on the file: the
-parent then overwrites what the child saves. So such a file is refused, by this list.
+A forked child inherits an open database without its file lock, and DuckDB does not notice. The
+parent would then overwrite the child's changes. This package refuses to open such a file in the
+child; this module keeps the list of these files.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ _inherited: set[FileIdentity] = set()
 
 
 def at_fork(**hooks: Callable[[], None]) -> None:
-    """Register `before`, `after_in_parent` and `after_in_child`, where the system can fork."""
+    """Register `before`, `after_in_parent` and `after_in_child` if the system supports fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(**hooks)
 
 
 def is_inherited(path: Path) -> bool:
-    """Whether the parent had the file open when this process was forked from it."""
+    """Return whether the parent process had the file open when it forked this process."""
     return bool(_inherited) and identity_of(path) in _inherited
 
 

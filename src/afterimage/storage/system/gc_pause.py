@@ -1,8 +1,8 @@
-"""The cyclic garbage collector, held back while many records are built at once.
+"""Pause the cyclic garbage collector while many records are built.
 
-Building a quarter of a million model objects takes four times as long with the collector running,
-as each of its passes walks all of them and finds nothing. The pause is counted, so that several
-threads may load at once: the last one out turns the collector on again, if it was on before.
+Building 250,000 model objects takes four times as long with the collector enabled, because each
+collection visits all of them and finds no garbage. Pauses are counted, so several threads may load
+at the same time: the last pause to end enables the collector again if it was enabled before.
 """
 
 from __future__ import annotations
@@ -15,31 +15,42 @@ from contextlib import contextmanager
 
 __all__ = ["kept_until_the_end", "paused_collector"]
 
-# Objects built in a pause from which on its end is worth more than turning the collector on. Below
-# that the collector finds its counts as they are, and goes on as if nothing had been.
+# If a pause built more objects than this, they are moved to the oldest generation at its end.
+# After a smaller pause the collector continues with its normal counts.
 _MANY_OBJECTS = 50_000
 
-# Objects built in such pauses after which the collector walks everything once, as each pause hides
-# what was garbage by then from the quick passes; and so many times those that outlived the walk
-# before, so that all walks together cost no more than a share of the building.
-_OBJECTS_PER_WALK = 2_000_000
-_TIMES_THE_LIVING = 2
+# The move hides garbage from collections of the young generations, so a full collection is due when
+# more than this many objects were moved. Their number must also exceed twice the number of objects
+# that survived the last full collection: then all full collections together cost at most a fixed
+# share of the building.
+_OBJECTS_PER_COLLECTION = 2_000_000
+_TIMES_THE_SURVIVORS = 2
 
 
 class _Pause:
-    """How deep threads are in pauses, what to restore after the last, and when a walk is due."""
+    """The state of all pauses of this process.
+
+    Attributes:
+        lock: protects the other attributes. Re-entrant: a finalizer may load records while this
+            thread holds the lock.
+        depth: number of pauses that are active.
+        was_enabled: whether the collector was enabled before the first active pause.
+        loads: number of active `kept_until_the_end` blocks.
+        built: number of objects moved to the oldest generation since the last full collection.
+        survivors: number of objects that survived the last full collection.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # a finalizer that runs under it may load records, too
+        self.lock = threading.RLock()
         self.depth = 0
         self.was_enabled = False
         self.loads = 0
         self.built = 0
-        self.alive = 0
+        self.survivors = 0
 
-    def claim_walk(self) -> bool:
-        """Whether a walk is due; it is then the caller's to do."""
-        is_due = self.built > max(_OBJECTS_PER_WALK, _TIMES_THE_LIVING * self.alive)
+    def claim_collection(self) -> bool:
+        """Return whether a full collection is due. If so, the caller must run it."""
+        is_due = self.built > max(_OBJECTS_PER_COLLECTION, _TIMES_THE_SURVIVORS * self.survivors)
         if is_due:
             self.built = 0
         return is_due
@@ -50,9 +61,9 @@ _pause = _Pause()
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
-    """Hold back the collector for the block, in every thread; restored when an error leaves it too.
+    """Disable the collector of the process during the block, and restore it afterwards.
 
-    Wait for nothing inside: the whole process goes without the collector as long.
+    Do not wait for anything inside the block: no thread has a collector during that time.
 
     >>> with paused_collector():
     ...     gc.isenabled()
@@ -70,29 +81,31 @@ def paused_collector() -> Iterator[None]:
         yield
     finally:
         with _pause.lock:
-            _pause.depth = max(0, _pause.depth - 1)  # a child forked within starts at 0
+            _pause.depth = max(0, _pause.depth - 1)  # a child forked inside the block starts at 0
             if _pause.depth == 0 and _pause.was_enabled:
                 if gc.get_count()[0] > _MANY_OBJECTS:
                     _make_old()
-                    is_due = not _pause.loads and _pause.claim_walk()
+                    is_due = not _pause.loads and _pause.claim_collection()
                 gc.enable()
         if is_due:
-            _walk()
+            _collect()
 
 
 @contextmanager
 def kept_until_the_end() -> Iterator[None]:
-    """A block that keeps all it builds, in many pauses: a walk within it would find nothing.
+    """Postpone full collections during a block that keeps every object it builds.
 
-    Walks of more and more objects would make a load take longer than its share of the records.
+    The block contains many pauses. A full collection inside it would find no garbage, and it would
+    take longer the more objects the block has built: a load would no longer take time in
+    proportion to its records.
     """
     with _pause.lock:
         _pause.loads += 1
         is_enabled = _pause.was_enabled if _pause.depth else gc.isenabled()
-        is_due = is_enabled and _pause.claim_walk()
+        is_due = is_enabled and _pause.claim_collection()
     try:
-        if is_due:  # of what earlier ones hid, while what this one builds is not there yet
-            _walk()
+        if is_due:  # for garbage of earlier blocks; this block has built nothing yet
+            _collect()
         yield
     finally:
         with _pause.lock:
@@ -100,10 +113,11 @@ def kept_until_the_end() -> Iterator[None]:
 
 
 def _make_old() -> None:
-    """Move all objects to the oldest generation, as if they had survived; walks none of them.
+    """Move all objects to the oldest generation without visiting them.
 
-    Else the first pass after the pause would walk everything built in it, which costs as much as
-    the pause saved. Objects that the program froze itself would thaw, so then nothing is done.
+    Otherwise the first collection after the pause would visit every object built in it, which
+    costs as much as the pause saved. Does nothing if the program has frozen objects: `unfreeze`
+    would unfreeze these too.
     """
     if gc.get_freeze_count() == 0:
         _pause.built += gc.get_count()[0]
@@ -113,20 +127,20 @@ def _make_old() -> None:
             gc.unfreeze()
 
 
-def _walk() -> None:
-    """Collect what is garbage anywhere, and count what is left."""
+def _collect() -> None:
+    """Run a full collection, and count the surviving objects."""
     gc.collect()
     with _pause.lock:
         if gc.get_freeze_count() == 0:
             try:
                 gc.freeze()
-                _pause.alive = gc.get_freeze_count()
-            finally:  # after an interrupt, too: what stays frozen is never collected
+                _pause.survivors = gc.get_freeze_count()
+            finally:  # also after an interrupt: a frozen object is never collected
                 gc.unfreeze()
 
 
 def _after_fork() -> None:
-    """The threads that were in a pause are not in the child, and never leave it there."""
+    """Reset the state in a child: threads that were in a pause do not exist there."""
     global _pause  # noqa: PLW0603  the collector is one per process
     if _pause.depth and _pause.was_enabled:
         gc.enable()

@@ -1,4 +1,4 @@
-"""Which frames of the call stack are this package's own."""
+"""Find the package's caller in the call stack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGE: Final = str(Path(__file__).resolve().parents[1])
 
 
 def stacklevel_of_caller() -> int:
-    """The `stacklevel` with which a warning of the calling function names the package's caller.
+    """Return the `stacklevel` of the first frame outside this package.
 
     `warnings.warn(…, stacklevel=stacklevel_of_caller())` then points at the user's own line.
     """

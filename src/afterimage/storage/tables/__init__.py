@@ -1,5 +1,6 @@
-"""Tables of a database: their layout, migrations, scans, checks and verification.
+"""The tables of a database: layout, migrations, inserts, scans, checks and verification.
 
-It may import every folder except `transfer` and `cli`.
-The invariant: a table is as the version beside its name says.
+It imports `errors`, `models`, `records`, `reports`, `system`, `engine`, `query` and `jsonl` and
+nothing else of this package.
+The invariant: a table has the layout of the version that is stored for it.
 """

@@ -1,7 +1,7 @@
-"""`TablesBackend`: what a backend answers, over the tables of a DuckDB database.
+"""`TablesBackend`: the backend for the tables of a DuckDB database.
 
-The invariants: a save is one transaction; a row's sequence number is greater than that of every row
-saved before it; the file is open during calls only.
+The invariants: A save is one transaction. A row's sequence number is greater than those of all rows
+saved before it. The file is open only during calls.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ __all__ = ["TablesBackend"]
 
 Batches = Generator[pa.RecordBatch, None, None]
 
-# An import holds so many bytes of records of other models in memory.
+# Bytes of records of other models that an import holds in memory; above this, in a file.
 _OTHERS_IN_MEMORY = 16 * 2**20
 
-# A result of up to so many bytes is read at once where the caller may keep the iterator for long.
+# Results up to this size are read completely if the caller may keep the iterator for a long time.
 _SMALL_RESULT = 4 * 2**20
 
 
 class TablesBackend:
-    """Conversations, documents and records of other models, each in a table of their own.
+    """Conversations, documents and records of other models, in one table each.
 
     Attributes:
-        mixes_kinds: each kind has a table of its own.
+        mixes_kinds: False: each kind has its own table.
 
     Args:
-        database: where the tables are; it has them.
+        database: the database; it already has the tables.
         layout: the tables.
-        batch_rows: records that one record batch holds at most; None for the engine's own size.
+        batch_rows: maximum number of rows of a record batch; None for the engine's own size.
     """
 
     mixes_kinds = False
@@ -93,7 +93,7 @@ class TablesBackend:
         return kind.record.fields if kind is OTHERS else {**kind.record.fields, **kind.system}
 
     def read_weights(self, kinds: Sequence[RecordKind]) -> list[float]:
-        # Counting documents and other records costs nothing beside a read of the conversations.
+        # The time to count documents and other records is negligible.
         return [float(kind is CONVERSATIONS) for kind in kinds]
 
     # -- writing ------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class TablesBackend:
         if not records:
             return
         declared, others = split_by_kind(kind, records)
-        # The first batch is built before the file is opened, the others while DuckDB inserts.
+        # Build the first batch before the file is opened, and the others while DuckDB inserts.
         batches = batches_of_models(kind, declared, self._insert_rows)
         first = list(islice(batches, 1))
         with self.database.writing() as connection, paused_collector():
@@ -117,14 +117,14 @@ class TablesBackend:
         chunks = read_chunks(path)
         if read.faults.skip:
             chunks = valid_chunks(chunks, importable(read.kind), read.faults)
-        # Batches of whole row groups: DuckDB writes smaller ones again later.
+        # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
         chunks = regrouped(chunks, self._insert_rows)
         saved = 0
         with SpooledTemporaryFile(max_size=_OTHERS_IN_MEMORY) as others:
 
-            def batches(some: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
+            def batches(group: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
                 nonlocal saved
-                for chunk in some:
+                for chunk in group:
                     with paused_collector():
                         batch, lines = batch_of_lines(read.kind, chunk)
                     others.writelines(line + b"\n" for line in lines)
@@ -135,12 +135,12 @@ class TablesBackend:
             with self.database.writing() as connection:
                 self.layout.refresh(connection)
                 insert = Insert(self.database, connection)
-                # Few statements: each of them writes out the row group that it has begun.
-                for at, first in enumerate(chunks):
-                    if at:
+                # Use few statements: at its end, each of them writes an incomplete row group.
+                for index, first in enumerate(chunks):
+                    if index:
                         self.database.trim_cache(connection, 0)
-                    some = chain([first], self._until_much_is_written(chunks))
-                    insert.batches(self.layout.of(read.kind), batches(some))
+                    group = chain([first], self._until_cache_is_full(chunks))
+                    insert.batches(self.layout.of(read.kind), batches(group))
                 if others.tell():
                     others.seek(0)
                     unnamed = (("", line[:-1]) for line in others)
@@ -151,8 +151,11 @@ class TablesBackend:
     def _insert_rows(self) -> int:
         return self.batch_rows or VECTOR_ROWS
 
-    def _until_much_is_written(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """As many chunks as DuckDB may keep in memory what it has written of them."""
+    def _until_cache_is_full(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """Yield chunks until the blocks written for them exceed the cache limit.
+
+        DuckDB keeps written blocks in its cache.
+        """
         size = self.database.catalog.size
         end = size() + MUCH_CACHED
         while size() < end and (chunk := next(chunks, None)) is not None:
@@ -184,20 +187,20 @@ class TablesBackend:
         for _, batch in self._rows(kind, read.query):
             try:
                 if kind is OTHERS:
-                    found = [record_object(text) for text in batch.column("record").to_pylist()]
+                    objects = [record_object(text) for text in batch.column("record").to_pylist()]
                 else:
-                    found = to_objects(kind, batch)
+                    objects = to_objects(kind, batch)
             except UNREADABLE as error:
                 raise self._faults(kind, whole=True).first(read.query, error) from None
-            yield found
-            read.progress(len(found))
+            yield objects
+            read.progress(len(objects))
 
     def models(self, read: Read, batch_size: int) -> Iterator[list[Any]]:
         read = self._valid(read)
         fields = read.kind.record.fields
         columns = tuple(resolve(fields, name) for name in fields)
         declared = read.over(replace(read.query, columns=columns))
-        # Some ranges are read ahead; in the end a load has everything in memory, an iterator not.
+        # A load keeps all records in memory anyway, so it may prefetch more than an iterator.
         if read.long_lived:
             return self._validated(read, self._long_lived(declared), batch_size, ahead=1)
         return self._validated(read, self._columns(declared), batch_size, ahead=4)
@@ -205,18 +208,19 @@ class TablesBackend:
     def _validated(
         self, read: Read, batches: Batches, batch_size: int, ahead: int
     ) -> Iterator[list[Any]]:
-        """The models of batches that have the declared fields."""
+        """Yield the validated models of batches with the declared fields."""
         kind, query = read.kind, read.query
         validate = list_adapter(kind).validate_python
-        many = query.limit is None or query.limit > SMALL_PAGE  # for fewer, a thread costs more
+        # For a small page, starting a thread takes longer than it saves.
+        use_thread = query.limit is None or query.limit > SMALL_PAGE
         # Close now: an exception could keep this generator alive longer than its connection.
-        with closing(prefetched(batches, ahead) if many else batches) as found:
-            for batch in found:
-                for at in range(0, batch.num_rows, batch_size):
+        with closing(prefetched(batches, ahead) if use_thread else batches) as source:
+            for batch in source:
+                for start in range(0, batch.num_rows, batch_size):
                     try:
                         with paused_collector():
-                            some = batch.slice(at, batch_size)
-                            models = validate(without_extra(kind, some, members=True))
+                            part = batch.slice(start, batch_size)
+                            models = validate(without_extra(kind, part, members=True))
                     except ValueError as error:
                         raise self._faults(kind, whole=False).first(query, error) from None
                     yield models
@@ -228,7 +232,7 @@ class TablesBackend:
         return verify_database(self.database, self.layout, faults, progress)
 
     def _valid(self, read: Read, *, whole: bool = False) -> Read:
-        """The read without the rows that hold no valid record, if they are skipped."""
+        """Return the read without the corrupt rows, if they are skipped."""
         faults = self._faults(read.kind, whole=whole)
         return read.over(faults.excluded(read.query, read.faults))
 
@@ -239,7 +243,7 @@ class TablesBackend:
     def _rows(
         self, kind: RecordKind, query: Query
     ) -> Generator[tuple[list[int], pa.RecordBatch], None, None]:
-        """Whole rows of matching records, with their sequence numbers."""
+        """Yield the sequence numbers and all columns of the matching records, in batches."""
         stored = self.layout.of(kind)
         names = ["record"] if kind is OTHERS else list(kind.stored)
         refs = [resolve(kind.stored, name) for name in names]
@@ -250,7 +254,7 @@ class TablesBackend:
             yield batch.column(0).to_pylist(), batch.select(names)
 
     def _columns(self, read: Read, *, private: bool = False) -> Batches:
-        """The query's columns, with the declared schema."""
+        """Yield the query's columns of the matching records, with the declared schema."""
         assert read.query.columns is not None
         stored = self.layout.of(read.kind)
         columns = select_list(stored.source, read.query.columns)
@@ -258,22 +262,23 @@ class TablesBackend:
         return self._scan(stored, columns, schema, read.query, private=private)
 
     def _long_lived(self, read: Read) -> Batches:
-        """The same for a caller that may keep the iterator.
+        """Yield the same batches to a caller that may keep the iterator for a long time.
 
-        A small result is read at once, and the file is closed before the first batch is given. For
-        a larger one, the file is opened as a notebook opens it, so that a notebook can open it too.
+        A small result is read completely, and the file is closed before the first batch is yielded.
+        For a larger result, the file is opened with a private connection. Other code of this
+        process, such as a notebook, can then open the file with `duckdb.connect`.
         """
-        found, size = [], 0
+        small_result, size = [], 0
         with closing(self._columns(read)) as batches:
             for batch in batches:
-                found.append(batch)
+                small_result.append(batch)
                 size += batch.nbytes
                 if size > _SMALL_RESULT:
-                    found.clear()
+                    small_result.clear()
                     break
         if size > _SMALL_RESULT:
             yield from self._columns(read, private=True)
-        yield from found
+        yield from small_result
 
     def _scan(
         self,

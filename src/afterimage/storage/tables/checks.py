@@ -1,7 +1,7 @@
-"""Which rows of a table hold no valid record: rows that were edited by hand.
+"""Find the corrupt rows of a table, for example rows that were edited by hand.
 
-DuckDB ensures the types of columns. The rest is checked here: that the models allow the values, and
-that JSON is as a save writes it.
+DuckDB ensures the types of the columns. This module checks that the models accept the values, and
+that JSON text has the form that saves write.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ UNREADABLE: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError
 
 @dataclass(frozen=True)
 class RowFaults:
-    """The search for the rows of one table that hold no valid record.
+    """The search for the corrupt rows of one table.
 
     Attributes:
         database: name of the database, for errors.
         stored: the table.
-        rows: gives the whole rows that match a query, in its order, with their sequence numbers.
-        whole: whether `extra` must be readable, too, as for reads that give records whole.
+        rows: yields the sequence numbers and all columns of the rows that match a query, in its
+            order.
+        whole: whether `extra` must also be readable. Reads of whole records need it.
     """
 
     database: str
@@ -48,10 +49,10 @@ class RowFaults:
     whole: bool
 
     def excluded(self, query: Query, faults: Faults) -> Query:
-        """The query without these rows, if `faults` skips them.
+        """Return the query without the corrupt rows, if `faults` skips them.
 
-        They are searched first, so that the query's slice is one of valid records. In insertion
-        order, no row behind the slice is read.
+        The rows are searched before the query is executed, so limit and offset count valid records
+        only. In insertion order, the search does not read rows after the slice.
         """
         if not faults.skip:
             return query
@@ -70,14 +71,21 @@ class RowFaults:
         return replace(query, without=tuple(without))
 
     def first(self, query: Query, error: Exception) -> CorruptRecordError:
-        """The error for the first of these rows that matches; `error` is what reading it raised."""
+        """Return the error for the first corrupt row that matches the query.
+
+        Args:
+            query: the query.
+            error: the exception that a read raised, for the message if no row is found.
+        """
         unknown = CorruptRecordError(self.database, 0, None, reason(error), self.stored.name)
         return next(self.matching(query), unknown)
 
     def matching(self, query: Query, progress: Progress = ignore) -> Iterator[CorruptRecordError]:
-        """An error for each of these rows that matches, in the order of the query.
+        """Yield an error for each corrupt row that matches the query, in the query's order.
 
-        `progress` gets the number of all rows that are read.
+        Args:
+            query: the query.
+            progress: called with the number of rows read, valid ones included.
         """
         for numbers, batch in self.rows(query):
             yield from self._within(numbers, batch)
@@ -89,19 +97,19 @@ class RowFaults:
             faults = _faulty_records(batch.column("record").to_pylist())
         else:
             faults = _faulty_rows(kind, batch, whole=self.whole)
-        for at, fault in faults:
-            yield CorruptRecordError(self.database, numbers[at], None, fault, self.stored.name)
+        for index, fault in faults:
+            yield CorruptRecordError(self.database, numbers[index], None, fault, self.stored.name)
 
 
 def _faulty_rows(
     kind: RecordKind, batch: pa.RecordBatch, *, whole: bool
 ) -> Iterator[tuple[int, str]]:
-    """Position in the batch, and fault, of each row that a load refuses.
+    """Yield the index in the batch and the fault of each corrupt row.
 
     Args:
         kind: the kind of the rows.
-        batch: with the declared columns and `extra`.
-        whole: whether `extra` must be readable, too, as for reads that give records whole.
+        batch: has the declared columns and `extra`.
+        whole: whether `extra` must also be readable. Reads of whole records need it.
     """
     try:
         with paused_collector():
@@ -118,41 +126,44 @@ def _one_by_one(
     objects: list[dict[str, Any]] | None
     try:
         objects = without_extra(kind, batch)
-    except UNREADABLE:  # JSON that cannot be read; the rows have to be taken apart
+    except UNREADABLE:  # some JSON text cannot be parsed: convert the rows one by one
         objects = None
     model = kind.model
-    for at, extra in enumerate(batch.column("extra").to_pylist()):
+    for index, extra in enumerate(batch.column("extra").to_pylist()):
         try:
-            found = without_extra(kind, batch.slice(at, 1))[0] if objects is None else objects[at]
-            model.model_validate(found)
+            if objects is None:
+                record = without_extra(kind, batch.slice(index, 1))[0]
+            else:
+                record = objects[index]
+            model.model_validate(record)
             if whole and extra is not None:
-                restore(found, from_json(extra))
+                restore(record, from_json(extra))
         except UNREADABLE as error:
-            yield at, _fault(error)
+            yield index, _fault(error)
 
 
 def _faulty_records(texts: list[str | None]) -> Iterator[tuple[int, str]]:
-    """Position and fault of each text that is not a record of another model."""
-    for at, text in enumerate(texts):
+    """Yield the index and the fault of each text that is not a record of another model."""
+    for index, text in enumerate(texts):
         try:
             record_object(text)
         except UNREADABLE as error:
-            yield at, _fault(error)
+            yield index, _fault(error)
 
 
 def record_object(text: str | None) -> dict[str, Any]:
-    """A record of another model as a JSON object.
+    """Return a record of another model as a JSON object.
 
     Raises:
-        ValueError: the text is no such object.
+        ValueError: the text is not a JSON object.
     """
     record = None if text is None else from_json(text)
     if not isinstance(record, dict):
-        raise InvalidRecordError(f"a JSON object is wanted, found {type(record).__name__}")
+        raise InvalidRecordError(f"not a JSON object but {type(record).__name__}")
     return record
 
 
 def _fault(error: Exception) -> str:
     if isinstance(error, ValueError):
         return reason(error)
-    return f"extra is not as a save wrote it: {reason(error) or type(error).__name__}"
+    return f"the column extra is not valid: {reason(error) or type(error).__name__}"

@@ -1,4 +1,4 @@
-"""Inserts: Arrow record batches into a table, numbered in the order of their records."""
+"""Insert Arrow record batches into a table, with sequence numbers in the order of the records."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ Other = tuple[str, bytes]
 
 
 class Insert:
-    """The inserts of one save or import, in one transaction; all rows get the same timestamp.
+    """The inserts of one save or import, in one transaction. All rows get the same timestamp.
 
     Args:
-        database: where the tables are.
-        connection: in the transaction, and in the write turn.
+        database: the database of the tables.
+        connection: a connection in a transaction; the caller holds the writer lock.
     """
 
     def __init__(self, database: Database, connection: sa.Connection) -> None:
         self._database = database
         self._connection = connection
-        # UTC without a time zone, as the column has it.
+        # The column has UTC times without a time zone.
         self._saved_at = dt.datetime.now(dt.UTC).replace(tzinfo=None)
 
     def batches(self, stored: StoredTable, batches: Iterable[pa.RecordBatch]) -> None:
-        """Append batches that have the stored columns of the table's kind, in their order."""
+        """Append batches. They have the stored columns of the table's kind, in that order."""
         names = list(stored.kind.stored)
         schema = pa.schema(
             [
@@ -73,9 +73,9 @@ class Insert:
         """Append records of other models, in batches of `rows`."""
 
         def batches() -> Iterator[pa.RecordBatch]:
-            left = iter(others)
-            while some := list(islice(left, rows)):
-                names, texts = zip(*some, strict=True)
+            remaining = iter(others)
+            while part := list(islice(remaining, rows)):
+                names, texts = zip(*part, strict=True)
                 columns = {
                     "model": pa.array(names, pa.large_string()),
                     "record": pa.array(texts, pa.large_string()),
@@ -88,48 +88,48 @@ class Insert:
 def batches_of_models(
     kind: RecordKind, records: Sequence[BaseModel], rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Record batches of models, `rows` records each.
+    """Yield record batches of models, with `rows` records each.
 
     Raises:
-        InvalidRecordError: a record cannot be stored; names its place among `records`.
+        InvalidRecordError: a record cannot be stored; the message gives its index in `records`.
     """
-    # Each batch is built at its size, not sliced to it: DuckDB misreads structs of a slice.
+    # Build each batch separately. DuckDB misreads structs in a slice of a larger batch.
     for start in range(0, len(records), rows):
-        some = records[start : start + rows]
-        yield to_batch(kind, rows_of(kind, some, start), start)
+        part = records[start : start + rows]
+        yield to_batch(kind, rows_of(kind, part, start), start)
 
 
 def split_by_kind(
     kind: RecordKind, records: Sequence[BaseModel]
 ) -> tuple[Sequence[BaseModel], list[Other]]:
-    """The records of `kind`, and those of other models.
+    """Return the records of `kind`, and the records of other models.
 
     Raises:
-        InvalidRecordError: a record has no form in JSON, or could not be read back.
+        InvalidRecordError: a record cannot be written as JSON, or could not be read back.
     """
     if kind is not CONVERSATIONS or all(isinstance(record, Conversation) for record in records):
         return records, []
     declared: list[BaseModel] = []
     others: list[Other] = []
-    for at, record in enumerate(records):
+    for index, record in enumerate(records):
         if isinstance(record, Conversation):
             declared.append(record)
             continue
         try:
-            found = check(to_object(record), type(record))
+            dumped = check(to_object(record), type(record))
         except InvalidRecordError as error:
-            raise InvalidRecordError(f"record {at} of the batch: {error}") from None
-        if is_conversation(found):
+            raise InvalidRecordError(f"record {index} of the batch: {error}") from None
+        if is_conversation(dumped):
             declared.append(record)
         else:
-            others.append((type(record).__name__, to_json(found)))
+            others.append((type(record).__name__, to_json(dumped)))
     return declared, others
 
 
 def _numbered(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, first: int, stored: StoredTable
 ) -> Iterator[pa.RecordBatch]:
-    """The batches with the sequence as first column, counting from `first`."""
+    """Yield the batches with sequence numbers, from `first`, as their first column."""
     for batch in batches:
         if first + len(batch) > _HIGHEST + 1:
             name = stored.kind.sequence

@@ -1,8 +1,8 @@
-"""The tables in the database: their DDL, their version, and the columns of metadata fields.
+"""The tables of the database: their DDL, their version, and the columns of metadata fields.
 
-They need no keys, sequences, enums or generated columns, which not every catalog has. One row for
-each table in `afterimage_schema` has the version of its layout and the metadata keys that have
-columns of their own, so that every writer fills those columns, whoever asked for them.
+The tables use no keys, sequences, enums or generated columns, because not every catalog supports
+them. The table `afterimage_schema` has one row per table, with the version of its layout and the
+metadata keys that have their own columns. Every writer reads these keys and fills the columns.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Final = 1
-"""Version of the layout this package writes."""
+"""Version of the layout that this package writes."""
 
 VECTOR_ROWS: Final = 2048
-"""Rows that DuckDB processes at a time, and rows of a row group in our files."""
+"""Rows that DuckDB processes at a time; also the row group size of the files of this package."""
 
 _CATALOG: Final = sa.Table(
     "afterimage_schema",
@@ -58,9 +58,9 @@ _CATALOG: Final = sa.Table(
     sa.Column("metadata_columns", sa.String, nullable=False),
 )
 
-# Metadata keys that are asked for have few values or short ones. Zstandard, which all other text
-# has, would keep four bytes a row for their lengths alone.
-_FEW_VALUES: Final = "dict_fsst"
+# Metadata keys in filters typically have few distinct or short values. Zstandard, the compression
+# of all other text, would need four bytes per row for the lengths alone.
+_SHORT_TEXT_COMPRESSION: Final = "dict_fsst"
 
 _MESSAGES: Final[Mapping[str, FieldType]] = {
     "conversation_id": Integer(),
@@ -80,20 +80,21 @@ def _create_column(create: Any, compiler: Any, **options: Any) -> str:
 
 @dataclass
 class StoredTable:
-    """A table of the database and how to reach its columns.
+    """A table of the database and its columns.
 
     Attributes:
-        name: its name.
+        name: name of the table.
         kind: the kind of its records.
-        compress: whether the columns of metadata keys are declared with a compression.
-        metadata_columns: text and type column of each metadata key that has columns of its own.
+        compress: whether the columns of metadata keys are declared with a compression method.
+        metadata_columns: names of the text and type columns of each metadata key that has its own
+            columns.
     """
 
     name: str
     kind: RecordKind
     compress: bool
     metadata_columns: dict[str, tuple[str, str]] = field(default_factory=dict)
-    _made: sa.Table | None = field(default=None, init=False, repr=False)
+    _table: sa.Table | None = field(default=None, init=False, repr=False)
 
     @property
     def fields(self) -> Mapping[str, FieldType]:
@@ -102,11 +103,11 @@ class StoredTable:
 
     @property
     def table(self) -> sa.Table:
-        """The table as SQLAlchemy knows it."""
+        """The SQLAlchemy table."""
         own = [name for pair in self.metadata_columns.values() for name in pair]
-        if self._made is None or self._made.columns.keys() != [*self.fields, *own]:
-            info = {"compression": _FEW_VALUES} if self.compress else {}
-            self._made = sa.Table(
+        if self._table is None or self._table.columns.keys() != [*self.fields, *own]:
+            info = {"compression": _SHORT_TEXT_COMPRESSION} if self.compress else {}
+            self._table = sa.Table(
                 self.name,
                 sa.MetaData(),
                 *(
@@ -115,16 +116,16 @@ class StoredTable:
                 ),
                 *(sa.Column(name, sa.String, info=info) for name in own),
             )
-        return self._made
+        return self._table
 
     @property
     def sequence(self) -> sa.Column[Any]:
-        """Column of the insertion sequence."""
+        """The column of the insertion sequence number."""
         return self.table.c[self.kind.sequence]
 
     @property
     def source(self) -> Source:
-        """Where the fields of its records are."""
+        """The fields of the records, for predicates and projections."""
         if self.kind is OTHERS:
             return RecordSource(self.table.c.record, self.sequence)
         return TableSource(self.kind, self.table, self.metadata_columns)
@@ -132,27 +133,27 @@ class StoredTable:
     def metadata_values(
         self, metadata: sa.ColumnElement[Any], keys: Iterable[str]
     ) -> dict[str, sa.ColumnElement[Any]]:
-        """What the columns of metadata `keys` hold for a `metadata` column."""
+        """Return the values of the columns of metadata `keys`, computed from `metadata`."""
         keys = list(keys)
-        # All paths in one call, so that the metadata of a row is parsed twice, not twice a key.
+        # One call for all paths: the metadata of a row is parsed twice, not twice per key.
         paths = sa.func.list_value(*(path for key in keys for path in json_path([key])))
         texts = sa.func.json_extract_string(metadata, paths)
         types = sa.func.json_type(metadata, paths)
         values: dict[str, sa.ColumnElement[Any]] = {}
-        for at, key in enumerate(keys, 1):
+        for index, key in enumerate(keys, 1):
             text, kind = self.metadata_columns[key]
-            values[text] = sa.func.list_extract(texts, at)
-            values[kind] = kind_of_type(sa.func.list_extract(types, at))
+            values[text] = sa.func.list_extract(texts, index)
+            values[kind] = kind_of_type(sa.func.list_extract(types, index))
         return values
 
 
 def records_table(conversations_table: str) -> str:
-    """Name of the table of other models' records, beside that of the conversations."""
+    """Return the name of the table of records of other models."""
     return "records" if conversations_table == "conversations" else f"{conversations_table}_records"
 
 
 def messages_view(conversations_table: str) -> str:
-    """Name of the view with a row a message, beside the table of the conversations."""
+    """Return the name of the view with one row per message."""
     return (
         "messages" if conversations_table == "conversations" else f"{conversations_table}_messages"
     )
@@ -162,15 +163,19 @@ class Layout:
     """The tables of one storage.
 
     Args:
-        conversations: name of the conversations' table.
-        documents: name of the documents' table.
-        compress: whether columns can be declared with a compression.
+        conversations: name of the table of conversations.
+        documents: name of the table of documents.
+        compress: whether columns can be declared with a compression method.
+
+    Raises:
+        InvalidQueryError: a name is not a string.
+        SchemaMismatchError: a name is empty, or two names are equal.
     """
 
     def __init__(self, conversations: str, documents: str, *, compress: bool = True) -> None:
         for name in (conversations, documents):
             if not isinstance(name, str) or not is_text(name):
-                raise InvalidQueryError(f"a table is named by a string, not {name!a}")
+                raise InvalidQueryError(f"a table name must be a string, not {name!a}")
         self.conversations = StoredTable(conversations, CONVERSATIONS, compress)
         self.documents = StoredTable(documents, DOCUMENTS, compress)
         self.records = StoredTable(records_table(conversations), OTHERS, compress)
@@ -178,20 +183,21 @@ class Layout:
             messages_view(conversations).casefold(),
             _CATALOG.name,
         ]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice or not all(names):
+        duplicates = {name for name in names if names.count(name) > 1}
+        if duplicates or not all(names):
+            fault = f"used twice: {', '.join(sorted(duplicates))}" if duplicates else "one is empty"
             raise SchemaMismatchError(
-                f"table names must differ and not be empty: {', '.join(sorted(twice)) or 'empty'}. "
+                f"table names must differ and not be empty; {fault}. "
                 "Choose another conversations_table_name or documents_table_name."
             )
 
     @property
     def all(self) -> tuple[StoredTable, ...]:
-        """Every table, the conversations' first."""
+        """All tables. The table of conversations is first."""
         return (self.conversations, self.documents, self.records)
 
     def of(self, kind: RecordKind) -> StoredTable:
-        """The table of a kind of records."""
+        """Return the table of a record kind."""
         return next(table for table in self.all if table.kind is kind)
 
     @property
@@ -200,7 +206,13 @@ class Layout:
         return (*tables, messages_view(self.conversations.name), _CATALOG.name)
 
     def is_ready(self, connection: sa.Connection, metadata_fields: Iterable[str]) -> bool:
-        """Whether all is there already, so that nothing needs to be written to open it."""
+        """Return whether the tables exist in the current layout, with these metadata columns.
+
+        If so, opening the storage does not need to write to the database.
+
+        Raises:
+            SchemaMismatchError: a table has other columns, or was written by a newer version.
+        """
         present = existing(connection, self._relations)
         if self._outdated(connection, present) or len(present) < len(self._relations):
             return False
@@ -211,15 +223,16 @@ class Layout:
     def create(
         self, connection: sa.Connection, metadata_fields: Iterable[str], *, is_new: bool = False
     ) -> None:
-        """Create what is missing, upgrade what is old, give each of `metadata_fields` its columns.
+        """Create missing tables, upgrade old ones, and add the columns of `metadata_fields`.
 
         Args:
-            connection: to the database, for writing.
+            connection: a connection for writing.
             metadata_fields: metadata keys of conversations.
             is_new: whether the database is known to be empty.
 
         Raises:
-            SchemaMismatchError: a table of that name is there, with other columns.
+            SchemaMismatchError: a table has other columns, or was written by a newer version; or a
+                metadata key cannot get a column.
         """
         present = set() if is_new else existing(connection, self._relations)
         _upgrade(connection, self._outdated(connection, present))
@@ -244,7 +257,7 @@ class Layout:
             self._add_metadata_fields(connection, metadata_fields)
 
     def refresh(self, connection: sa.Connection) -> None:
-        """Read again which metadata keys have columns: another process may have added some."""
+        """Read the metadata keys that have columns; another process may have added some."""
         for row in fetch_all(connection, sa.select(_CATALOG)):
             for table in self.all:
                 if row.table_name == table.name:
@@ -253,7 +266,7 @@ class Layout:
                     table.metadata_columns = {key: tuple(pair) for key, pair in pairs.items()}
 
     def _outdated(self, connection: sa.Connection, present: set[str]) -> list[sa.Row[Any]]:
-        """The catalog's rows of this storage's tables that have an older layout."""
+        """Return the `afterimage_schema` rows of the tables that have an older layout."""
         if _CATALOG.name not in present:
             return []
         names = {table.name for table in self.all}
@@ -268,26 +281,27 @@ class Layout:
         for relation, fields in declared.items():
             if relation not in present:
                 continue
-            found = _arrow_schema_of(connection, relation)
+            schema = _arrow_schema_of(connection, relation)
             for name, kind in fields.items():
-                at = found.get_field_index(name)
-                if at < 0 or _with_large_offsets(found.field(at).type) != arrow_type(kind):
-                    has = "no such column" if at < 0 else str(found.field(at).type)
+                index = schema.get_field_index(name)
+                if index < 0 or _with_large_offsets(schema.field(index).type) != arrow_type(kind):
+                    actual = "no such column" if index < 0 else str(schema.field(index).type)
                     raise SchemaMismatchError(
-                        f"table {relation!r} is there already, but not as this storage makes it: "
+                        f"table {relation!r} already exists with other columns: "
                         f"column {name!r} should be {shorten(sql_type(kind), 60)}, "
-                        f"found {shorten(has, 60)}. Give another table name or file."
+                        f"found {shorten(actual, 60)}. Give another table name or file."
                     )
 
     def _add_metadata_fields(self, connection: sa.Connection, keys: Iterable[str]) -> None:
-        """Give metadata keys columns, filled in for the rows that are there."""
+        """Add the columns of metadata keys, and fill them for existing rows."""
         stored = self.conversations
         missing = [key for key in keys if key not in stored.metadata_columns]
         if not missing:
             return
         taken = [*_arrow_schema_of(connection, stored.name).names]
         quote = connection.dialect.identifier_preparer.quote
-        # All are added before any is filled: DuckDB 1.5 alters no table it has changed rows of.
+        # Add all columns before filling any: DuckDB 1.5 cannot alter a table after the same
+        # transaction has changed its rows.
         for key in missing:
             names = _free_names(key, taken)
             stored.metadata_columns[key] = names
@@ -295,7 +309,7 @@ class Layout:
             for name in names:
                 statement = f"ALTER TABLE {quote(stored.name)} ADD COLUMN {quote(name)} VARCHAR"
                 if stored.compress:
-                    statement += f" USING COMPRESSION {_FEW_VALUES}"
+                    statement += f" USING COMPRESSION {_SHORT_TEXT_COMPRESSION}"
                 connection.execute(sa.text(_escaped(statement)))
         table = stored.table
         values = stored.metadata_values(table.c["metadata"], missing)
@@ -318,7 +332,7 @@ def _upgrade(connection: sa.Connection, outdated: Iterable[sa.Row[Any]]) -> None
 
 
 def _arrow_schema_of(connection: sa.Connection, relation: str) -> pa.Schema:
-    """The columns of a table or view, as DuckDB has them in Arrow."""
+    """Return the Arrow schema of a table or view, as DuckDB exports it."""
     statement = sa.select(sa.text("*")).select_from(sa.table(relation)).limit(0)
     return execute_arrow(connection, statement).schema
 
@@ -337,15 +351,19 @@ def _catalog_row(table: StoredTable) -> dict[str, Any]:
 
 
 def _free_names(key: str, taken: Iterable[str]) -> tuple[str, str]:
-    """Names for the columns of a metadata key: the key itself wherever that is free."""
+    """Return the names for the columns of a metadata key: the key itself if it is not taken.
+
+    Raises:
+        SchemaMismatchError: no name is free.
+    """
     used = {name.casefold() for name in taken}
     for name in (key, f"metadata.{key}"):
         pair = (name, f"{name}_type")
         if name and not used & {part.casefold() for part in pair}:
             return pair
     raise SchemaMismatchError(
-        f"metadata field {key!r} gets no column: {key!r} and {f'metadata.{key}'!r} are taken "
-        "(names differ by more than their case). Leave it out; filters find it in the metadata."
+        f"metadata field {key!r} cannot get a column: {key!r} and {f'metadata.{key}'!r} are taken "
+        "(column names are case-insensitive). Omit it; filters work without the column."
     )
 
 
@@ -361,16 +379,16 @@ def _messages_ddl(connection: sa.Connection, conversations: StoredTable) -> str:
 
 
 def _escaped(statement: str) -> str:
-    """A statement for `sa.text`, which reads `:name` as a parameter."""
+    """Escape a statement for `sa.text`, which reads `:name` as a parameter."""
     return statement.replace(":", "\\:")
 
 
 def _with_large_offsets(kind: pa.DataType) -> pa.DataType:
-    """The type that our schema has for a type as DuckDB hands it over."""
+    """Convert a type exported by DuckDB to the declared form with 64-bit offsets."""
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return pa.large_string()
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.large_list(_with_large_offsets(kind.value_type))
     if pa.types.is_struct(kind):
-        return pa.struct([pa.field(of.name, _with_large_offsets(of.type)) for of in kind])
+        return pa.struct([pa.field(child.name, _with_large_offsets(child.type)) for child in kind])
     return kind

@@ -1,7 +1,7 @@
-"""From an older layout of a table to this one: one step a version, in the caller's transaction.
+"""Upgrade a table from an older layout: one step per version, in the caller's transaction.
 
-The invariant: a table is as the version beside its name in `afterimage_schema` says, or nothing of
-it has changed. A step that fails, or a process that is killed in it, leaves the older layout whole.
+The invariant: a table has the layout of its version in `afterimage_schema`. If a step fails or the
+process is killed, the transaction is rolled back and the table keeps the older layout.
 """
 
 from __future__ import annotations
@@ -16,38 +16,43 @@ from afterimage.storage.errors import SchemaMismatchError
 __all__ = ["MIGRATIONS", "Migration", "migrate", "must_migrate"]
 
 Migration = Callable[[sa.Connection, str, str], None]
-"""Turns a table into its next layout. It is called with a connection in a transaction, the table's
-kind ("conversations", "documents" or "records") and its name. DuckDB 1.5 alters no table of which
-the same transaction has changed rows: alter first, fill after."""
+"""Upgrades a table to the next layout. It is called with a connection in a transaction, the kind of
+the table ("conversations", "documents" or "records") and its name. DuckDB 1.5 cannot alter a table
+after the same transaction has changed its rows: alter first, then fill."""
 
 MIGRATIONS: Final[dict[int, Migration]] = {}
-"""By the version that a step starts from; empty, as the first layout is the only one so far."""
+"""Migrations by the version that they start from. It is empty: there is only one layout so far."""
 
 
 def must_migrate(table: str, found: int, known: int) -> bool:
-    """Whether `table` has an older layout than `known`, the one that this package writes.
+    """Return whether a table needs an upgrade.
+
+    Args:
+        table: name of the table, for the message.
+        found: the version of its layout.
+        known: the version that this package writes.
 
     Raises:
-        SchemaMismatchError: it has a newer one.
+        SchemaMismatchError: the table has a newer layout.
     """
     if found > known:
         raise SchemaMismatchError(
-            f"table {table!r} was written by a newer afterimage-storage (layout {found}, this one "
-            f"knows {known}). Upgrade this package; nothing was changed."
+            f"table {table!r} was written by a newer version of afterimage-storage (layout "
+            f"{found}; this version supports {known}). Upgrade this package; no data was changed."
         )
     return found < known
 
 
 def migrate(connection: sa.Connection, kind: str, table: str, found: int, known: int) -> None:
-    """Take the steps from layout `found` to layout `known`.
+    """Run the migrations from layout `found` to layout `known`.
 
     Raises:
-        SchemaMismatchError: a step is missing, as for a layout that never was.
+        SchemaMismatchError: there is no migration from a version, as for an unknown layout.
     """
     for version in range(found, known):
         if version not in MIGRATIONS:
             raise SchemaMismatchError(
-                f"table {table!r} has layout {version}, which this afterimage-storage cannot "
-                f"upgrade to {known}; nothing was changed. Use the version that wrote it."
+                f"table {table!r} has layout {version}, which this version of afterimage-storage "
+                f"cannot upgrade to {known}; no data was changed. Use the version that wrote it."
             )
         MIGRATIONS[version](connection, kind, table)

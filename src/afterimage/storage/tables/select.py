@@ -1,7 +1,7 @@
-"""Scans of a table in bounded memory, in insertion order or sorted.
+"""Scan a table in bounded memory, in insertion order or sorted.
 
-In insertion order a table is read by ranges of its sequence, so that neither the engine nor we
-ever hold more than a range. Sorted, records come as DuckDB sorts them.
+In insertion order, a table is read in ranges of its sequence numbers, so only one range is in
+memory at a time. A sorted scan streams the result of DuckDB's sort.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from afterimage.storage.tables.layout import VECTOR_ROWS, StoredTable
 
 __all__ = ["SMALL_PAGE", "scan_table"]
 
-# About how many bytes of Arrow data a range of the sequence gives.
+# Target size of a range, in bytes of Arrow data.
 _WINDOW_BYTES = 16 * 2**20
 _WIDEST_WINDOW = 2**17
-# DuckDB unpacks a list column by vectors of 2,048 rows, once for each range that has some of them.
+# DuckDB decompresses list columns in vectors of 2,048 rows, and again for each range that has some
+# of these rows.
 _NARROWEST_WINDOW = 256
 
-# How many times as large as in the file its records are taken to be, before any has been read.
+# Assumed ratio of the size of records in memory and in the file, before any has been read.
 _LIKELY_COMPRESSION = 4
 
 SMALL_PAGE = 1000
-"""Up to so many records, a sorted slice is located first, and its wide columns are read after."""
+"""Largest sorted slice that is located first; its wide columns are then read by row number."""
 
 
 def scan_table(
@@ -47,24 +48,24 @@ def scan_table(
     batch_rows: int | None = None,
     private: bool = False,
 ) -> Generator[pa.RecordBatch, None, None]:
-    """Columns of matching records as `schema` has them, in the order of the query.
+    """Yield columns of the matching records with the given schema, in the order of the query.
 
     Args:
-        database: where the table is.
+        database: the database of the table.
         stored: the table.
-        columns: what to read of each record.
-        schema: a field for each of `columns`.
-        query: which records, and in what order.
-        batch_rows: the most records of a record batch; None for the engine's own size.
-        private: as in `Database.reading`.
+        columns: the expressions to read.
+        schema: has a field for each of `columns`.
+        query: filters, order and slice.
+        batch_rows: maximum number of rows of a record batch; None for the engine's own size.
+        private: see `Database.reading`.
     """
     source = stored.source
-    # By position, so that no name that a user chose becomes part of the statement.
-    labelled = [column.label(f"column_{at}") for at, column in enumerate(columns)]
+    # Labels by index: names that users chose do not become part of the statement.
+    labelled = [column.label(f"column_{index}") for index, column in enumerate(columns)]
     with database.reading(private=private) as connection:
         if query.order and query.limit is not None and query.limit <= SMALL_PAGE:
-            found = _page(connection, source, stored.table, labelled, query)
-            yield from _without_sequence(found, schema, batch_rows)
+            page = _page(connection, source, stored.table, labelled, query)
+            yield from _without_sequence(page, schema, batch_rows)
             return
         if query.order:
             statement = sliced(in_order(source, query, columns, stored.table), query)
@@ -77,9 +78,9 @@ def scan_table(
             if size > MUCH_CACHED:
                 database.trim_cache(connection)
             statement = filtered(sa.select(source.sequence, *labelled), source, query)
-            found = execute_arrow(connection, statement.where(source.sequence.between(low, high)))
-            bounds.read(found.nbytes)
-            yield from _without_sequence(_in_sequence(found), schema, batch_rows)
+            rows = execute_arrow(connection, statement.where(source.sequence.between(low, high)))
+            bounds.adapt(rows.nbytes)
+            yield from _without_sequence(_in_sequence(rows), schema, batch_rows)
 
 
 def _page(
@@ -89,31 +90,34 @@ def _page(
     columns: Sequence[sa.ColumnElement[Any]],
     query: Query,
 ) -> pa.Table:
-    """A sorted page: first the numbers of its records, then the wide columns of those only."""
+    """Return a sorted page: sort the sequence numbers first, then read only the page's columns."""
     chosen = sliced(in_order(source, query, [source.sequence], table), query)
     numbers = [row[0] for row in fetch_all(connection, chosen)]
     if not numbers:
         return execute_arrow(connection, sa.select(source.sequence, *columns).limit(0))
-    # Written out, as DuckDB 1.5 takes longer to plan so many bound values than to read the page;
-    # they are integers that it gave itself.
-    first, last = (sa.literal(at, literal_execute=True) for at in (min(numbers), max(numbers)))
-    those: sa.BindParameter[int] = sa.bindparam(
+    # Literals instead of bound values: DuckDB 1.5 takes longer to plan many bound values than to
+    # read the page. The values are integers that DuckDB returned, so they need no escaping.
+    first, last = (
+        sa.literal(number, literal_execute=True) for number in (min(numbers), max(numbers))
+    )
+    on_page: sa.BindParameter[int] = sa.bindparam(
         "numbers", numbers, expanding=True, literal_execute=True
     )
     within = source.sequence.between(first, last)
-    wanted = sa.select(source.sequence, *columns).where(within, source.sequence.in_(those))
-    found = execute_arrow(connection, wanted)
-    place = {number: at for at, number in enumerate(found.column(0).to_pylist())}
-    page = found.take(pa.array([place[number] for number in numbers], pa.int64()))
+    statement = sa.select(source.sequence, *columns).where(within, source.sequence.in_(on_page))
+    rows = execute_arrow(connection, statement)
+    index = {number: row for row, number in enumerate(rows.column(0).to_pylist())}
+    page = rows.take(pa.array([index[number] for number in numbers], pa.int64()))
     return page.combine_chunks()
 
 
 class _Ranges:
-    """Ranges of the sequence that cover a query's records, each as wide as its bytes allow.
+    """Ranges of sequence numbers that cover the records of a query in insertion order.
 
-    The records of a slice are the matching ones between the first and the last of them, as the
-    sequence is the order. If the sequence has large gaps, the width is counted in rows, not in
-    numbers: the work grows with the rows, and a range that spans a gap has no more of them.
+    The width of the ranges is adapted to the size of the records. A slice consists of all matching
+    records between its first and its last one, because the sequence is the order. If the sequence
+    has large gaps, the width is counted in rows instead of sequence numbers, so the number of
+    ranges depends on the number of rows only.
     """
 
     def __init__(
@@ -153,7 +157,7 @@ class _Ranges:
             yield low, min(self._next - 1, self._last)
 
     def _end_of_range(self, low: int) -> int:
-        """The number after the last one of the range that begins at `low`."""
+        """Return the first sequence number after the range that begins at `low`."""
         if self._starts is None:
             return low + self._width
         self._at += max(1, self._width // self._step)
@@ -161,32 +165,33 @@ class _Ranges:
             return int(self._starts[self._at].as_py())
         return int(self._last) + 1
 
-    def read(self, size: int) -> None:
-        """Say how many bytes the last range gave, so that the next one is as it should be."""
+    def adapt(self, size: int) -> None:
+        """Adapt the width of the next range to the size of the last one, in bytes."""
         if size < _WINDOW_BYTES // 4:
             self._width = min(self._width * 2, self._widest)
         elif size > _WINDOW_BYTES:
             self._width = max(min(_NARROWEST_WINDOW, self._widest), self._width // 2)
 
 
-def _in_sequence(found: pa.Table) -> pa.Table:
-    """Rows by their sequence number, which is the first column; nearly always they are already."""
-    at = found.column(0).combine_chunks()
-    if len(at) > 1 and pc.any(pc.less(at.slice(1), at.slice(0, len(at) - 1))).as_py():
-        return found.sort_by(found.column_names[0])
-    return found
+def _in_sequence(rows: pa.Table) -> pa.Table:
+    """Return rows sorted by sequence number, their first column. They usually are already."""
+    numbers = rows.column(0).combine_chunks()
+    count = len(numbers)
+    if count > 1 and pc.any(pc.less(numbers.slice(1), numbers.slice(0, count - 1))).as_py():
+        return rows.sort_by(rows.column_names[0])
+    return rows
 
 
 def _without_sequence(
-    found: pa.Table, schema: pa.Schema, batch_rows: int | None
+    rows: pa.Table, schema: pa.Schema, batch_rows: int | None
 ) -> Iterator[pa.RecordBatch]:
-    """The batches of a result as `schema` has them, without its first column."""
-    for batch in found.to_batches(max_chunksize=batch_rows):
+    """Yield the batches of a result with the given schema, without its first column."""
+    for batch in rows.to_batches(max_chunksize=batch_rows):
         yield _conform(batch.select(range(1, batch.num_columns)), schema)
 
 
 def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch with the names and the offsets of `schema`."""
+    """Return the batch with the column names and the offset types of `schema`."""
     arrays = [
         column if column.type == field.type else column.cast(field.type)
         for column, field in zip(batch.columns, schema, strict=True)

@@ -1,4 +1,4 @@
-"""Verification of a database: by the engine where it can, and each record by its model."""
+"""Verify a database: checks by the engine, and validation of each record by its model."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def verify_database(
     faults: Callable[[StoredTable, Progress], Iterator[CorruptRecordError]],
     progress: Progress | None,
 ) -> Verification:
-    """Read all tables of a storage again.
+    """Read all tables of a storage, and return the report.
 
     Args:
         database: the database.
-        layout: its tables.
-        faults: gives an error for each row of a table that holds no valid record, and calls the
-            progress with the rows that it reads.
-        progress: called with the rows that are read; None for nobody.
+        layout: the tables.
+        faults: yields an error for each corrupt row of a table, and calls the progress with the
+            number of rows read.
+        progress: called with the number of rows read; None for no reports.
     """
     findings = Findings(database.name)
     path = Path(database.name)
@@ -51,16 +51,16 @@ def verify_database(
                 layout.refresh(connection)
                 _verify_columns(connection, path, stored, findings)
                 count = _counted(connection, stored)
-            bad = 0
+            corrupt = 0
             for error in faults(stored, _with_share(stage, total)):
                 findings.tallies["corrupt"].add(Place.of(error))
-                bad += 1
-            findings.counts[stored.kind.name] = count - bad
+                corrupt += 1
+            findings.counts[stored.kind.name] = count - corrupt
     return findings.report()
 
 
 def _row_count(database: Database, stored: StoredTable) -> int:
-    """The rows of a table; 0 where the engine cannot read it, which is reported later."""
+    """Return the number of rows of a table; 0 if the engine cannot read it (reported later)."""
     with suppress(DatabaseError), database.reading() as connection:
         return _counted(connection, stored)
     return 0
@@ -71,7 +71,7 @@ def _counted(connection: sa.Connection, stored: StoredTable) -> int:
 
 
 def _with_share(progress: Progress, total: int) -> Progress:
-    """A progress for row counts that reports the share of `total` as well."""
+    """Return a progress for row counts that also reports the share of `total`."""
     read = 0
 
     def count(rows: int) -> None:
@@ -84,10 +84,10 @@ def _with_share(progress: Progress, total: int) -> Progress:
 
 @contextmanager
 def _damage_found(findings: Findings, path: Path, stored: StoredTable) -> Iterator[None]:
-    """Note a table that the engine cannot read, for example where a block is damaged."""
+    """Add a fault if the engine cannot read a table, for example because a block is damaged."""
     try:
         yield
-    except ReplacedFileError:  # says nothing about the file that is there now
+    except ReplacedFileError:  # not a fault of the current file
         raise
     except DatabaseError as error:
         findings.tallies["corrupt"].add(Place(path, stored.name, None, None, shorten(error, 300)))
@@ -96,7 +96,7 @@ def _damage_found(findings: Findings, path: Path, stored: StoredTable) -> Iterat
 def _verify_columns(
     connection: sa.Connection, path: Path, stored: StoredTable, findings: Findings
 ) -> None:
-    """The faults that the engine finds without reading a record."""
+    """Find duplicate numbers, duplicate ids and stale metadata columns with the engine."""
     table, sequence, tallies = stored.table, stored.sequence, findings.tallies
     tallies["duplicate_numbers"].add_all(repeated(connection, path, table, sequence, sequence))
     if stored.kind is DOCUMENTS:
@@ -104,7 +104,9 @@ def _verify_columns(
         tallies["duplicate_ids"].add_all(same_ids)
     for key in stored.metadata_columns:
         expected = stored.metadata_values(table.c["metadata"], [key])
-        differs = sa.or_(*(table.c[name].is_distinct_from(of) for name, of in expected.items()))
+        differs = sa.or_(
+            *(table.c[name].is_distinct_from(value) for name, value in expected.items())
+        )
         statement = sa.select(sa.func.count().over(), sequence).where(differs)
         rows = fetch_all(connection, statement.order_by(sequence).limit(FEW))
         fault = f"the columns of metadata field {shorten(repr(key), 60)} differ from the metadata"

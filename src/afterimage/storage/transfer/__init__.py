@@ -1,5 +1,5 @@
-"""Formats for other tools: Parquet, and lines that trainers read.
+"""Export formats for other tools: Parquet files, and JSONL formats for training tools.
 
-It imports `records`, `query` and `system`.
-The invariant: a file appears whole or not at all.
+It imports `errors`, `records`, `query` and `system` and nothing else of this package.
+The invariant: a file appears complete or not at all.
 """

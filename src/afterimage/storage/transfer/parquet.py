@@ -1,7 +1,7 @@
-"""Parquet files: streamed, row groups by bytes, one file or Hive folders, whole or not at all.
+"""Write Parquet files or Hive folders: streaming, with row groups of a size in bytes, atomically.
 
-Strings are written as plain UTF-8 and nested columns as plain lists and structs, so that pandas,
-Polars, Spark, HF datasets and pyarrow read the files with no option given.
+Strings are written as UTF-8 and nested columns as lists and structs, so pandas, Polars, Spark, HF
+datasets and pyarrow read the files without options.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def write_parquet(
     """Write record batches to `path`; see `RecordStorage.export_parquet`.
 
     Returns:
-        How many rows were written.
+        The number of rows written.
 
     Raises:
-        InvalidQueryError: an option has no meaning.
+        InvalidQueryError: an option is not valid, or a value cannot name a folder.
         MissingFileError: the folder of `path` does not exist.
     """
     assert query.columns is not None
@@ -62,7 +62,7 @@ def write_parquet(
             return sum(file.write(batch) for batch in batches)
     _check_partitions(kind, query, partition_by)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InvalidQueryError(f"{path} is there already. Give a new folder, or remove it first.")
+        raise InvalidQueryError(f"{path} already exists. Give a new folder, or remove it first.")
     rest = pa.schema([field for field in schema if field.name not in partition_by])
     dropped = [
         field.path
@@ -81,24 +81,24 @@ def _check_partitions(kind: RecordKind, query: Query, partition_by: Sequence[str
         raise InvalidQueryError("partition_by names a field twice")
     by_path = {field.path: field for field in query.columns}
     if len(by_path) == len(partition_by):
-        raise InvalidQueryError("partition_by takes all columns; leave one for the files")
+        raise InvalidQueryError("partition_by names all columns; keep one for the files")
     for name in partition_by:
         field = by_path[name]
         nested = pa.types.is_nested(projected_schema([field]).field(0).type)
         if nested or (field.column in ("metadata", "extra") and not field.keys):
             raise InvalidQueryError(
-                f"{kind.name} cannot be partitioned by {shorten(name, 60)!r}, which is no single "
-                "value; use a field inside it"
+                f"{kind.name} cannot be partitioned by {shorten(name, 60)!r}, which is not a "
+                "single value; use a field inside it"
             )
 
 
 def _without_lost_values(
     batches: Iterator[pa.RecordBatch], names: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """The same batches, up to one with a value that its folder's name does not keep.
+    """Yield the same batches; raise an error for a value that a folder name cannot represent.
 
-    Readers take two strings for null. That is an error for the columns `names`, which are not in
-    the files; of other fields, the files have the value.
+    Readers treat two strings in a folder name as null. This is an error for the columns `names`,
+    which are not in the files. For other columns, the files contain the value.
     """
     lost = pa.array(["", NULL_PARTITION], pa.large_string())
     for batch in batches:

@@ -1,4 +1,4 @@
-"""One Parquet file, written row group by row group."""
+"""Write one Parquet file, row group by row group."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from afterimage.storage.errors import StorageError, shorten
 
 __all__ = ["ParquetFile", "plain_parts", "plain_schema"]
 
-# What 32-bit offsets reach.
+# The largest 32-bit offset.
 _MOST_PLAIN = 2**31 - 1
 
 
 class ParquetFile:
-    """One Parquet file: batches are held back until they make a row group."""
+    """One Parquet file. Batches are collected until they fill a row group."""
 
     def __init__(self, path: Path, schema: pa.Schema, compression: str, group_bytes: int) -> None:
-        # 64-bit offsets are for memory; in the file they would only ask readers for large types.
+        # Without 64-bit offsets in the schema of the file, readers use their usual types.
         self._schema = plain_schema(schema)
         self._writer = pq.ParquetWriter(path, self._schema, compression=compression)
         self._group_bytes = group_bytes
@@ -37,11 +37,11 @@ class ParquetFile:
         self.close()
 
     def close(self) -> None:
-        """Write the footer; what is held back is not written."""
+        """Write the footer. Batches of an incomplete row group are not written."""
         self._writer.close()
 
     def write(self, batch: pa.RecordBatch) -> int:
-        """Take a batch; how many rows it has."""
+        """Add a batch, and return its number of rows."""
         for part in plain_parts(batch, self._schema, self._group_bytes):
             self._held.append(part)
             self._held_bytes += part.nbytes
@@ -55,7 +55,7 @@ class ParquetFile:
         try:
             self._writer.write_table(group, row_group_size=max(1, len(group)))
         except pa.ArrowException as error:
-            raise StorageError(f"Parquet refuses the records: {shorten(error)}") from error
+            raise StorageError(f"cannot be written as Parquet: {shorten(error)}") from error
 
     def _flush(self) -> None:
         if self._held:
@@ -66,26 +66,26 @@ class ParquetFile:
 def plain_parts(
     batch: pa.RecordBatch, schema: pa.Schema, part_bytes: int
 ) -> Iterator[pa.RecordBatch]:
-    """A batch in parts of about `part_bytes`, with the plain types of `schema`.
+    """Yield a batch in parts of about `part_bytes`, with the types of `schema`.
 
     Raises:
         StorageError: a value is too large for Parquet.
     """
     rows = max(1, batch.num_rows * part_bytes // max(1, batch.nbytes))
-    for at in range(0, batch.num_rows, rows):
-        part = batch.slice(at, rows)
+    for start in range(0, batch.num_rows, rows):
+        part = batch.slice(start, rows)
         if part.get_total_buffer_size() > _MOST_PLAIN:
-            # A slice keeps the offsets of the whole, which plain strings cannot hold.
+            # A slice keeps the offsets of the whole batch, which may exceed 32 bits.
             part = part.take(pa.array(range(part.num_rows), pa.int64()))
         try:
-            part = part.cast(schema)  # at once, so that a group is not held twice
+            part = part.cast(schema)  # part by part: a row group is not in memory twice
         except pa.ArrowException as error:
-            raise StorageError(f"Parquet refuses the records: {shorten(error)}") from error
+            raise StorageError(f"cannot be written as Parquet: {shorten(error)}") from error
         yield part
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The same schema with 32-bit offsets, as files and the engine have them.
+    """Return the same schema with 32-bit offsets, as in files and in the engine.
 
     >>> plain_schema(pa.schema({"tags": pa.large_list(pa.large_string())})).field("tags").type
     ListType(list<item: string>)
@@ -99,5 +99,5 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_large_list(kind):
         return pa.list_(_plain(kind.value_type))
     if pa.types.is_struct(kind):
-        return pa.struct([pa.field(of.name, _plain(of.type)) for of in kind])
+        return pa.struct([pa.field(child.name, _plain(child.type)) for child in kind])
     return kind

@@ -1,8 +1,8 @@
-"""Conversations as the lines that training tools read: each made by the engine, as one JSON text.
+"""Convert conversations to lines in the formats of training tools, as SQL expressions.
 
-The invariants: a line depends on its conversation and on the options, and on nothing else; where
-`afterimage export` of the published package writes a row, the line is that row, and where it
-writes none, there is none; what a format has no place for is refused, never put somewhere else.
+The invariants: A line depends only on its conversation and the options. It equals the row that
+`afterimage export` of the published package writes; there is no line if that command writes no row.
+An option that a format cannot represent is an error.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from afterimage.storage.records.paths import is_text, resolve
 __all__ = ["FormatName", "Reasoning", "TrainingFormat"]
 
 FormatName = Literal["messages", "sharegpt", "alpaca"]
-"""The chat messages of OpenAI and Hugging Face, the turns of ShareGPT, the pairs of Alpaca."""
+"""Chat messages as of OpenAI and Hugging Face, ShareGPT turns, or Alpaca instruction pairs."""
 Reasoning = Literal["field", "think"]
 """As `reasoning_content` of the message, or between `<think>` tags before its content."""
 
 
-# In SQL, all of it constant: `given` is the messages, the context and the system prompt of a line,
-# `said` is one of its messages.
-_TALK: Final = "given[1]"
-_CONTEXT: Final = "given[2]"
-_PROMPT: Final = "given[3]"
-_CONTENT: Final = "said['content']"
+# Constant SQL. In it, `inputs` is a row of the messages, the context and the system prompt of a
+# line; `msg` is one of the messages.
+_MESSAGES: Final = "inputs[1]"
+_CONTEXT: Final = "inputs[2]"
+_PROMPT: Final = "inputs[3]"
+_CONTENT: Final = "msg['content']"
 _CONTENT_AFTER_THINKING: Final = """
-    CASE WHEN said['reasoning_content'] IS NULL THEN said['content'] ELSE '<think>' || chr(10) ||
-    said['reasoning_content'] || chr(10) || '</think>' || chr(10) || chr(10) || said['content'] END
+    CASE WHEN msg['reasoning_content'] IS NULL THEN msg['content'] ELSE '<think>' || chr(10) ||
+    msg['reasoning_content'] || chr(10) || '</think>' || chr(10) || chr(10) || msg['content'] END
 """
 
 
 @dataclass(frozen=True)
 class TrainingFormat:
-    """A format and its options, checked.
+    """A checked format with its options.
 
     Attributes:
-        name: which format.
-        system_prompt: what the system message at the start of every line says; "" for none.
-        reasoning: where the reasoning of a message goes; None leaves it out.
+        name: the format.
+        system_prompt: content of the system message at the start of every line; "" for none.
+        reasoning: where to write the reasoning of a message; None omits it.
     """
 
     name: FormatName
@@ -53,20 +53,23 @@ class TrainingFormat:
 
     @classmethod
     def of(cls, name: Any, system_prompt: Any = None, reasoning: Any = None) -> TrainingFormat:
-        """Check what the user wrote.
+        """Return the checked format of the user's arguments.
 
         Raises:
-            InvalidQueryError: no such format or option, or none that the format has a place for.
+            InvalidQueryError: the format or an option is not valid, or the format does not support
+                the option.
         """
         _check_choice(name, FormatName, "format")
         if reasoning is not None:
             _check_choice(reasoning, Reasoning, "reasoning")
         prompt = "" if system_prompt is None else system_prompt
         if not (isinstance(prompt, str) and is_text(prompt)):
-            raise InvalidQueryError(f"system_prompt is a string, not {shorten(ascii(prompt), 60)}")
+            raise InvalidQueryError(
+                f"system_prompt must be a string, not {shorten(ascii(prompt), 60)}"
+            )
         if prompt and name == "alpaca":
             raise InvalidQueryError(
-                "format 'alpaca' has no place for a system prompt; use 'messages' or 'sharegpt'"
+                "format 'alpaca' does not support a system prompt; use 'messages' or 'sharegpt'"
             )
         if reasoning == "field" and name != "messages":
             raise InvalidQueryError(
@@ -75,21 +78,22 @@ class TrainingFormat:
         return cls(name, prompt, reasoning)
 
     def line(self, source: Source) -> sa.ColumnElement[str]:
-        """A conversation's line, without line feed; NULL where the format has none for it.
+        """Return the expression of a conversation's line, without line feed.
 
-        A conversation that no load would take is an error of the engine.
+        It is NULL if the format has no line for the conversation. The engine raises an error for a
+        conversation that is not valid.
         """
         fields = CONVERSATIONS.record.fields
-        given = sa.func.row(
+        inputs = sa.func.row(
             source.value(resolve(fields, "conversations")),
             source.value(resolve(fields, "instruction_context")),
             sa.cast(sa.literal(self.system_prompt), sa.String),
         )
-        # As the one element of a list, which is how SQL gives a value a name.
-        made = sa.func.list_transform(
-            sa.func.list_value(given), sa.literal_column(f"lambda given: {self._sql()}")
+        # A lambda over a list of one element gives the value a name in SQL.
+        lines = sa.func.list_transform(
+            sa.func.list_value(inputs), sa.literal_column(f"lambda inputs: {self._sql()}")
         )
-        return sa.func.list_extract(made, 1)
+        return sa.func.list_extract(lines, 1)
 
     def _sql(self) -> str:
         text = _CONTENT_AFTER_THINKING if self.reasoning == "think" else _CONTENT
@@ -101,40 +105,42 @@ class TrainingFormat:
             case "alpaca":
                 line = _alpaca(text)
         return f"""CASE
-            WHEN len(list_filter({_TALK}, lambda said: said['content'] IS NULL OR
-                coalesce(said['role'] NOT IN ('user', 'assistant'), true))) > 0
+            WHEN len(list_filter({_MESSAGES}, lambda msg: msg['content'] IS NULL OR
+                coalesce(msg['role'] NOT IN ('user', 'assistant'), true))) > 0
             THEN error('a message without a role or content')
             ELSE {line} END"""
 
     def _messages(self, text: str) -> str:
         system = f"{{'role': 'system', 'content': {_PROMPT}}}"
-        message = f"{{'role': said['role'], 'content': {text}}}"
-        if self.reasoning == "field":  # as JSON, so that only messages that have it get the field
+        message = f"{{'role': msg['role'], 'content': {text}}}"
+        if self.reasoning == "field":  # as JSON: only messages with reasoning get the field
             system = f"to_json({system})"
             message = f"""
-                CASE WHEN said['reasoning_content'] IS NULL THEN to_json({message})
-                ELSE to_json(said) END"""
-        messages = self._after_system(system, f"list_transform({_TALK}, lambda said: {message})")
+                CASE WHEN msg['reasoning_content'] IS NULL THEN to_json({message})
+                ELSE to_json(msg) END"""
+        transformed = f"list_transform({_MESSAGES}, lambda msg: {message})"
+        messages = self._after_system(system, transformed)
         return f"""
-            CASE WHEN len(list_filter({_TALK}, lambda said: said['role'] = 'assistant')) > 0
+            CASE WHEN len(list_filter({_MESSAGES}, lambda msg: msg['role'] = 'assistant')) > 0
             THEN to_json({{'messages': {messages}}}) END"""
 
     def _sharegpt(self, text: str) -> str:
-        """Messages of one role in a row are one turn; `starts` are the places where one begins."""
+        """Join consecutive messages of a role to a turn; `starts` are the turns' first indexes."""
         system = f"{{'from': 'system', 'value': {_PROMPT}}}"
         turns = f"""CASE
-            WHEN len(starts) = len({_TALK}) THEN list_transform({_TALK}, lambda said: {{
-                'from': if(said['role'] = 'user', 'human', 'gpt'), 'value': {text}
+            WHEN len(starts) = len({_MESSAGES}) THEN list_transform({_MESSAGES}, lambda msg: {{
+                'from': if(msg['role'] = 'user', 'human', 'gpt'), 'value': {text}
             }})
             ELSE list_transform(starts, lambda start, n: {{
-                'from': if({_TALK}[start]['role'] = 'user', 'human', 'gpt'),
+                'from': if({_MESSAGES}[start]['role'] = 'user', 'human', 'gpt'),
                 'value': array_to_string(list_transform(
-                    {_TALK}[start : coalesce(starts[n + 1] - 1, len({_TALK}))], lambda said: {text}
+                    {_MESSAGES}[start : coalesce(starts[n + 1] - 1, len({_MESSAGES}))],
+                    lambda msg: {text}
                 ), chr(10))
             }}) END"""
         turns = self._after_system(system, turns)
-        return f"""list_transform([list_filter(range(1, len({_TALK}) + 1), lambda place:
-                place = 1 OR {_TALK}[place]['role'] <> {_TALK}[place - 1]['role'])],
+        return f"""list_transform([list_filter(range(1, len({_MESSAGES}) + 1), lambda idx:
+                idx = 1 OR {_MESSAGES}[idx]['role'] <> {_MESSAGES}[idx - 1]['role'])],
             lambda starts: CASE WHEN len(starts) > 0
                 THEN to_json({{'conversations': {turns}}}) END)[1]"""
 
@@ -143,17 +149,17 @@ class TrainingFormat:
 
 
 def _alpaca(text: str) -> str:
-    """The first message of either role that is not empty, in whichever order they come."""
+    """Pair the first non-empty user message with the first non-empty assistant message."""
     user, assistant = (
-        f"list_filter({_TALK}, lambda said: said['role'] = '{role}' AND said['content'] <> '')[:1]"
+        f"list_filter({_MESSAGES}, lambda msg: msg['role'] = '{role}' AND msg['content'] <> '')[:1]"
         for role in ("user", "assistant")
     )
-    # A list of none or one, as the text is made of.
+    # `pair` has both messages, or fewer if a role has no non-empty message.
     return f"""list_transform([{user} || {assistant}], lambda pair: CASE WHEN len(pair) = 2 THEN
             to_json({{
-                'instruction': list_transform(pair, lambda said: {text})[1],
+                'instruction': list_transform(pair, lambda msg: {text})[1],
                 'input': coalesce({_CONTEXT}, ''),
-                'output': list_transform(pair, lambda said: {text})[2]
+                'output': list_transform(pair, lambda msg: {text})[2]
             }}) END)[1]"""
 
 
