@@ -27,7 +27,7 @@ from afterimage.storage import (
     SQLStorage,
 )
 from afterimage.storage.engine import attach
-from tests.support.processes import child, opened, told_by
+from tests.support.processes import KINDS, child, opened, told_by
 from tests.support.records import conversation, conversations, firsts
 
 # More records than an iterator reads ahead, so that it still has the file open.
@@ -84,6 +84,25 @@ class TestOtherProcesses:
                 storage.load_conversations()
         storage.save_conversations([conversation("c")])
         assert firsts(storage.load_conversations()) == [LONG] * MANY + ["c"]
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_timeout_that_is_set_later_holds_for_the_next_call(
+        self, tmp_path: Path, kind: str
+    ) -> None:
+        storage = opened(kind, tmp_path, lock_timeout=300)
+        storage.save_conversations([conversation("a")])
+        with child(hold, kind, tmp_path) as (process, pipe):
+            assert pipe.recv() == "held"
+            storage.lock_timeout = 1
+            for call in (
+                lambda: storage.save_conversations([conversation("b")]),
+                storage.load_conversations,
+                storage.count_conversations,
+                lambda: list(storage.iter_conversations()),
+            ):
+                with waiting_for(f"process {process.pid}"):
+                    call()
+        assert firsts(storage.load_conversations()) == ["a"]
 
     def test_a_failed_export_releases_the_database(self, tmp_path: Path) -> None:
         storage = opened("sql", tmp_path)

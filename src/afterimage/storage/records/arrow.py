@@ -166,11 +166,10 @@ def without_extra(
     return _structs(kind.record.fields, arrays, members=members)
 
 
-def parts_of(batch: pa.RecordBatch, rows: int | None) -> Iterator[pa.RecordBatch]:
-    """Yield slices of a record batch with at most `rows` rows each; the whole batch if None."""
-    step = rows or max(1, batch.num_rows)
-    for start in range(0, batch.num_rows, step):
-        yield batch.slice(start, step)
+def parts_of(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield slices of a record batch with at most `rows` rows each."""
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
 
 
 def _to_batch(

@@ -56,21 +56,22 @@ def scan_table(
         columns: the expressions to read.
         schema: has a field for each of `columns`.
         query: filters, order and slice.
-        batch_rows: maximum number of rows of a record batch; None for the engine's own size.
+        batch_rows: maximum number of rows of a record batch; None for the engine's own size, 2,048.
         private: see `Database.reading`.
     """
     source = stored.source
+    most = batch_rows or VECTOR_ROWS
     # Labels by index: names that users chose do not become part of the statement.
     labelled = [column.label(f"column_{index}") for index, column in enumerate(columns)]
     with database.reading(private=private) as connection:
         if query.order and query.limit is not None and query.limit <= SMALL_PAGE:
             page = _page(connection, source, stored.table, labelled, query)
-            yield from _without_sequence(page, schema, batch_rows)
+            yield from _without_sequence(page, schema, most)
             return
         if query.order:
             statement = sliced(in_order(source, query, columns, stored.table), query)
-            for batch in stream_arrow(connection, statement, batch_rows or VECTOR_ROWS):
-                for part in parts_of(batch, batch_rows):
+            for batch in stream_arrow(connection, statement, most):
+                for part in parts_of(batch, most):
                     yield _conform(part, schema)
             return
         size = database.catalog.size()
@@ -80,7 +81,7 @@ def scan_table(
             statement = filtered(sa.select(source.sequence, *labelled), source, query)
             rows = execute_arrow(connection, statement.where(source.sequence.between(low, high)))
             bounds.adapt(rows.nbytes)
-            yield from _without_sequence(_in_sequence(rows), schema, batch_rows)
+            yield from _without_sequence(_in_sequence(rows), schema, most)
 
 
 def _page(
@@ -183,7 +184,7 @@ def _in_sequence(rows: pa.Table) -> pa.Table:
 
 
 def _without_sequence(
-    rows: pa.Table, schema: pa.Schema, batch_rows: int | None
+    rows: pa.Table, schema: pa.Schema, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
     """Yield the batches of a result with the given schema, without its first column."""
     for batch in rows.to_batches(max_chunksize=batch_rows):
