@@ -21,7 +21,7 @@ QUERIES: list[dict[str, Any]] = [
     {"order_by": [("metadata.n", -1)], "limit": 900},
     {"offset": 3, "limit": 2080},
 ]
-RECORDS = [
+RECORDS: list[Any] = [
     Conversation(conversations=[{"role": "user", "content": f"{n}"}], metadata={"n": n})
     for n in range(ROWS)
 ]
