@@ -1,7 +1,7 @@
-"""`ImportExport`: the calls that read or write files other than the storage's own.
+"""`ImportExport`: the methods that read or write files other than the storage's own.
 
-The invariants: a file is imported whole or not at all; a file that is written appears whole or not
-at all; a storage never overwrites its own file.
+The invariants: A file is imported completely or not at all. A written file appears complete or not
+at all. A storage never overwrites its own file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from afterimage.storage.reports.progress import (
 from afterimage.storage.system.atomic_files import refuse_own_file, written_lines
 from afterimage.storage.system.prefetch import prefetched
 
-if TYPE_CHECKING:  # importing the JSONL storage does not load the engine
+if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
     from afterimage.storage.transfer.training_formats import (
         FormatName,
         Reasoning,
@@ -47,15 +47,15 @@ if TYPE_CHECKING:  # importing the JSONL storage does not load the engine
 
 __all__ = ["ImportExport"]
 
-# Batches read ahead of the writer: about as many as make the next row group of Parquet.
+# Batches that are prefetched for the writer: about one row group of Parquet.
 _AHEAD = 8
 
 
 class ImportExport:
-    """The calls of `RecordStorage` that read or write files other than its own.
+    """The methods of `RecordStorage` that read or write files other than its own.
 
     Args:
-        backend: where the records are.
+        backend: reads and writes the records of the storage.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -78,22 +78,23 @@ class ImportExport:
         progress: Progress | None = None,
         on_error: OnError = "raise",
     ) -> int:
-        """Save every record of a JSONL file, in its order: all of them, or none.
+        """Save all records of a JSONL file, in their order, or none.
 
         Args:
-            path: a `.jsonl` file, or one packed as `.jsonl.gz` or `.jsonl.zst`.
-            kind: what its lines are; "conversations" takes records of other models, too.
-            progress: called now and then with how many records were read since the last call.
-            on_error: with "skip", lines that are no valid records are left out, and those behind
-                the damage of a packed file; the rest is saved, all of it or nothing, and a
-                `SkippedRecordsWarning` then says how many were skipped and where the first are.
+            path: a `.jsonl` file, or a compressed `.jsonl.gz` or `.jsonl.zst` file.
+            kind: the kind of its lines; "conversations" includes records of other models.
+            progress: called repeatedly with the number of records read since the last call.
+            on_error: "skip" skips lines that are not valid records, and all lines after damage in
+                a compressed file. The others are saved, all or none. A `SkippedRecordsWarning`
+                then gives the number of skipped lines and the places of the first ones.
 
         Returns:
-            How many records were saved.
+            The number of records saved.
 
         Raises:
-            CorruptRecordError: a line is no valid record; names it. Nothing was saved.
-            MissingFileError: there is no such file.
+            CorruptRecordError: a line is not a valid record; the message names it. No record was
+                saved.
+            MissingFileError: the file does not exist.
         """
         read = Read(kind_named(kind).saved_as, faults=Faults(on_error), progress=progress or ignore)
         saved = self._backend.append_file(Path(path), read)
@@ -110,39 +111,39 @@ class ImportExport:
         limit: int | None = None,
         offset: int | None = None,
         progress: Progress | None = None,
-        format: FormatName | None = None,  # noqa: A002  the word that trainers use
+        format: FormatName | None = None,  # noqa: A002  the usual word
         system_prompt: str | None = None,
         reasoning: Reasoning | None = None,
         on_error: OnError = "raise",
     ) -> int:
-        r"""Write matching records to a JSONL file: whole as they were saved, or to train from.
+        r"""Write matching records to a JSONL file: whole records, or lines for training tools.
 
-        The file appears when it is complete; whatever was there before stays until then.
+        The file appears when it is complete. An existing file stays unchanged until then.
 
         Args:
-            path: a `.jsonl` file, or `.jsonl.gz` or `.jsonl.zst` for a compressed one; or a binary
-                stream, which gets plain lines and stays open.
-            kind: "conversations", "documents", or "records" for those of other models.
-            filters: as everywhere; of "records", any field.
-            order_by: as everywhere.
-            limit: as everywhere.
-            offset: as everywhere.
-            progress: called now and then with how many records were written since the last call;
-                a `ShareProgress` is also told how much of a JSON lines file is read for them.
-            on_error: as everywhere.
-            format: None for records as they were saved, or a format of conversations that trainers
-                read: "messages" (OpenAI, Hugging Face), "sharegpt" or "alpaca". A conversation
-                that the format has no line for is left out, as `afterimage export` does.
-            system_prompt: what a system message before every conversation says; not in "alpaca".
-            reasoning: None leaves `reasoning_content` out; "field" keeps it as that field
-                ("messages" only); "think" puts it between <think> tags before the content.
+            path: a `.jsonl` file; a `.jsonl.gz` or `.jsonl.zst` file, which is compressed; or a
+                binary stream, which receives uncompressed lines and stays open.
+            kind: "conversations", "documents", or "records" for records of other models.
+            filters: see the class; for "records", filters may name any field.
+            order_by: see the class.
+            limit: see the class.
+            offset: see the class.
+            progress: called repeatedly with the number of records written since the last call. A
+                `ShareProgress` also gets the share of a JSONL file that was read.
+            on_error: see the class.
+            format: None for whole records as they were saved; or a format of conversations for
+                training tools: "messages" (OpenAI, Hugging Face), "sharegpt" or "alpaca". A
+                conversation that the format cannot represent is omitted, as by `afterimage export`.
+            system_prompt: content of a system message before every conversation; not for "alpaca".
+            reasoning: None omits `reasoning_content`; "field" writes it as that field ("messages"
+                only); "think" writes it between <think> tags before the content.
 
         Returns:
-            How many lines were written.
+            The number of lines written.
 
         Raises:
-            InvalidQueryError: see the class; an option that the format has no place for.
-            CorruptRecordError: something stored is no valid record; names the place.
+            InvalidQueryError: see the class; or the format does not support an option.
+            CorruptRecordError: a stored record is not valid; the message names its place.
 
         >>> import tempfile
         >>> from afterimage.storage import Conversation, SQLStorage
@@ -155,25 +156,25 @@ class ImportExport:
         >>> path.read_text()
         '{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"Hello"}]}\n'
         """
-        made = None
+        training = None
         if format is not None:
             from afterimage.storage.transfer.training_formats import (  # noqa: PLC0415  loads DuckDB
                 TrainingFormat,
             )
 
             if kind_named(kind) is not CONVERSATIONS:
-                raise InvalidQueryError(f"a format is for conversations, not for {kind}")
-            made = TrainingFormat.of(format, system_prompt, reasoning)
+                raise InvalidQueryError(f"format is for conversations only, not for {kind}")
+            training = TrainingFormat.of(format, system_prompt, reasoning)
         elif (system_prompt, reasoning) != (None, None):
-            raise InvalidQueryError("system_prompt and reasoning go with a format; give one")
+            raise InvalidQueryError("system_prompt and reasoning require a format")
         query = self._query(kind_named(kind), limit, offset, filters, order_by)
         read = Read(kind_named(kind), query, Faults(on_error), progress or ignore)
         if isinstance(path, str | Path):
             refuse_own_file(Path(path), self._backend.files())
             with written_lines(Path(path)) as file:
-                written = self._write_lines(file, read, made)
+                written = self._write_lines(file, read, training)
         else:
-            written = self._write_lines(path, read, made)
+            written = self._write_lines(path, read, training)
         _finish(read)
         return written
 
@@ -193,37 +194,37 @@ class ImportExport:
         progress: Progress | None = None,
         on_error: OnError = "raise",
     ) -> int:
-        """Write matching records to Parquet, streaming.
+        """Write matching records to Parquet as a stream.
 
         The file or folder appears when it is complete.
 
         Args:
             path: the file or, with `partition_by`, a new folder.
             kind: "conversations" or "documents".
-            columns: as in a scan.
-            filters: as everywhere.
-            order_by: as everywhere.
-            limit: as everywhere.
-            offset: as everywhere.
+            columns: see `scan_conversations`.
+            filters: see the class.
+            order_by: see the class.
+            limit: see the class.
+            offset: see the class.
             partition_by: fields whose values make Hive folders, `metadata.domain=Flights/…`, with
                 one file each, `part-0.parquet`. There can be any number of values. Rows wait in a
                 temporary file in the new folder, which can take as much disk space as the records
                 take as Arrow data. A value must fit into the name of a folder.
             compression: "zstd", "snappy", "gzip", "lz4", "brotli" or "none".
-            row_group_bytes: about how many bytes of Arrow data make a row group.
-            progress: called now and then with how many records were written since the last call;
-                a `ShareProgress` is also told how much of a JSON lines file is read for them.
-            on_error: as everywhere.
+            row_group_bytes: approximate size of a row group in bytes of Arrow data.
+            progress: called repeatedly with the number of records written since the last call. A
+                `ShareProgress` also gets the share of a JSONL file that was read.
+            on_error: see the class.
 
         Returns:
-            How many records were written.
+            The number of records written.
         """
         from afterimage.storage.transfer.parquet import write_parquet  # noqa: PLC0415  heavy
 
         records = kind_named(kind)
         if records is OTHERS:
             raise InvalidQueryError(
-                "records of other models have no declared columns; export_jsonl writes them"
+                "records of other models have no declared columns; use export_jsonl"
             )
         names = list(records.stored if columns is None else as_list(columns, "columns"))
         partitions = list(as_list(partition_by, "partition_by"))
@@ -245,18 +246,18 @@ class ImportExport:
         _finish(read)
         return written
 
-    def _write_lines(self, file: IO[bytes], read: Read, made: TrainingFormat | None) -> int:
-        """Write the records of a read, or the lines that a format makes of them; how many."""
+    def _write_lines(self, file: IO[bytes], read: Read, training: TrainingFormat | None) -> int:
+        """Write the records of a read, or their lines in a format; return the number of lines."""
         written = 0
         reading = _reading_share(read)
-        if made is None:
+        if training is None:
             with closing(self._backend.objects(reading)) as batches:
                 for objects in batches:
                     file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
                     written += len(objects)
                     read.progress(len(objects))
         else:
-            with closing(self._backend.select(reading, made.line)) as texts:
+            with closing(self._backend.select(reading, training.line)) as texts:
                 for batch in texts:
                     lines = batch.column(0).drop_null().to_pylist()
                     joined = "".join(chain.from_iterable((line, "\n") for line in lines))
@@ -274,7 +275,7 @@ class ImportExport:
         order_by: OrderBy,
         columns: Columns = None,
     ) -> Query:
-        """The query of a call, checked before anything is read."""
+        """Return the checked query of a call."""
         fields = self._backend.fields(kind)
         projectable = None if columns is None else {**fields, **kind.stored}
         return Query.of(
@@ -289,9 +290,9 @@ class ImportExport:
 
 
 def _reading_share(read: Read) -> Read:
-    """The read of an export, which reports its share of the work and no records."""
+    """Return the read of an export: it reports its share of the work, but no record counts."""
     progress = read.progress
-    # With a sort, nothing is written before everything is read: that is half of the work.
+    # A sort reads all records before the first is written: that is half of the work.
     stage = split(progress, [1, 1])[0] if read.query.order else progress
     return replace(read, progress=share_only(stage))
 

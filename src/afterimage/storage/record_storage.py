@@ -1,6 +1,6 @@
-"""`RecordStorage`: the calls that every storage of this package answers, over its backend.
+"""`RecordStorage`: the public methods that all storages share, implemented on a backend.
 
-The calls that read or write other files are in `import_export.py`.
+The methods that read or write other files are in `import_export.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.gc_pause import kept_until_the_end
 from afterimage.storage.system.streams import BatchIterator, RecordIterator
 
-if TYPE_CHECKING:  # importing the JSONL storage does not load Arrow
+if TYPE_CHECKING:  # importing the JSONL storage must not load Arrow
     import pyarrow as pa
 
     from afterimage.storage.reports.statistics import Statistics
@@ -48,31 +48,33 @@ __all__ = ["RecordStorage"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-# Records that one step of a load builds: enough for its fixed costs to vanish, few enough for
-# memory.
+# Records that one step of a load builds: enough to make its fixed cost negligible, and few enough
+# to need little memory.
 _LOAD_BATCH = 4096
 
 
 class RecordStorage(ImportExport, BaseStorage):
-    """The public calls of a storage; a backend answers them.
+    """The public methods of a storage, implemented on a backend.
 
     All reads take the same arguments:
 
-    - `limit`, `offset`: most records to give, and records to leave out before them;
+    - `limit`, `offset`: the maximum number of records to return, and the number of records to skip
+      at the start.
     - `filters`: `{field: value}`, or `[(field, op, value), …]` (ANDed), or a list of such lists
-      (ORed), with `==` `=` `!=` `<` `<=` `>` `>=` `in` `not in`;
-    - `order_by`: `[(field, direction), …]` with direction 1, -1, "asc" or "desc". Null sorts last
-      in either direction; ties, and no order at all, follow insertion order;
-    - `on_error`: what to do where something stored is no valid record, as after a write that broke
-      off or an edit by hand. "raise" raises `CorruptRecordError` where the call cannot go on (a
-      load on every record it is to give; counts, scans and exports only where a line is no JSON).
-      "skip" answers as if what a load would refuse were not there, and warns at the end with a
-      `SkippedRecordsWarning`: how many were skipped, and where the first are. It checks every
-      record, so that a count or a scan then costs about what a load does.
+      (ORed), with the operators `==` `=` `!=` `<` `<=` `>` `>=` `in` `not in`.
+    - `order_by`: `[(field, direction), …]` with direction 1, -1, "asc" or "desc". Null is sorted
+      last in both directions. Ties are in insertion order, and so are all records without
+      `order_by`.
+    - `on_error`: what to do with corrupt records, for example after a truncated write or an edit by
+      hand. "raise" raises `CorruptRecordError` if the call cannot continue: a load validates every
+      record that it returns; counts, scans and exports fail only for a line that is not JSON.
+      "skip" ignores all records that a load would reject, and issues a `SkippedRecordsWarning` at
+      the end with their number and the places of the first ones. It validates every record, so a
+      count or a scan then takes about as long as a load.
 
     A field is a top-level field, or a dotted path into a struct or into metadata. All reads raise
-    `UnknownFieldError` for a field that is none and `InvalidQueryError` for what has no meaning,
-    both before anything is read.
+    `UnknownFieldError` for a field that does not exist, and `InvalidQueryError` for an argument
+    that is not valid, before any data is read.
     """
 
     # -- conversations ------------------------------------------------------------------------
@@ -81,14 +83,14 @@ class RecordStorage(ImportExport, BaseStorage):
         self,
         conversations: list[EvaluatedConversationWithContext | ConversationWithContext | BaseModel],
     ) -> None:
-        """Save conversations, and records of other models, in the order given.
+        """Save conversations and records of other models, in their order.
 
-        All are saved or, where one is refused, none; on return they are on the disk. A subclass's
-        own fields are kept, at any depth. A record of another model is kept whole for
+        All records are saved, or none if one is refused. They are on the disk on return. Fields
+        that a subclass adds are kept, at any depth. A record of another model is kept for
         `load_records`.
 
         Raises:
-            InvalidRecordError: a record has no form in JSON, or could not be read back.
+            InvalidRecordError: a record cannot be written as JSON, or could not be read back.
             LockTimeoutError: another process held the file for all of `lock_timeout`.
         """
         self._backend.append(CONVERSATIONS, _as_records(conversations))
@@ -97,7 +99,7 @@ class RecordStorage(ImportExport, BaseStorage):
         self,
         conversations: list[EvaluatedConversationWithContext | ConversationWithContext | BaseModel],
     ) -> None:
-        """`save_conversations` in a worker thread; a subclass that overrides it is honoured."""
+        """Run `save_conversations`, or a subclass's override of it, in a worker thread."""
         await asyncio.to_thread(self.save_conversations, conversations)
 
     def load_conversations(  # type: ignore[override]  # lists are invariant; both are documented
@@ -109,12 +111,12 @@ class RecordStorage(ImportExport, BaseStorage):
         *,
         on_error: OnError = "raise",
     ) -> list[EvaluatedConversationWithContext]:
-        """Conversations as validated models.
+        """Return conversations as validated models.
 
         Raises:
             InvalidQueryError: see the class.
-            CorruptRecordError: something stored is no valid record; names the place. With
-                `on_error="skip"` it is left out instead.
+            CorruptRecordError: a stored record is not valid; the message names its place. With
+                `on_error="skip"` the record is skipped instead.
 
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
@@ -140,12 +142,12 @@ class RecordStorage(ImportExport, BaseStorage):
         batch_size: int = 1024,
         on_error: OnError = "raise",
     ) -> RecordIterator[EvaluatedConversationWithContext]:
-        """The records of `load_conversations` one by one, `batch_size` of them in memory.
+        """Return an iterator over the records of `load_conversations`.
 
-        The iterator may be shared by several threads: each record is given once. A file may stay
-        open until the iterator is at its end, is closed (`close()`, or the end of a `with` block)
-        or is no longer referenced. In a forked process it raises a `StorageError`; call again
-        there.
+        It has `batch_size` records in memory at a time. Several threads may share the iterator:
+        each record is returned once. A file may stay open until the iterator is at its end, is
+        closed (`close()`, or the end of a `with` block) or is no longer referenced. In a forked
+        process it raises a `StorageError`; call the method again there.
 
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
@@ -170,26 +172,28 @@ class RecordStorage(ImportExport, BaseStorage):
         on_error: OnError = "raise",
         progress: Progress | None = None,
     ) -> pa.RecordBatchReader:
-        """Conversations as Arrow record batches, in bounded memory; no model is built.
+        """Return conversations as a stream of Arrow record batches; no models are built.
+
+        The memory that the stream needs is bounded.
 
         Args:
-            columns: field paths in the order wanted; a dotted path is a column of that name. What
-                lies inside metadata comes as text: strings as they are, other values as JSON.
-                None gives all declared fields and `extra`.
-            filters: as everywhere.
-            order_by: as everywhere.
-            limit: as everywhere.
-            offset: as everywhere.
-            on_error: as everywhere; the warning comes when the reader is at its end.
-            progress: called with how many records more were read, of JSON lines with how many
-                lines, whether they match or not; a `ShareProgress` is then also told how much of
-                the file that was.
+            columns: field paths, in the order of the result; the path is the name of its column.
+                Values inside metadata are returned as text: strings unchanged, other values as
+                JSON. None returns all declared fields and `extra`.
+            filters: see the class.
+            order_by: see the class.
+            limit: see the class.
+            offset: see the class.
+            on_error: see the class; the warning is issued at the end of the stream.
+            progress: called with the number of records read since the last call; for a JSONL file,
+                with the number of lines read, matching or not. A `ShareProgress` then also gets the
+                share of the file that was read.
 
         Returns:
-            A reader of the declared schema; anything that takes an Arrow stream reads it. Where
-            there is more to read than some megabytes, a database file stays open, and so locked
-            for other processes, until the reader is read to its end or let go of (`del reader`;
-            its own `close()` does not reach that far).
+            A reader with the declared schema, which every consumer of Arrow streams can read. If
+            the result is larger than some megabytes, a database file stays open, and so locked for
+            other processes, until the reader is read to its end or deleted (`del reader`). The
+            `close()` of the reader does not close the file.
 
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
@@ -202,23 +206,23 @@ class RecordStorage(ImportExport, BaseStorage):
         )
 
     def count_conversations(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
-        """How many conversations match."""
+        """Return the number of matching conversations."""
         query = self._query(CONVERSATIONS, None, None, filters, None)
         return self._count(Read(CONVERSATIONS, query, Faults(on_error)))
 
     # -- documents ----------------------------------------------------------------------------
 
     def save_documents(self, documents: list[Document]) -> None:
-        """Save documents in the order given: all or, where one is refused, none.
+        """Save documents in their order: all of them, or none if one is refused.
 
         Raises:
-            InvalidRecordError: a record is no document, or has no form in JSON.
+            InvalidRecordError: a record is not a document, or cannot be written as JSON.
             LockTimeoutError: another process held the file for all of `lock_timeout`.
         """
         self._backend.append(DOCUMENTS, _as_records(documents))
 
     async def asave_documents(self, documents: list[Document]) -> None:
-        """`save_documents` in a worker thread; a subclass that overrides it is honoured."""
+        """Run `save_documents`, or a subclass's override of it, in a worker thread."""
         await asyncio.to_thread(self.save_documents, documents)
 
     def load_documents(
@@ -230,7 +234,7 @@ class RecordStorage(ImportExport, BaseStorage):
         *,
         on_error: OnError = "raise",
     ) -> list[Document]:
-        """Documents as validated models; see `load_conversations`."""
+        """Return documents as validated models; see `load_conversations`."""
         query = self._query(DOCUMENTS, limit, offset, filters, order_by)
         return self._load(DOCUMENTS, query, on_error)
 
@@ -244,7 +248,7 @@ class RecordStorage(ImportExport, BaseStorage):
         batch_size: int = 1024,
         on_error: OnError = "raise",
     ) -> RecordIterator[Document]:
-        """The records of `load_documents` one by one; see `iter_conversations`."""
+        """Return an iterator over the records of `load_documents`; see `iter_conversations`."""
         query = self._query(DOCUMENTS, limit, offset, filters, order_by)
         return self._iterate(DOCUMENTS, query, batch_size, on_error)
 
@@ -259,11 +263,11 @@ class RecordStorage(ImportExport, BaseStorage):
         on_error: OnError = "raise",
         progress: Progress | None = None,
     ) -> pa.RecordBatchReader:
-        """Documents as Arrow record batches; see `scan_conversations`."""
+        """Return documents as a stream of Arrow record batches; see `scan_conversations`."""
         return self._scan(DOCUMENTS, columns, limit, offset, filters, order_by, on_error, progress)
 
     def count_documents(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
-        """How many documents match."""
+        """Return the number of matching documents."""
         query = self._query(DOCUMENTS, None, None, filters, None)
         return self._count(Read(DOCUMENTS, query, Faults(on_error)))
 
@@ -279,11 +283,12 @@ class RecordStorage(ImportExport, BaseStorage):
         *,
         on_error: OnError = "raise",
     ) -> list[_Model]:
-        """Saved records as `model`: those whose keys are all fields of it and that validate as it.
+        """Return the saved records that match `model`, as instances of it.
 
-        For a subclass of `Conversation` these are conversations, with the subclass's own fields;
-        for any other model, the records that are no conversations. Filters and sorts may name the
-        model's own fields and what lies inside them.
+        A record matches if all its keys are fields of the model and it validates. If `model` is a
+        subclass of `Conversation`, the conversations are searched, with the fields that the
+        subclass adds; for any other model, the records that are not conversations. Filters and sort
+        keys may name the model's own fields and paths inside them.
 
         >>> from afterimage.storage import SQLStorage
         >>> class Note(BaseModel):
@@ -296,11 +301,11 @@ class RecordStorage(ImportExport, BaseStorage):
         []
         """
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise InvalidQueryError(f"a model is a pydantic class, not {shown(model, 60)}")
+            raise InvalidQueryError(f"model must be a pydantic class, not {shown(model, 60)}")
         own: dict[str, FieldType] = {name: Json() for name in model.model_fields}
         kind = OTHERS
         if issubclass(model, Conversation):
-            # The model's own fields come before columns of the storage of the same name.
+            # The model's own fields take precedence over storage columns with the same name.
             kind = CONVERSATIONS
             own = {**self._backend.fields(kind), **own, **kind.record.fields}
         query = Query.of(own, limit=limit, offset=offset, filters=filters, order_by=order_by)
@@ -317,7 +322,7 @@ class RecordStorage(ImportExport, BaseStorage):
         return page
 
     def count_records(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
-        """How many records of other models match; filters may name any field.
+        """Return the number of matching records of other models; filters may name any field.
 
         >>> from afterimage.storage import SQLStorage
         >>> class Note(BaseModel):
@@ -340,19 +345,19 @@ class RecordStorage(ImportExport, BaseStorage):
         progress: Progress | None = None,
         on_error: OnError = "raise",
     ) -> Statistics:
-        """What is in here: counts, lengths, scores, metadata keys, duplicates; see `Statistics`.
+        """Return counts, lengths, scores, metadata keys and duplicates; see `Statistics`.
 
-        The engine works it out in one pass over the conversations. It keeps no contents, but some
-        numbers of each conversation and message.
+        The engine reads the conversations once. It keeps some numbers of each conversation and
+        message in memory, but no contents.
 
         Args:
-            filters: which conversations it is about. Documents and records of other models are
-                always counted whole.
+            filters: select the conversations. Documents and records of other models are not
+                filtered.
             top_keys: number of metadata keys to list.
-            progress: called now and then with how many conversations, or lines of a JSONL file,
-                were read since the last call. A database is then read in parts, which takes a
+            progress: called repeatedly with the number of conversations, or of lines of a JSONL
+                file, read since the last call. A database is then read in parts, which takes a
                 little longer.
-            on_error: as everywhere.
+            on_error: see the class.
 
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
@@ -376,7 +381,7 @@ class RecordStorage(ImportExport, BaseStorage):
         faults = Faults(on_error)
         with self._backend.relation(Read(DOCUMENTS, Query(), faults, share_only(first))) as found:
             documents = count_rows(found)
-        # Where both kinds are read together, the read of the conversations reports the faults.
+        # If a file has both kinds, the read of the conversations reports the faults.
         others = faults.without_report() if self._backend.mixes_kinds else faults
         with self._backend.relation(Read(OTHERS, Query(), others, share_only(second))) as found:
             records = count_rows(found)
@@ -394,13 +399,14 @@ class RecordStorage(ImportExport, BaseStorage):
     # -- what is stored -----------------------------------------------------------------------
 
     def verify(self, *, progress: Progress | None = None) -> Verification:
-        """Read again all that is stored, in bounded memory, and report what is wrong with it.
+        """Read all stored records again, in bounded memory, and report all faults.
 
-        Nothing is changed. Printed, the report is a page; `report.ok` says that nothing is wrong.
+        No data is changed. `print` shows the report as a page; `report.ok` is true if there is no
+        fault.
 
         Args:
-            progress: called now and then with how many records, or lines of a JSONL file, were read
-                since the last call.
+            progress: called repeatedly with the number of records, or of lines of a JSONL file,
+                read since the last call.
 
         Raises:
             LockTimeoutError: another process held the file for all of `lock_timeout`.
@@ -466,6 +472,6 @@ class RecordStorage(ImportExport, BaseStorage):
 def _as_records(records: Any) -> list[BaseModel]:
     if isinstance(records, BaseModel | str | Mapping) or not isinstance(records, Iterable):
         raise InvalidRecordError(
-            f"give a list of records, not one {type(records).__name__}: [record]"
+            f"records must be a list, not one {type(records).__name__}: give [record]"
         )
     return list(records)

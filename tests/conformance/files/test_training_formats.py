@@ -127,8 +127,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"format": "sharegpt", "reasoning": "field"}, "use reasoning='think'"),
     ({"format": "messages", "kind": "documents"}, "not for documents"),
     ({"format": "messages", "kind": "records"}, "not for records"),
-    ({"system_prompt": "x"}, "go with a format"),
-    ({"reasoning": "think"}, "go with a format"),
+    ({"system_prompt": "x"}, "require a format"),
+    ({"reasoning": "think"}, "require a format"),
 ]
 
 

@@ -1,10 +1,10 @@
-"""Database files: attached for a call, and let go of after it.
+"""Attach database files for a call, and detach them after it.
 
-A process that has a file open shuts out every other, so a file is open during calls only, and the
-DuckDB CLI, a notebook and a generator take turns, each waiting no longer than its `lock_timeout`.
-All files are attached to one DuckDB instance of this process, as to start one for each call would
-cost far more than the call. Where the process has the file open otherwise, as a notebook's own
-`duckdb.connect(path)`, that instance is shared instead.
+A process that has a file open blocks all other processes. So a file is open only during calls: the
+DuckDB CLI, a notebook and a generator can use it in turn, and each waits for at most its
+`lock_timeout`. All files are attached to one DuckDB instance of this process, because starting an
+instance for each call would take far longer than the call. If other code of the process has the
+file open, such as a notebook with `duckdb.connect(path)`, its instance is shared instead.
 """
 
 from __future__ import annotations
@@ -53,29 +53,29 @@ __all__ = [
 ]
 
 Release = Callable[[], None]
-"""Closes a connection and, where it was the last one, lets go of the file."""
+"""Closes a connection, and detaches the file if it was the last connection to it."""
 
 Opened = tuple[duckdb.DuckDBPyConnection, Release]
-"""A connection, and what has to be called at its end."""
+"""A connection, and the function that closes it."""
 
-# Text as Zstandard is written in half the time of what DuckDB would choose, and is as small. A save
-# of over a megabyte goes to the file in the commit itself, not first to the log and then again.
-# Arrow data comes with 64-bit offsets: over 2 GiB of text in one step, others fail.
+# Zstandard text is written in half the time of DuckDB's own choice of compression, and is as small.
+# A commit of more than a megabyte is checkpointed immediately instead of first written to the log.
+# Arrow data has 64-bit offsets: 32-bit offsets fail for more than 2 GiB of text in one batch.
 _SETTINGS: Final = {
     "force_compression": "zstd",
     "wal_autocheckpoint": "1MB",
     "arrow_large_buffer_size": "true",
 }
 
-# A conversation is a wide row, of kilobytes: with so few of them a row group, a save compresses on
-# all cores while it goes on, and a small one has little to write again.
+# A conversation is a wide row of some kilobytes. With small row groups, a save compresses on all
+# cores while it runs, and a small save rewrites little data.
 _ROW_GROUP: Final = "ROW_GROUP_SIZE 2048"
 
-# What the oldest DuckDB that we support can open; a newer one writes a newer format by default.
-# Blocks of a quarter of DuckDB's usual size leave less of the last one of each column empty.
+# The format that the oldest supported DuckDB can open; newer ones write a newer format by default.
+# Blocks of a quarter of DuckDB's default size waste less space in the last block of each column.
 _NEW_FILE: Final = "STORAGE_VERSION 'v1.5.0', BLOCK_SIZE 65536"
 
-# What DuckDB may keep of files when it is told to let go of them.
+# The memory limit that makes DuckDB drop cached blocks of files.
 _LITTLE_MEMORY: Final = "32MB"
 
 _MEMORY_IN_USE: Final = """
@@ -97,7 +97,7 @@ class _Attached:
     users: int = 0
 
 
-# The connections of this process that keep a database, and its turns at files.
+# The connections of this process that keep a database open, and its locks on files.
 _live: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
 _turns: dict[str, ProcessLock] = {}
 
@@ -114,7 +114,7 @@ class _Instance:
         return path in self._attached
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection to no file, of a new instance where a file's damage has ended this one."""
+        """Return a connection to no file; start a new instance if a damaged file ended this one."""
         cursor = _cursor_of(self._running())
         try:
             cursor.execute("SELECT 1").fetchall()
@@ -128,14 +128,14 @@ class _Instance:
             self._root = duckdb.connect(":memory:")
             for name, value in _SETTINGS.items():
                 self._root.execute(f"SET {name} = '{value}'")
-            # Where a sort that needs more than memory goes; DuckDB makes it then, and removes it.
+            # Sorts that exceed the memory spill into this folder; DuckDB creates and removes it.
             spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
             self._root.execute(f"SET temp_directory = {_quoted(spill)}")
             _live.add(self._root)
         return self._root
 
     def connect(self, path: str, options: str) -> duckdb.DuckDBPyConnection:
-        """A connection to a file, which is attached for it unless it is already."""
+        """Return a connection to a file; attach the file if it is not attached yet."""
         held = self._attached.get(path)
         if held is None:
             try:
@@ -163,7 +163,7 @@ class _Instance:
         del self._attached[path]
         try:
             held.root.execute(f"DETACH {held.alias}")
-        except duckdb.Error:  # with its last connection an instance closes all its files
+        except duckdb.Error:  # drop the instance: it closes all its files with its last connection
             if self._root is held.root:
                 self._root = None
 
@@ -176,17 +176,18 @@ def _cursor_of(root: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
 
 _instance = _Instance()
 _held_files = HeldFiles()
-# DuckDB hands out a database that another thread is still opening, and opens a file anew that
-# another thread has not finished closing.
-# Taken again by its own thread where the collector ends a stream just then.
+# Serializes opening and closing: DuckDB returns a database that another thread is still opening,
+# and opens a file again that another thread has not finished closing.
+# Re-entrant: garbage collection may close a stream while this thread holds the lock.
 _lock = threading.RLock()
 
 
 def _after_fork() -> None:
-    """What DuckDB's threads and the parent's hold in the parent stays held here, for good.
+    """Keep the parent's connections and locks forever, and start with a new state.
 
-    To end an instance waits for its threads, which are not in the child: it would crash. To end a
-    turn would end the parent's. So the child keeps them, beyond the end of the interpreter too.
+    Closing an instance waits for its threads, which do not exist in the child: it would crash.
+    Releasing a lock would release the parent's lock. So the child never frees these objects, not
+    even at the end of the interpreter.
     """
     global _instance, _held_files, _lock
     for kept in [*_live, *_turns.values()]:
@@ -208,7 +209,8 @@ def _after_fork_in_parent() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # No thread is to be in DuckDB's own table of open files then: its lock would stay held, too.
+    # No other thread may be inside DuckDB's table of open files during a fork: the lock of that
+    # table would stay locked in the child.
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork
     )
@@ -226,16 +228,16 @@ def connect(
     Args:
         path: the file, which exists.
         lock_timeout: seconds to wait.
-        alone: whether to start an instance for it, as `duckdb.connect(path)` does, so that what
-            somebody does with the connection reaches nothing else.
-        read_only_settings: if given, the file is opened read-only by an instance of its own with
-            these settings, which nothing else in this process shares.
+        alone: whether to start a separate instance, as `duckdb.connect(path)` does. Settings and
+            statements on the connection then do not affect other connections.
+        read_only_settings: if given, the file is opened read-only by a separate instance with these
+            settings, which no other connection of this process shares.
 
     Raises:
-        MissingFileError: there is no such file.
-        LockTimeoutError: another process held the file throughout.
-        ReplacedFileError: the file was replaced, and connections hold the former one.
-        DatabaseError: it is no DuckDB database, or cannot be opened.
+        MissingFileError: the file does not exist.
+        LockTimeoutError: another process held the file for all of `lock_timeout`.
+        ReplacedFileError: the file was replaced, and open connections use the former file.
+        DatabaseError: the file is not a DuckDB database, or cannot be opened.
     """
     started = time.monotonic()
     pause, longest = _LOCK_POLL_SECONDS
@@ -272,14 +274,14 @@ def connect(
 
 
 def connect_memory() -> Opened:
-    """A connection to no file, for queries over what is handed to it."""
+    """Return a connection to no file, for queries over registered Arrow data."""
     with _lock:
         cursor = _instance.cursor()
     return cursor, cursor.close
 
 
 def open_memory(name: str) -> duckdb.DuckDBPyConnection:
-    """A database in memory, of an instance of its own."""
+    """Return a connection to a database in memory, in a separate instance."""
     with _lock:
         root = duckdb.connect(name)
     _live.add(root)
@@ -288,40 +290,42 @@ def open_memory(name: str) -> duckdb.DuckDBPyConnection:
 
 
 def attach_new(path: Path) -> Opened:
-    """Create a database file in a format that every supported DuckDB opens."""
+    """Create a database file in a format that every supported DuckDB version can open."""
     with _lock:
         cursor, release = _attached(os.path.realpath(path), f"{_NEW_FILE}, {_ROW_GROUP}")
     return cursor, _releasing(release)
 
 
 def drop_cached_blocks(path: Path, connection: duckdb.DuckDBPyConnection, most: int) -> None:
-    """Have DuckDB let go of the blocks of files that it keeps, where they are over `most` bytes.
+    """Make DuckDB drop cached blocks of files if they exceed `most` bytes.
 
-    It keeps all that it reads or writes until it is at its limit of memory, four fifths of the
-    machine's. The limit is lowered for a moment in which no statement runs: nothing is done where
-    anybody else is connected, who might need more. Call it between the statements of `connection`.
+    DuckDB caches all blocks that it reads or writes up to its memory limit, four fifths of the
+    machine's memory. This function lowers the limit for a moment, while no statement runs. It does
+    nothing if there are other connections, which might need more memory. Call it between statements
+    of `connection`.
     """
-    # By another connection: a SET fails where more is in use, and with it a transaction would.
+    # Use another connection: SET fails if more memory is in use, which would abort a transaction.
     with _lock, connection.duplicate() as other:
         [[kept, limit, connected]] = other.execute(_MEMORY_IN_USE).fetchall()
-        # With `other`, and what keeps the instance that is our own.
-        ours = 2 + _instance.has(os.path.realpath(path))
-        if kept <= most or connected > ours:
+        # `connection`, `other`, and the root connection of this package's own instance.
+        own = 2 + _instance.has(os.path.realpath(path))
+        if kept <= most or connected > own:
             return
         try:
             with suppress(duckdb.Error):
                 other.execute(f"SET memory_limit = '{_LITTLE_MEMORY}'")
         finally:
-            # As it was: in DuckDB 1.5, RESET may leave it low. It is shown in tenths, rounded down.
+            # Set the former limit: RESET may leave it low in DuckDB 1.5. The limit is displayed
+            # rounded down to tenths.
             number, unit = limit.split()
             other.execute(f"SET memory_limit = '{float(number) + 0.05:.2f} {unit}'")
 
 
 def put_in_place(fresh: Path, path: Path) -> bool:
-    """Give a new database its name, unless somebody was faster; it is whole when it appears.
+    """Link a new, complete database file to its name, unless another process was faster.
 
     Returns:
-        Whether it has the name now.
+        Whether the file has the name now.
     """
     try:
         os.link(fresh, path)
@@ -331,10 +335,10 @@ def put_in_place(fresh: Path, path: Path) -> bool:
 
 
 def _open(path: Path, *, alone: bool, locked: Mapping[str, str] | None) -> Opened | None:
-    """A connection; None if the file was in use, written or replaced by others meanwhile."""
+    """Return a connection; None if the file is in use, or was written or replaced meanwhile."""
     real = os.path.realpath(path)
     _held_files.check(path, real)
-    if not os.access(path, os.W_OK):  # nobody's turn: DuckDB shares a file that is only read
+    if not os.access(path, os.W_OK):  # no lock is needed: several processes can read the file
         opened = _opened(path, real, "READ_ONLY", alone=alone, locked=locked)
         return opened and (opened[0], _releasing(opened[1]))
     turn = _turns.setdefault(real, ProcessLock(Path(real)))
@@ -365,9 +369,9 @@ def _open(path: Path, *, alone: bool, locked: Mapping[str, str] | None) -> Opene
 def _opened(
     path: Path, real: str, options: str, *, alone: bool, locked: Mapping[str, str] | None
 ) -> Opened | None:
-    """A connection to the file that is at a path; to be closed under `_lock`.
+    """Return a connection to the file at a path; close it under `_lock`.
 
-    None if there is no file, or if it was replaced meanwhile.
+    Returns None if there is no file, or if it was replaced meanwhile.
     """
     is_first = not _held_files.has(real)
     identity = identity_of(real)
@@ -377,8 +381,8 @@ def _opened(
     if identity_of(real) != identity:
         close()
         return None
-    # DuckDB joins by path the instance of other code in this process. Which file that instance has
-    # open, only the system knows.
+    # `duckdb.connect` shares the instance of other code in this process that has opened this path.
+    # Only the operating system knows which file that instance has open.
     if is_first and not is_own and identity not in (open_files() or {identity}):
         close()
         raise ReplacedFileError.of(path)
@@ -396,7 +400,7 @@ def _opened(
 def _joined(
     real: str, options: str, *, alone: bool, locked: Mapping[str, str] | None
 ) -> tuple[duckdb.DuckDBPyConnection, Release, bool]:
-    """A connection by whatever instance has the file, or may; and whether that is our own."""
+    """Return a connection of the right instance, and whether it is this package's own instance."""
     if locked is not None:
         connection = duckdb.connect(real, read_only=True, config=dict(locked))
         _live.add(connection)
@@ -422,7 +426,7 @@ def _releasing(close: Release) -> Release:
     owner = os.getpid()
 
     def release() -> None:
-        if os.getpid() == owner:  # in a fork, to close it would write into the parent's file
+        if os.getpid() == owner:  # in a forked child, closing would write to the parent's file
             with _lock:
                 close()
 
@@ -443,12 +447,12 @@ def _replace_if_empty(fresh: Path, path: Path) -> bool:
 
 
 def _holder(message: str) -> str | None:
-    if _IS_OPEN_HERE.search(message):  # by an ATTACH of its own, which nothing else can join
+    if _IS_OPEN_HERE.search(message):  # other code attached the file; it cannot be shared
         return f"another database of process {os.getpid()}"
     found = _HOLDER.search(message)
     return f"process {found['pid']} ({found['program']})" if found else None
 
 
 def _quoted(path: str | Path) -> str:
-    """A path as a string of SQL: DuckDB 1.5 takes no parameter here."""
+    """Return a path as an SQL string; DuckDB 1.5 accepts no parameters in these statements."""
     return "'" + str(path).replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""`Database`: connections for one call each, over whatever catalog the database lives in."""
+"""`Database`: connections to the database of a catalog, one for each call."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from afterimage.storage.engine.urls import MEMORY, database_name
 __all__ = ["MUCH_CACHED", "Database", "MakeTables", "open_database", "scratch_connection"]
 
 MUCH_CACHED = 32 * 2**20
-"""Bytes of a file that DuckDB may keep in memory while all of it is read or written."""
+"""Bytes of a file that DuckDB may cache while the whole file is read or written."""
 
 
 class MakeTables(Protocol):
-    """Makes the tables of a database; `is_new` says that it is known to be empty."""
+    """Creates the tables of a database; `is_new` is true if it is known to be empty."""
 
     def __call__(self, connection: sa.Connection, *, is_new: bool) -> None: ...
 
@@ -32,8 +32,8 @@ class Database:
     """A DuckDB database.
 
     Attributes:
-        catalog: where it lives.
-        is_new: whether it was created by this object, with its tables.
+        catalog: the location of the database.
+        is_new: whether this object created the database and its tables.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -43,24 +43,24 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The name that stands in messages."""
+        """The name of the database in messages."""
         return self.catalog.display_name
 
     @cached_property
     def engine(self) -> sa.Engine:
-        """The engine for SQL that users write; each connection is private."""
+        """The SQLAlchemy engine for the users' SQL. Each connection is private."""
         return engine_over(PUBLIC_URL, lambda: self.catalog.connect(private=True))
 
     @contextmanager
     def reading(self, *, private: bool = False) -> Iterator[sa.Connection]:
-        """A connection that sees one state of the database throughout.
+        """Open a connection that sees one state of the database.
 
         Args:
-            private: as in `Catalog.connect`; opening the database then takes longer.
+            private: see `Catalog.connect`; opening the database then takes longer.
         """
         engine = self.engine if private else self._own
         with translated(self.name), engine.connect() as connection:
-            if private:  # the instance that serves our own calls has this setting
+            if private:  # the shared instance already has this setting
                 connection.exec_driver_sql("SET arrow_large_buffer_size = true")
             yield connection
 
@@ -86,16 +86,16 @@ class Database:
 
 
 def open_database(url: str, lock_timeout: float, make: MakeTables | None = None) -> Database:
-    """The database that `url` names.
+    """Open the database that `url` names; create it if `make` is given and it does not exist.
 
     Args:
         url: `duckdb:///file.duckdb` or `duckdb:///:memory:`.
         lock_timeout: seconds to wait while another process has the file open.
-        make: makes the tables of a new database. Without it, no file is created.
+        make: creates the tables of a new database. Without it, no file is created.
 
     Raises:
-        UnsupportedURLError: the URL names another kind of database, or is none.
-        MissingFileError: the file's folder does not exist.
+        UnsupportedURLError: it is not a database URL, or names another kind of database.
+        MissingFileError: the folder of the file does not exist.
         LockTimeoutError: another process had the file open for all of `lock_timeout`.
         DatabaseError: the file is not a DuckDB database, or cannot be opened.
     """

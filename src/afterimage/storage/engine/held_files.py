@@ -1,7 +1,7 @@
-"""The database files that the connections of this process hold, by path and identity.
+"""The database files that connections of this process have open, by path and identity.
 
-DuckDB knows an open file by its path only. After `mv backup.duckdb a.duckdb`, a new connection to
-the path would join the former file: what it saves is in a file without a name, and is lost when
+DuckDB identifies an open file by its path only. After `mv backup.duckdb a.duckdb`, a new connection
+to the path would use the former file. Its changes would be in a file without a name, and lost when
 the last connection closes.
 """
 
@@ -24,27 +24,27 @@ class _Held:
 
 
 class HeldFiles:
-    """The files that our connections hold, each by its real path; use it under a lock."""
+    """The files that connections of this package have open, by real path; use it under a lock."""
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
 
     def has(self, real: str) -> bool:
-        """Whether one of our connections holds the file that had this path."""
+        """Return whether a connection of this package has the file of this path open."""
         return real in self._held
 
     def check(self, path: Path, real: str) -> None:
-        """Check that the file at a path is the one that our connections hold by that path.
+        """Check that the file at a path is the one that open connections use.
 
         Raises:
-            ReplacedFileError: it is another file.
+            ReplacedFileError: it is a different file.
         """
         held = self._held.get(real)
         if held is not None and held.identity != identity_of(real):
             raise ReplacedFileError.of(path)
 
     def hold(self, real: str, identity: FileIdentity) -> Callable[[], None]:
-        """Add a connection to a file; call the result when the connection is closed."""
+        """Count a connection to a file. Call the returned function when it is closed."""
         held = self._held.setdefault(real, _Held(identity))
         held.connections += 1
 

@@ -17,17 +17,17 @@ FileIdentity = tuple[int, int]
 
 
 def identity_of(path: str | Path) -> FileIdentity | None:
-    """The identity of the file at a path; None where there is none."""
+    """Return the identity of the file at a path; None if it does not exist."""
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def open_files() -> set[FileIdentity] | None:
-    """The regular files that this process has open; None where the system cannot say."""
-    found = set()
+    """Return the regular files that this process has open; None if the system cannot list them."""
+    identities = set()
     try:
         descriptors = [entry.name for entry in Path("/dev/fd").iterdir()]
     except OSError:
@@ -36,5 +36,5 @@ def open_files() -> set[FileIdentity] | None:
         with suppress(OSError, ValueError):  # the descriptor of this listing is closed by now
             status = os.fstat(int(descriptor))
             if stat.S_ISREG(status.st_mode):
-                found.add((status.st_dev, status.st_ino))
-    return found
+                identities.add((status.st_dev, status.st_ino))
+    return identities

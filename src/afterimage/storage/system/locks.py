@@ -1,9 +1,10 @@
-"""Lock files: which process has a file's turn, and who holds a lock.
+"""Lock files: locks between processes, and the holder of a lock.
 
-DuckDB 2.0 reads where the newest state of a file begins before it locks the file, and not again
-after: a process that opens a file while another one closes it can get an older state, and overwrite
-what the other one saved. So our processes lock `<name>.lock` for as long as they have the file
-open, and check whether another program, such as the DuckDB CLI, wrote it while they opened it.
+DuckDB 2.0 reads the header of a file, which points to its newest state, before it locks the file. A
+process that opens a file while another one closes it can therefore see an older state, and
+overwrite the other's changes. So processes of this package lock `<name>.lock` while they have the
+file open. They also check whether another program, such as the DuckDB CLI, wrote the file while
+they opened it.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ class ProcessLock:
         return self._sharers > 0
 
     def acquire(self) -> bool:
-        """Acquire or share the lock; False where another process holds it."""
+        """Acquire or share the lock; return False if another process holds it."""
         if not self._sharers:
             try:
                 self._lock.acquire(blocking=False)
             except Timeout:
                 return False
-            except OSError:  # a folder that may not be written: DuckDB's own lock must do
+            except OSError:  # the folder is not writable: rely on DuckDB's own lock
                 pass
         self._sharers += 1
         return True
 
     def release(self) -> None:
-        """End what one `acquire` began."""
+        """Release one `acquire`."""
         self._sharers -= 1
         if not self._sharers:
             self._lock.release()
@@ -58,10 +59,10 @@ def file_lock(path: Path, timeout: float, *, optional: bool = False) -> Iterator
     """Hold the lock of a file that several processes append to.
 
     Args:
-        path: the file; its lock file is beside it.
+        path: the file; its lock file is in the same folder.
         timeout: seconds to wait for another process.
-        optional: go on without the lock in a folder that may not be written, as nobody can append
-            there.
+        optional: whether to continue without the lock if the folder is not writable: nobody can
+            append there.
 
     Raises:
         LockTimeoutError: another process held the lock for all of `timeout`.
@@ -84,24 +85,24 @@ def file_lock(path: Path, timeout: float, *, optional: bool = False) -> Iterator
 
 
 def lock_path(path: Path) -> Path:
-    """The lock file of a file: beside it, with `.lock` after its name."""
+    """Return the path of the lock file of a file: its name with `.lock` added."""
     return path.with_name(f"{path.name}.lock")
 
 
 def fingerprint(path: Path) -> tuple[int, int, int] | None:
-    """Inode, size and modification time, which change with every write; None without a file.
+    """Return inode, size and modification time, which change with every write; None if no file.
 
     Uses stat only: closing a descriptor would drop DuckDB's lock on the file.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def lock_holder(lock: Path) -> str | None:
-    """The process that holds a lock file, where the system can say (Linux can)."""
+    """Return the process that holds a lock file; None if the system cannot tell (Linux can)."""
     try:
         inode = f":{lock.stat().st_ino}"
         for entry in Path("/proc/locks").read_text().splitlines():

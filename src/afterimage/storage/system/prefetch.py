@@ -1,4 +1,4 @@
-"""Reading ahead, in a thread, while what was read is being worked on."""
+"""Prefetch the items of an iterator in a thread, while the caller uses the current one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _Item = TypeVar("_Item")
 
 
 def prefetched(items: Iterator[_Item], ahead: int = 1) -> Generator[_Item, None, None]:
-    """The same items; the next ones are being made while one is used.
+    """Yield the same items; the next ones are computed while the caller uses one.
 
-    It pays where making them waits for something that frees the interpreter, as DuckDB does. An
-    error is raised where the item would have come.
+    This helps if computing an item releases the interpreter lock, as DuckDB does. An exception is
+    raised in place of its item.
 
     Args:
-        items: made one after the other in one thread.
-        ahead: how many are held, at most, beside the one in use.
+        items: the items; all are computed in one thread.
+        ahead: maximum number of computed items, in addition to the one in use.
 
     >>> list(prefetched(iter("abc"), ahead=2))
     ['a', 'b', 'c']
@@ -33,10 +33,10 @@ def prefetched(items: Iterator[_Item], ahead: int = 1) -> Generator[_Item, None,
                 following.append(thread.submit(next, items, end))
                 yield item  # type: ignore[misc]
         finally:
-            # Whoever stops early closes the connection: not before the thread is done with it.
-            for left in following:
-                if not left.cancel():
-                    left.exception()
+            # After an early stop the connection is closed: wait until the thread is done with it.
+            for future in following:
+                if not future.cancel():
+                    future.exception()
             close = getattr(items, "close", None)
             if close is not None:
                 close()
