@@ -36,6 +36,7 @@ from afterimage.storage.reports.progress import (
     split,
 )
 from afterimage.storage.system.atomic_files import refuse_own_file, written_lines
+from afterimage.storage.system.interrupts import checkpoint, signal_safe
 from afterimage.storage.system.prefetch import prefetched
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
@@ -70,6 +71,7 @@ class ImportExport:
     def lock_timeout(self, seconds: float) -> None:
         self._backend.lock_timeout = seconds
 
+    @signal_safe
     def import_jsonl(
         self,
         path: str | Path,
@@ -101,6 +103,7 @@ class ImportExport:
         read.faults.warn()
         return saved
 
+    @signal_safe
     def export_jsonl(
         self,
         path: str | Path | IO[bytes],
@@ -178,6 +181,7 @@ class ImportExport:
         _finish(read)
         return written
 
+    @signal_safe
     def export_parquet(
         self,
         path: str | Path,
@@ -253,12 +257,14 @@ class ImportExport:
         if training is None:
             with closing(self._backend.objects(reading)) as batches:
                 for objects in batches:
+                    checkpoint()
                     file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
                     written += len(objects)
                     read.progress(len(objects))
         else:
             with closing(self._backend.select(reading, training.line)) as texts:
                 for batch in texts:
+                    checkpoint()
                     lines = batch.column(0).drop_null().to_pylist()
                     joined = "".join(chain.from_iterable((line, "\n") for line in lines))
                     file.write(joined.encode())

@@ -6,7 +6,8 @@ The methods that read or write other files are in `import_export.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,6 +38,7 @@ from afterimage.storage.reports.faults import Faults, OnError
 from afterimage.storage.reports.progress import Progress, ignore, share_only, split
 from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.gc_pause import kept_until_the_end
+from afterimage.storage.system.interrupts import checkpoint, signal_safe
 from afterimage.storage.system.streams import BatchIterator, RecordIterator
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load Arrow
@@ -79,6 +81,7 @@ class RecordStorage(ImportExport, BaseStorage):
 
     # -- conversations ------------------------------------------------------------------------
 
+    @signal_safe
     def save_conversations(
         self,
         conversations: list[EvaluatedConversationWithContext | ConversationWithContext | BaseModel],
@@ -102,6 +105,7 @@ class RecordStorage(ImportExport, BaseStorage):
         """Run `save_conversations`, or a subclass's override of it, in a worker thread."""
         await asyncio.to_thread(self.save_conversations, conversations)
 
+    @signal_safe
     def load_conversations(  # type: ignore[override]  # lists are invariant; both are documented
         self,
         limit: int | None = None,
@@ -205,6 +209,7 @@ class RecordStorage(ImportExport, BaseStorage):
             CONVERSATIONS, columns, limit, offset, filters, order_by, on_error, progress
         )
 
+    @signal_safe
     def count_conversations(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """Return the number of matching conversations."""
         query = self._query(CONVERSATIONS, None, None, filters, None)
@@ -212,6 +217,7 @@ class RecordStorage(ImportExport, BaseStorage):
 
     # -- documents ----------------------------------------------------------------------------
 
+    @signal_safe
     def save_documents(self, documents: list[Document]) -> None:
         """Save documents in their order: all of them, or none if one is refused.
 
@@ -225,6 +231,7 @@ class RecordStorage(ImportExport, BaseStorage):
         """Run `save_documents`, or a subclass's override of it, in a worker thread."""
         await asyncio.to_thread(self.save_documents, documents)
 
+    @signal_safe
     def load_documents(
         self,
         limit: int | None = None,
@@ -266,6 +273,7 @@ class RecordStorage(ImportExport, BaseStorage):
         """Return documents as a stream of Arrow record batches; see `scan_conversations`."""
         return self._scan(DOCUMENTS, columns, limit, offset, filters, order_by, on_error, progress)
 
+    @signal_safe
     def count_documents(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """Return the number of matching documents."""
         query = self._query(DOCUMENTS, None, None, filters, None)
@@ -273,6 +281,7 @@ class RecordStorage(ImportExport, BaseStorage):
 
     # -- records of any model -----------------------------------------------------------------
 
+    @signal_safe
     def load_records(
         self,
         model: type[_Model],
@@ -311,16 +320,21 @@ class RecordStorage(ImportExport, BaseStorage):
         query = Query.of(own, limit=limit, offset=offset, filters=filters, order_by=order_by)
         match = matching(model)
         read = Read(kind, query.without_slice(), Faults(on_error))
-        found = (
-            record
-            for objects in self._backend.objects(read)
-            for record in map(match, objects)
-            if record is not None
-        )
-        page = list(islice(islice(found, query.offset, None), query.limit))
+
+        def found() -> Generator[_Model, None, None]:
+            with closing(self._backend.objects(read)) as batches:
+                for objects in batches:
+                    for record in map(match, objects):
+                        checkpoint()  # at each record, as a model may have slow validators
+                        if record is not None:
+                            yield record
+
+        with closing(found()) as records:
+            page = list(islice(islice(records, query.offset, None), query.limit))
         read.faults.warn()
         return page
 
+    @signal_safe
     def count_records(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
         """Return the number of matching records of other models; filters may name any field.
 
@@ -337,6 +351,7 @@ class RecordStorage(ImportExport, BaseStorage):
 
     # -- all at once --------------------------------------------------------------------------
 
+    @signal_safe
     def stats(
         self,
         filters: Filters = None,
@@ -398,6 +413,7 @@ class RecordStorage(ImportExport, BaseStorage):
 
     # -- what is stored -----------------------------------------------------------------------
 
+    @signal_safe
     def verify(self, *, progress: Progress | None = None) -> Verification:
         """Read all stored records again, in bounded memory, and report all faults.
 

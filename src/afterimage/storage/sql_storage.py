@@ -13,6 +13,7 @@ from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, sh
 from afterimage.storage.query.arguments import as_list, positive
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.records.paths import is_text
+from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.tables.backend import TablesBackend
 from afterimage.storage.tables.layout import Layout
 
@@ -66,6 +67,7 @@ class SQLStorage(RecordStorage):
 
     _backend: TablesBackend
 
+    @signal_safe
     def __init__(
         self,
         url: str,

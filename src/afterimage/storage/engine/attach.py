@@ -39,7 +39,14 @@ from afterimage.storage.errors import (
 )
 from afterimage.storage.system.file_identity import identity_of, open_files
 from afterimage.storage.system.forks import is_inherited
-from afterimage.storage.system.locks import ProcessLock, fingerprint, lock_holder, lock_path
+from afterimage.storage.system.interrupts import acquire, checkpoint
+from afterimage.storage.system.locks import (
+    ProcessLock,
+    acquire_file,
+    fingerprint,
+    lock_holder,
+    lock_path,
+)
 
 __all__ = [
     "Opened",
@@ -252,9 +259,12 @@ def connect(
             )
         refusal = None
         try:
-            with _lock:
+            acquire(lock := _lock)
+            try:
                 if (opened := _open(path, alone=alone, locked=read_only_settings)) is not None:
                     return opened
+            finally:
+                lock.release()
         except duckdb.ConnectionException as error:
             raise DatabaseError(
                 f"{path} is open in this process with other settings (read_only?): close that "
@@ -264,6 +274,7 @@ def connect(
             refusal = str(error)
             if not (_IS_LOCKED.search(refusal) or _IS_OPEN_HERE.search(refusal)):
                 raise DatabaseError(f"{path} cannot be opened: {shorten(error, 300)}") from None
+        checkpoint()
         waited = time.monotonic() - started
         if waited >= lock_timeout:
             real = Path(os.path.realpath(path))
@@ -439,10 +450,14 @@ def _replace_if_empty(fresh: Path, path: Path) -> bool:
     Under a lock: of two who find the file empty, the second must not undo what the first saved.
     """
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    with FileLock(Path(tempfile.gettempdir()) / f"afterimage-{name}.lock"):
+    lock = FileLock(Path(tempfile.gettempdir()) / f"afterimage-{name}.lock")
+    acquire_file(lock, -1)
+    try:
         if path.is_file() and path.stat().st_size == 0:
             fresh.replace(path)
             return True
+    finally:
+        lock.release()
     return False
 
 

@@ -35,6 +35,7 @@ from afterimage.storage.errors import (
 )
 from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.forks import at_fork
+from afterimage.storage.system.interrupts import acquire
 
 __all__ = ["Catalog", "FileCatalog", "MemoryCatalog"]
 
@@ -242,7 +243,7 @@ class _WriterLock:
 
     @contextmanager
     def held(self, name: str, timeout: float) -> Iterator[None]:
-        if not self._lock.acquire(timeout=max(0, min(timeout, threading.TIMEOUT_MAX))):
+        if not acquire(self._lock, timeout):
             holder = f"a write in another thread of process {os.getpid()}"
             raise LockTimeoutError.of(name, timeout, holder)
         try:

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from afterimage.storage.engine.attach import connect_memory
 from afterimage.storage.engine.catalog import Catalog, FileCatalog, MemoryCatalog
 from afterimage.storage.engine.dialect import OWN_URL, PUBLIC_URL, engine_over
-from afterimage.storage.engine.statements import translated
+from afterimage.storage.engine.statements import driver_of, translated
 from afterimage.storage.engine.urls import MEMORY, database_name
+from afterimage.storage.system.interrupts import interruptible
 
 __all__ = ["MUCH_CACHED", "Database", "MakeTables", "open_database", "scratch_connection"]
 
@@ -59,7 +60,11 @@ class Database:
             private: see `Catalog.connect`; opening the database then takes longer.
         """
         engine = self.engine if private else self._own
-        with translated(self.name), engine.connect() as connection:
+        with (
+            translated(self.name),
+            engine.connect() as connection,
+            interruptible(driver_of(connection).interrupt),
+        ):
             if private:  # the shared instance already has this setting
                 connection.exec_driver_sql("SET arrow_large_buffer_size = true")
             yield connection
@@ -70,8 +75,9 @@ class Database:
         with (
             self.catalog.write_turn(),
             translated(self.name),
-            self._own.begin() as connection,
+            self._own.begin() as connection,  # its commit is not interrupted
             self.catalog.same_place(),
+            interruptible(driver_of(connection).interrupt),
         ):
             yield connection
 
@@ -80,9 +86,7 @@ class Database:
 
         Call it between statements.
         """
-        driver = connection.connection.driver_connection
-        assert driver is not None
-        self.catalog.trim_cache(driver, most)
+        self.catalog.trim_cache(driver_of(connection), most)
 
 
 def open_database(url: str, lock_timeout: float, make: MakeTables | None = None) -> Database:
@@ -119,7 +123,11 @@ def open_database(url: str, lock_timeout: float, make: MakeTables | None = None)
 @contextmanager
 def scratch_connection() -> Iterator[sa.Connection]:
     """A connection to no database, for queries over Arrow data that is registered with it."""
-    with translated(MEMORY), _scratch.connect() as connection:
+    with (
+        translated(MEMORY),
+        _scratch.connect() as connection,
+        interruptible(driver_of(connection).interrupt),
+    ):
         yield connection
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql.base import PGIdentifierPreparer
 from sqlalchemy.pool import NullPool
 
 from afterimage.storage.engine.attach import Opened, Release
+from afterimage.storage.system.interrupts import deferred_signals, interruptible
 
 __all__ = ["OWN_URL", "PUBLIC_URL", "SqlType", "engine_over"]
 
@@ -40,7 +41,14 @@ class SqlType(sa.types.UserDefinedType[Any]):
 
 def engine_over(url: str, connect: Callable[[], Opened]) -> sa.Engine:
     """Return an SQLAlchemy engine whose connections each open the database and close it again."""
-    return sa.create_engine(url, creator=lambda: _Connection(*connect()), poolclass=NullPool)
+
+    def connected() -> _Connection:
+        with deferred_signals() as signals:
+            connection = _Connection(*connect())
+            signals.undo = connection.close
+        return connection
+
+    return sa.create_engine(url, creator=connected, poolclass=NullPool)
 
 
 class _Preparer(duckdb_engine.DuckDBIdentifierPreparer):
@@ -67,7 +75,37 @@ class _Connection(duckdb_engine.ConnectionWrapper):
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, release: Release) -> None:
         super().__init__(connection)
-        self._release = release
+        self._driver = connection
+        self._release: Release | None = release
+
+    def cursor(self) -> _Cursor:
+        return _Cursor(self._driver, self)
 
     def close(self) -> None:
-        self._release()
+        with deferred_signals(resend=True):  # SQLAlchemy would only log an exception
+            release, self._release = self._release, None
+            if release is not None:
+                release()
+
+
+class _Cursor(duckdb_engine.CursorWrapper):
+    """A cursor whose statements a signal can end.
+
+    By itself, DuckDB would first go on with what its threads do, and then raise another exception.
+    """
+
+    def __init__(self, driver: duckdb.DuckDBPyConnection, connection: _Connection) -> None:
+        super().__init__(driver, connection)
+        self._driver = driver
+
+    def execute(self, *arguments: Any) -> None:
+        with deferred_signals(), interruptible(self._driver.interrupt):
+            super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> None:
+        with deferred_signals(), interruptible(self._driver.interrupt):
+            super().executemany(*arguments)
+
+    def fetchall(self) -> list[Any]:
+        with deferred_signals(), interruptible(self._driver.interrupt):
+            return self._driver.fetchall()

@@ -6,15 +6,17 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pyarrow as pa
 import sqlalchemy as sa
 
 from afterimage.storage.errors import DatabaseError, StorageError, shorten
+from afterimage.storage.system.interrupts import checkpoint, current_operation
 
 __all__ = [
+    "driver_of",
     "execute_arrow",
     "existing",
     "fetch_all",
@@ -24,14 +26,20 @@ __all__ = [
 ]
 
 
+def driver_of(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
+    """DuckDB's own connection below one of SQLAlchemy."""
+    driver: Any = connection.connection.driver_connection
+    assert driver is not None
+    return cast("duckdb.DuckDBPyConnection", driver)
+
+
 def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
     """Return those of `names` that are tables or views, as of the last commit.
 
     Each name is tried with a query. To list all tables, DuckDB would read the catalog of every
     attached file, and none of these files could be detached during that time.
     """
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver = driver_of(connection)
     quote = connection.dialect.identifier_preparer.quote_identifier
     [[database]] = driver.execute("SELECT current_database()").fetchall()
     found = set()
@@ -48,12 +56,21 @@ def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
 
 def fetch_all(connection: sa.Connection, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
     """Return all rows of a statement. DuckDB 2.0 runs no other one while rows are unfetched."""
+    checkpoint()
     return connection.execute(statement).all()
 
 
 def execute_arrow(connection: sa.Connection, statement: sa.Executable) -> pa.Table:
     """Return the whole result of a statement as an Arrow table."""
-    return stream_arrow(connection, statement).read_all()
+    reader = stream_arrow(connection, statement)
+    schema, batches = reader.schema, []
+    try:
+        for batch in reader:  # not `read_all`, during which no signal handler can run
+            checkpoint()
+            batches.append(batch)
+    finally:
+        del reader  # DuckDB refuses a rollback while the frame of an error refers to it
+    return pa.Table.from_batches(batches, schema)
 
 
 def stream_arrow(
@@ -68,10 +85,11 @@ def stream_arrow(
     )
     values = compiled.construct_params(escape_names=False)
     parameters = [values[name] for name in compiled.positiontup or ()]
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver = driver_of(connection)
+    checkpoint()
     # In each version only one of these calls streams a query with parameters. The other one
     # materializes the whole result in memory first.
+    result: Any
     if _duckdb_major() >= 2:
         result = driver.sql(str(compiled), params=parameters or None)
     else:
@@ -88,14 +106,17 @@ def streamed(
     One statement can read the table, once; it pulls the batches. An exception of `batches` is
     raised unchanged. DuckDB would replace it with an error that has only its message.
     """
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver = driver_of(connection)
     name = f"arrow_{uuid.uuid4().hex}"
     errors: list[BaseException] = []
+    operation = current_operation()  # DuckDB reads the batches in threads of its own
 
     def recording_errors() -> Iterator[pa.RecordBatch]:
         try:
-            yield from batches
+            for batch in batches:
+                if operation is not None:
+                    operation.checkpoint()
+                yield batch
         except BaseException as error:
             errors.append(error)
             raise

@@ -17,6 +17,7 @@ from afterimage.storage.errors import StorageError
 from afterimage.storage.jsonl.journal import quarantine, roll_back, saving
 from afterimage.storage.jsonl.lines import is_compressed, is_object
 from afterimage.storage.system.atomic_files import sync_folder
+from afterimage.storage.system.interrupts import checkpoint
 
 __all__ = ["append_lines"]
 
@@ -47,6 +48,7 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
                 first, length = b"\n" + first, length + 1
             with saving(path, file.fileno(), length, first):
                 for block in chain([first], blocks):
+                    checkpoint()
                     _write_all(file, block)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error

@@ -50,6 +50,7 @@ from afterimage.storage.reports.progress import Progress, after_each, ignore, re
 from afterimage.storage.reports.verification import Findings, Verification
 from afterimage.storage.system.atomic_files import refuse_own_file
 from afterimage.storage.system.gc_pause import paused_collector
+from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.locks import file_lock
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class JsonlBackend:
 
     def _lines_to_save(self, kind: RecordKind, records: Sequence[BaseModel], start: int) -> bytes:
         """Return the lines of records; `start` is the index of the first within the save."""
+        checkpoint()
         if kind is CONVERSATIONS and self.codec == "utf-8":
             block = exact_lines(records)
             if block is not None:
@@ -191,6 +193,7 @@ class JsonlBackend:
             with closing(self._lines(read)) as batches:
                 for lines in batches:
                     for start in range(0, len(lines), batch_size):
+                        checkpoint()
                         try:
                             with paused_collector():
                                 models = [*map(validate, lines[start : start + batch_size])]
@@ -204,6 +207,7 @@ class JsonlBackend:
             for start in range(0, len(chunk.lines), batch_size):
                 if left is not None and left <= 0:
                     return
+                checkpoint()
                 part = chunk.part(start, batch_size)
                 with paused_collector():
                     models = _models_of(read.kind, part, left, read.faults)

@@ -23,6 +23,7 @@ from afterimage.storage.errors import (
     StorageError,
     shorten,
 )
+from afterimage.storage.system.interrupts import checkpoint
 
 __all__ = [
     "CHUNK_BYTES",
@@ -190,6 +191,7 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
         blocks = _decompressed(file) if is_compressed(path) else _uncompressed(file, size)
         try:
             for index, read in enumerate(blocks):
+                checkpoint()
                 data = read.removeprefix(codecs.BOM_UTF8) if index == 0 else read
                 offset += len(read) - len(data)
                 block, feed, tail = data.rpartition(b"\n")

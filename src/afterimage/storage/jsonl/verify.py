@@ -14,10 +14,12 @@ from afterimage.storage.reports.faults import Faults, Place
 from afterimage.storage.reports.progress import Progress, ignore, report
 from afterimage.storage.reports.verification import Findings, TornTail, Verification
 from afterimage.storage.system.gc_pause import paused_collector
+from afterimage.storage.system.interrupts import signal_safe
 
 __all__ = ["verify_jsonl", "verify_lines"]
 
 
+@signal_safe
 def verify_jsonl(
     path: str | Path, kind: Kind = "conversations", *, progress: Progress | None = None
 ) -> Verification:

@@ -9,15 +9,21 @@ they opened it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from afterimage.storage.errors import LockTimeoutError, StorageError
+from afterimage.storage.system.interrupts import checkpoint
 
-__all__ = ["ProcessLock", "file_lock", "fingerprint", "lock_holder", "lock_path"]
+__all__ = ["ProcessLock", "acquire_file", "file_lock", "fingerprint", "lock_holder", "lock_path"]
+
+# The first and the longest pause between two attempts to get a file's lock.
+_POLL_SECONDS: Final = (0.005, 0.05)
 
 
 class ProcessLock:
@@ -68,20 +74,45 @@ def file_lock(path: Path, timeout: float, *, optional: bool = False) -> Iterator
         LockTimeoutError: another process held the lock for all of `timeout`.
         StorageError: the lock file cannot be opened, and the lock is not optional.
     """
-    lock = FileLock(lock_path(path), timeout=timeout)
+    lock = FileLock(lock_path(path))
     try:
-        lock.acquire()
-    except Timeout:
-        raise LockTimeoutError.of(path, timeout, lock_holder(lock_path(path))) from None
+        has_lock = acquire_file(lock, timeout)
     except OSError as error:
         if not optional:
             raise StorageError(f"{path} cannot be locked: {error.strerror}") from error
         yield
         return
+    if not has_lock:
+        raise LockTimeoutError.of(path, timeout, lock_holder(lock_path(path)))
     try:
         yield
     finally:
         lock.release()
+
+
+def acquire_file(lock: BaseFileLock, seconds: float) -> bool:
+    """Acquire a file's lock; a signal may end the wait.
+
+    Args:
+        lock: the lock.
+        seconds: how long to wait while another process holds it; negative for any time.
+
+    Returns:
+        Whether it was acquired in time.
+    """
+    end = time.monotonic() + seconds
+    pause, longest = _POLL_SECONDS
+    while True:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            checkpoint()
+            if seconds >= 0 and time.monotonic() >= end:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+        else:
+            return True
 
 
 def lock_path(path: Path) -> Path:

@@ -7,6 +7,8 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from afterimage.storage.system.interrupts import checkpoint, current_operation, work_for
+
 __all__ = ["prefetched"]
 
 _Item = TypeVar("_Item")
@@ -26,11 +28,14 @@ def prefetched(items: Iterator[_Item], ahead: int = 1) -> Generator[_Item, None,
     ['a', 'b', 'c']
     """
     end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="afterimage-prefetch") as thread:
+    with ThreadPoolExecutor(
+        1, "afterimage-prefetch", initializer=work_for, initargs=(current_operation(),)
+    ) as thread:
         following = deque(thread.submit(next, items, end) for _ in range(ahead))
         try:
             while (item := following.popleft().result()) is not end:
                 following.append(thread.submit(next, items, end))
+                checkpoint()
                 yield item  # type: ignore[misc]
         finally:
             # After an early stop the connection is closed: wait until the thread is done with it.

@@ -1,49 +1,159 @@
 """Iterators that a caller keeps: safe from several threads, closed on purpose, useless in a fork.
 
 The invariants: a generator below is entered by one thread at a time; each item is given once; a
-process that inherited an iterator from its parent touches neither a file nor the engine through it.
+process that inherited an iterator from its parent touches neither a file nor the engine through it;
+a signal that arrives during a step closes the iterator before the handler's exception is raised.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import threading
-import weakref
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from afterimage.storage.errors import StorageError
 from afterimage.storage.system.forks import at_fork
+from afterimage.storage.system.interrupts import (
+    Operation,
+    Stopped,
+    acquire,
+    checkpoint,
+    deferred_signals,
+    resend_soon,
+)
 
 __all__ = ["BatchIterator", "RecordIterator"]
 
 _Item = TypeVar("_Item")
 
-_live: weakref.WeakSet[_Stream] = weakref.WeakSet()
+
+class _Source:
+    """A generator behind a lock, of the process that made it.
+
+    Attributes:
+        ready: items of the last step that are not given yet, where a step makes several.
+    """
+
+    def __init__(self, items: Generator[Any, None, None]) -> None:
+        self.ready: deque[Any] = deque()
+        self._items = items
+        self._lock = threading.RLock()
+        self._operation = Operation()
+        self._owner = os.getpid()
+        self._is_closed = False
+        self._is_stepping = False
+        _open[id(self)] = self
+
+    def close(self) -> None:
+        """Close the generator; a step that runs in another thread ends first."""
+        if os.getpid() != self._owner:  # the parent goes on reading
+            self._is_closed = True
+        else:
+            with deferred_signals(self._operation), self._lock:
+                self._is_closed = True
+                if not self._is_stepping:  # else the step closes it
+                    self._close_items()
+        self.ready.clear()
+
+    def locked(self, take: Callable[[], Any]) -> Any:
+        """What `take` returns under the lock.
+
+        Raises:
+            StorageError: this process is a fork of the one that began the iteration, and the
+                position in the file is the parent's, too; or a signal to the main thread has ended
+                the iteration, and this is another thread.
+        """
+        if os.getpid() != self._owner:
+            raise StorageError(
+                f"this iteration was begun in process {self._owner}, and this is a fork of it. "
+                "Call the storage again in this process."
+            )
+        try:
+            with deferred_signals(self._operation, self.close):
+                acquire(self._lock)
+                try:
+                    return take()
+                finally:
+                    self._lock.release()
+        except Stopped:
+            if threading.current_thread() is threading.main_thread():
+                raise
+            raise StorageError(
+                "this iteration was ended by a signal to the main thread. Call the storage again."
+            ) from None
+
+    def step(self) -> Any:
+        """The next item; called under the lock."""
+        if self._is_closed:
+            raise StopIteration
+        if self._is_stepping:
+            raise StorageError("this iterator was called from inside one of its own steps")
+        self._is_stepping = True
+        try:
+            item = next(self._items)
+            checkpoint()
+        except BaseException as error:
+            self._is_closed = True
+            if self._operation.is_stopped and not isinstance(error, StopIteration):
+                raise Stopped from None  # whatever error the interrupted engine gives
+            raise
+        finally:
+            self._is_stepping = False
+            if self._is_closed:
+                self._close_items()
+        return item
+
+    def keep_for_good(self) -> None:
+        """Never end the generator, which in a fork would use the parent's file or engine."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._items))
+        self.ready.clear()  # the error comes at once, not some records later
+
+    def _close_items(self) -> None:
+        _open.pop(id(self), None)
+        self._items.close()
+
+
+# Those that are not closed. No weak references: their callbacks could swallow the exception of a
+# signal handler, as finalizers can.
+_open: dict[int, _Source] = {}
+
+
+def _closed_when_dropped(source: _Source) -> Generator[None, None, None]:
+    """A generator that closes a source at its own end, and so when nothing refers to it any more.
+
+    The exception of a signal handler can be caught in all of it; one that comes before the first
+    step of a `__del__` method is lost.
+    """
+    try:
+        yield
+    finally:
+        is_closed = False
+        while not is_closed:
+            try:
+                with deferred_signals(resend=True):
+                    source.close()
+                    is_closed = True
+            except KeyboardInterrupt:  # between two steps of this block
+                resend_soon(signal.SIGINT)
 
 
 class _Stream:
-    """A generator behind a lock, of the process that made it."""
+    """What the iterators share."""
 
     def __init__(self, items: Generator[Any, None, None]) -> None:
-        self._items = items
-        self._lock = threading.RLock()
-        self._owner = os.getpid()
-        self._is_closed = False
-        _live.add(self)
+        self._source = _Source(items)
+        self._end = _closed_when_dropped(self._source)
+        next(self._end)
 
     def close(self) -> None:
         """End the iteration, and close the file that is read. It may be called several times."""
-        if os.getpid() != self._owner:  # the parent goes on reading
-            self._is_closed = True
-            return
-        with self._lock:
-            if not self._is_closed:
-                self._is_closed = True
-                self._items.close()
+        self._source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -56,32 +166,6 @@ class _Stream:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_is_closed"):
-            self.close()
-
-    def _check_process(self) -> None:
-        """Refuse in a fork, where the position in the file is the parent's, too.
-
-        Raises:
-            StorageError: this process is not the one that began the iteration.
-        """
-        if os.getpid() != self._owner:
-            raise StorageError(
-                f"this iteration was begun in process {self._owner}, and this is a fork of it. "
-                "Call the storage again in this process."
-            )
-
-    def _step(self) -> Any:
-        """The next item; called under the lock."""
-        if self._is_closed:
-            raise StopIteration
-        try:
-            return next(self._items)
-        except BaseException:
-            self._is_closed = True  # the generator has ended
-            raise
-
 
 class BatchIterator(_Stream, Generic[_Item]):
     """The items of a generator, for one thread at a time."""
@@ -93,9 +177,7 @@ class BatchIterator(_Stream, Generic[_Item]):
         return self
 
     def __next__(self) -> _Item:
-        self._check_process()
-        with self._lock:
-            item: _Item = self._step()
+        item: _Item = self._source.locked(self._source.step)
         return item
 
 
@@ -113,43 +195,35 @@ class RecordIterator(_Stream, Generic[_Item]):
 
     def __init__(self, batches: Generator[list[_Item], None, None]) -> None:
         super().__init__(batches)
-        self._ready: deque[_Item] = deque()
-        self._take = self._ready.popleft  # atomic
+        self._take = self._source.ready.popleft  # atomic
 
     def __iter__(self) -> Iterator[_Item]:
         return self
 
     def __next__(self) -> _Item:
-        # `_refill` is called outside the except clause. Otherwise an error that is kept somewhere
-        # below would have the IndexError as its context, and keep this iterator alive.
         try:
-            return self._take()
+            record: _Item = self._take()
         except IndexError:
             pass
-        return self._refill()
-
-    def close(self) -> None:
-        """End the iteration, and close the file that is read. It may be called several times."""
-        super().close()
-        self._ready.clear()
+        else:
+            return record
+        # Not in the `except` block: whoever keeps an exception of the step would keep this frame.
+        record = self._source.locked(self._refill)
+        return record
 
     def _refill(self) -> _Item:
-        self._check_process()
-        with self._lock:
-            while True:
-                try:
-                    return self._take()  # another thread was here first
-                except IndexError:
-                    pass
-                self._ready.extend(self._step())
+        source = self._source
+        while True:
+            if source.ready:
+                with suppress(IndexError):  # other threads took all
+                    record: _Item = self._take()
+                    return record
+            source.ready.extend(source.step())
 
 
 def _after_fork() -> None:
-    """Keep what belongs to the parent for good: to end a generator would use its file or engine."""
-    for stream in list(_live):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream._items))  # noqa: SLF001
-        if isinstance(stream, RecordIterator):
-            stream._ready.clear()  # noqa: SLF001  the error comes at once, not some records later
+    for source in _open.values():
+        source.keep_for_good()
 
 
 at_fork(after_in_child=_after_fork)

@@ -40,6 +40,7 @@ from afterimage.storage.records.validation import list_adapter
 from afterimage.storage.reports.progress import Progress, counting, report
 from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.gc_pause import paused_collector
+from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.prefetch import prefetched
 from afterimage.storage.tables.checks import UNREADABLE, RowFaults, record_object
 from afterimage.storage.tables.insert import Insert, batches_of_models, split_by_kind
@@ -217,6 +218,7 @@ class TablesBackend:
         with closing(prefetched(batches, ahead) if use_thread else batches) as source:
             for batch in source:
                 for start in range(0, batch.num_rows, batch_size):
+                    checkpoint()
                     try:
                         with paused_collector():
                             part = batch.slice(start, batch_size)

@@ -21,6 +21,7 @@ from afterimage.storage.records.fields import CONVERSATIONS, RecordKind
 from afterimage.storage.records.objects import to_object
 from afterimage.storage.records.schema import arrow_type
 from afterimage.storage.records.validation import check, is_conversation
+from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.tables.layout import StoredTable
 
 __all__ = ["Insert", "Other", "batches_of_models", "split_by_kind"]
@@ -95,6 +96,7 @@ def batches_of_models(
     """
     # Build each batch separately. DuckDB misreads structs in a slice of a larger batch.
     for start in range(0, len(records), rows):
+        checkpoint()
         part = records[start : start + rows]
         yield to_batch(kind, rows_of(kind, part, start), start)
 
@@ -115,6 +117,7 @@ def split_by_kind(
         if isinstance(record, Conversation):
             declared.append(record)
             continue
+        checkpoint()
         try:
             dumped = check(to_object(record), type(record))
         except InvalidRecordError as error:
