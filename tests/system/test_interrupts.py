@@ -25,6 +25,10 @@ from tests.support.records import conversation
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 
 
+# A stop takes less than a second on a machine that does nothing else.
+_SOON = 5
+
+
 def _batch(number: int, size: int) -> list[Any]:
     return [conversation("x" * 1500, {"batch": number, "at": at}) for at in range(size)]
 
