@@ -72,10 +72,10 @@ class Catalog(Protocol):
         """
 
     def same_place(self) -> AbstractContextManager[None]:
-        """Check at the end of a write that the database is still where it was at its beginning.
+        """Check at the end of the block that the file is still the one at its beginning.
 
         Raises:
-            ReplacedFileError: the file was replaced or removed meanwhile.
+            ReplacedFileError: the file was replaced or removed during the block.
         """
 
     def next_number(self, connection: sa.Connection, sequence: sa.ColumnElement[int]) -> int:
@@ -136,7 +136,7 @@ class FileCatalog(_SequenceFromTable):
         if self._fresh is None and identity_of(self._file) != before:
             raise ReplacedFileError(
                 f"{self._file} was replaced or removed during a write. Nothing was saved. Call "
-                "again: the call then uses the file that is there."
+                "again: the call then uses the current file."
             )
 
     def create(self, make: Callable[[bool], None]) -> bool:

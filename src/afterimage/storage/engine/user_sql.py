@@ -1,8 +1,8 @@
-"""Run one SQL statement of a user, which can read the store and change nothing.
+"""Run one read-only SQL statement of a user.
 
-The invariant: exactly one statement runs, and it only reads. DuckDB's own parser and planner say
-what kind it is; the text is never searched for words. Each of these bounds holds without the
-others:
+The invariant: exactly one statement is executed, and it only reads. DuckDB's own parser and planner
+determine its kind; the text is never searched for words. These checks are independent of each
+other:
 
 - the parser must find exactly one statement, a SELECT (to the parser DESCRIBE, SHOW, SUMMARIZE and
   PIVOT are SELECTs too) or an EXPLAIN of a SELECT;
@@ -41,7 +41,7 @@ _SETTINGS: Final = {
 }
 
 # The last one locks all settings.
-_OF_A_CONNECTION: Final = {
+_CONNECTION_SETTINGS: Final = {
     "python_enable_replacements": "false",
     **PROGRESS_SETTINGS,
     "lock_configuration": "true",
@@ -85,21 +85,22 @@ def run_user_sql(
     lock_timeout: float = 30,
     follow: Follow = nullcontext,
 ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-    """Run one statement that reads. Returns its columns, and its rows in the statement's order.
+    """Run a read-only statement. Return its column names, and an iterator over its rows.
 
     Args:
         sql: the statement, in DuckDB's dialect. It is checked before `source` is opened.
-        source: a DuckDB file; or a function that returns a database in memory. The settings of that
-            one stay locked, so nothing else should use it.
-        name: how messages name the store.
+        source: a DuckDB file; or a function that returns the engine of a database in memory. The
+            settings of that database stay locked, so nothing else should use it.
+        name: name of the store, for messages.
         allow_files: whether the statement may read other files (`read_csv`, `'file.parquet'`).
         lock_timeout: seconds to wait while another process has the file open.
-        follow: a context manager around the statement, with the progress to report to or None.
+        follow: returns a context manager around the execution of the statement. It provides the
+            progress to report to, or None.
 
     Raises:
-        InvalidQueryError: it is not exactly one statement that reads; nothing has run.
-        LockTimeoutError: another process held the file throughout.
-        DatabaseError: DuckDB refuses the statement, or fails. A later row can raise it too.
+        InvalidQueryError: it is not exactly one read-only statement; nothing was executed.
+        LockTimeoutError: another process held the file for all of `lock_timeout`.
+        DatabaseError: DuckDB reported an error, perhaps only for a later row.
 
     >>> from afterimage.storage import SQLStorage
     >>> store = SQLStorage("duckdb:///:memory:")
@@ -126,7 +127,11 @@ def run_user_sql(
 
 
 def _reading_statement(sql: str) -> tuple[duckdb.Statement, str]:
-    """The one statement, and the text of the SELECT that it is or explains."""
+    """Return the statement, and the text of the SELECT that it is or explains.
+
+    Raises:
+        InvalidQueryError: the text is not exactly one read-only statement.
+    """
     # DuckDB 1.5 reads files while it parses (IMPORT DATABASE), so the parser has no access either.
     config: dict[str, Any] = {**_SETTINGS, "enable_external_access": "false"}
     with duckdb.connect(":memory:", config=config) as parser:
@@ -157,11 +162,11 @@ def _reading_statement(sql: str) -> tuple[duckdb.Statement, str]:
 
 
 def _explained(parser: duckdb.DuckDBPyConnection, explain: str) -> tuple[duckdb.StatementType, str]:
-    """The kind and the text of what an EXPLAIN explains.
+    """Return the kind and the text of the statement that an EXPLAIN explains.
 
-    The text from each token to the end is parsed, in order: the first one that is a statement is
-    what is explained. The options of the EXPLAIN are never the beginning of one: no statement has
-    an unmatched bracket, and none has brackets followed by the beginning of another statement.
+    Parses the text from each token to the end, in order. The first text that is one statement is
+    the explained one. The options of the EXPLAIN cannot be the beginning of a statement: no
+    statement has an unmatched bracket, or brackets followed by the beginning of another statement.
     """
     text = explain.encode()
     for start, _ in duckdb.tokenize(explain)[1:]:
@@ -170,7 +175,7 @@ def _explained(parser: duckdb.DuckDBPyConnection, explain: str) -> tuple[duckdb.
             found = parser.extract_statements(rest)
         except duckdb.Error:
             continue
-        # After a comment, the first one is the EXPLAIN itself.
+        # If a comment precedes the EXPLAIN, the first statement is the EXPLAIN itself.
         if len(found) == 1 and found[0].type != duckdb.StatementType.EXPLAIN:
             return found[0].type, rest
     return duckdb.StatementType.EXPLAIN, explain
@@ -198,8 +203,8 @@ def _operators(plan: Any) -> Iterator[str]:
 def _locked(
     source: Path | Callable[[], sa.Engine], *, allow_files: bool, lock_timeout: float
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with locked settings, to which no other file can be opened unless allowed."""
-    # By default DuckDB puts its temporary files beside the store, or into the working folder.
+    """Open a connection with locked settings, which can read other files only if allowed."""
+    # By default DuckDB writes its temporary files next to the store, or to the working folder.
     spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
     settings = {**_SETTINGS, "temp_directory": str(spill)}
     # Set after the others: without access, `temp_directory` cannot be set.
@@ -208,7 +213,7 @@ def _locked(
         if isinstance(source, Path):
             connection, release = connect(source, lock_timeout, read_only_settings=settings)
             try:
-                _set(connection, {**last, **_OF_A_CONNECTION})
+                _set(connection, {**last, **_CONNECTION_SETTINGS})
                 yield connection
             finally:
                 release()
@@ -216,12 +221,12 @@ def _locked(
             borrowed = source().raw_connection()
             try:
                 driver: Any = borrowed.driver_connection
-                _set(driver, {**settings, **last, **_OF_A_CONNECTION})
+                _set(driver, {**settings, **last, **_CONNECTION_SETTINGS})
                 yield driver
             finally:
                 borrowed.close()
     finally:
-        shutil.rmtree(spill, ignore_errors=True)  # DuckDB 1.5 can leave it behind
+        shutil.rmtree(spill, ignore_errors=True)  # DuckDB 1.5 does not always remove it
 
 
 def _set(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> None:

@@ -1,10 +1,11 @@
-"""Hive folders of Parquet files, in bounded memory and with few open files.
+"""Write Hive folders of Parquet files in bounded memory and with few open files.
 
 The invariant: memory and open files do not grow with the number of partitions, except for a small
-entry for each. There is one file for each partition, with its rows in the order they came.
+entry for each. Each partition has one file, with its rows in their original order.
 
-Rows of small partitions wait in a temporary file on the same disk until their partition has a row
-group. Where the system allows it the temporary file has no name, so a kill leaves nothing of it.
+Rows of small partitions are kept in a temporary file on the same disk until their partition has a
+full row group. If the system supports it, the temporary file has no name: nothing is left of it
+after a kill.
 """
 
 from __future__ import annotations
@@ -29,23 +30,24 @@ __all__ = ["NULL_PARTITION", "write_partitions"]
 # a partition is done once for many batches.
 _RUN_BYTES = 32 * 2**20
 
-# A run's rows of one partition that are smaller go to the temporary file: many small batches in
-# memory would take far more than the size of their data.
+# If a run has fewer bytes than this of one partition, they go to the temporary file: many small
+# batches in memory would need far more than the size of their data.
 _SMALL_BYTES = _RUN_BYTES // 64
 
-# What all partitions may hold in memory together. Above it, the largest go to the temporary file.
+# Bytes that all partitions together may hold in memory. Above this, the largest ones go to the
+# temporary file.
 _HELD_BYTES = 64 * 2**20
 
-# How many files can be open because their partition has had a full row group. The other partitions
-# wait in the temporary file and are written one after the other at the end.
+# Maximum number of open files. A partition opens its file when it has a full row group. Further
+# partitions stay in the temporary file and are written one after the other at the end.
 _OPEN_FILES = 32
 
-# A row group of more batches than this is copied into one batch first: the writer is slow with many
-# small ones.
+# A row group of more batches than this is first copied into one batch: the writer is slow for many
+# small batches.
 _MANY_BATCHES = 16
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-"""The value in the name of a folder that readers take for null."""
+"""The value in a folder name that readers treat as null."""
 
 _Key = tuple[str, ...]
 
@@ -62,14 +64,14 @@ def write_partitions(
 
     Args:
         folder: an empty folder.
-        batches: with the columns of `schema` and those of `partition_by`.
-        schema: of the files.
+        batches: have the columns of `schema` and of `partition_by`.
+        schema: the schema of the files.
         partition_by: names of the columns whose values name the folders.
-        compression: a codec of Parquet.
-        row_group_bytes: about how many bytes of Arrow data make a row group.
+        compression: a Parquet codec.
+        row_group_bytes: approximate size of a row group in bytes of Arrow data.
 
     Returns:
-        How many rows were written.
+        The number of rows written.
 
     Raises:
         InvalidQueryError: a value cannot name a folder.
@@ -84,14 +86,14 @@ def write_partitions(
 
 
 class _Partition:
-    """The rows of one folder that are not written yet: those on disk, then those in memory."""
+    """The pending rows of one folder: first those in the temporary file, then those in memory."""
 
     __slots__ = ("file", "held", "held_bytes", "key", "spilled", "spilled_bytes")
 
     def __init__(self, key: _Key) -> None:
         self.key = key
         self.file: ParquetFile | None = None
-        self.spilled: array[int] | None = None  # offset and length of each batch, in turn
+        self.spilled: array[int] | None = None  # offset and length of each batch, alternating
         self.spilled_bytes = 0
         self.held: list[pa.RecordBatch] = []
         self.held_bytes = 0
@@ -130,7 +132,7 @@ class _Partitions:
                 stack.callback(file.close)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take the rows of a batch; they are written when their partition has a row group."""
+        """Add the rows of a batch. They are written when their partition has a full row group."""
         for part in plain_parts(batch, plain_schema(batch.schema), _RUN_BYTES):
             if self._run and self._run_bytes + part.nbytes > _RUN_BYTES:
                 self._sort_run()
@@ -138,14 +140,14 @@ class _Partitions:
             self._run_bytes += part.nbytes
 
     def finish(self) -> None:
-        """Write all rows that are left."""
+        """Write all pending rows."""
         self._sort_run(last=True)
-        # Open files come first, so that none of the others adds to them.
+        # Finish the open files first, so that the number of open files does not grow.
         for partition in sorted(self._partitions.values(), key=lambda each: each.file is None):
             self._write_groups(partition, last=True)
 
     def _sort_run(self, *, last: bool = False) -> None:
-        """Give the rows of the run to their partitions."""
+        """Distribute the rows of the run to their partitions."""
         if not self._run:
             return
         run = pa.Table.from_batches(self._run).combine_chunks()
@@ -160,7 +162,7 @@ class _Partitions:
                     small.append((partition, rows))
                 else:
                     self._hold(partition, data.take(pa.array(rows, pa.int64())))
-            # One copy in the order of the partitions is faster than a copy for each.
+            # One copy in the order of the partitions is faster than one copy per partition.
             order = [row for _, rows in small for row in rows]
             ordered = data.take(pa.array(order, pa.int64()))
             at = 0
@@ -202,7 +204,7 @@ class _Partitions:
             self._spill_held(max(self._holding.values(), key=lambda each: each.held_bytes))
 
     def _take_held(self, partition: _Partition) -> list[pa.RecordBatch]:
-        """Remove what the partition holds in memory, and return it."""
+        """Remove the batches that the partition holds in memory, and return them."""
         held, partition.held = partition.held, []
         self._held_bytes -= partition.held_bytes
         partition.held_bytes = 0
@@ -233,7 +235,7 @@ class _Partitions:
         yield from held
 
     def _write_groups(self, partition: _Partition, *, last: bool = False) -> None:
-        """Write the full row groups of a partition, and with `last` the rest too."""
+        """Write the full row groups of a partition; with `last`, also the remaining rows."""
         file = partition.file or self._open_file(partition)
         group: list[pa.RecordBatch] = []
         size = 0
@@ -255,7 +257,7 @@ class _Partitions:
             partition.file = None
             file.close()
         elif group:
-            # Copied, because a small slice would keep all of a large batch in memory.
+            # Copy the rows: a small slice would keep the whole large batch in memory.
             rest = pa.Table.from_batches(group)
             for batch in rest.take(pa.array(range(len(rest)), pa.int64())).to_batches():
                 self._keep(partition, batch)
@@ -280,7 +282,7 @@ class _Partitions:
 
 
 class _Spill:
-    """Batches in a temporary file, which is created with the first one."""
+    """A temporary file of batches. It is created when the first batch is written."""
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         self._folder = folder
@@ -293,7 +295,7 @@ class _Spill:
             self._file.close()
 
     def write(self, batch: pa.RecordBatch) -> tuple[int, int]:
-        """Append a batch; its offset and length in bytes."""
+        """Append a batch, and return its offset and length in bytes."""
         if self._file is None:
             self._file = tempfile.TemporaryFile(  # noqa: SIM115  closed by `close`
                 dir=self._folder, buffering=0
@@ -301,7 +303,7 @@ class _Spill:
         data = memoryview(batch.serialize())
         at = self._end
         self._file.seek(at)
-        while data:  # an unbuffered write may take a part only
+        while data:  # an unbuffered write may write only a part
             data = data[self._file.write(data) :]
         self._end = self._file.tell()
         return at, self._end - at
@@ -314,7 +316,7 @@ class _Spill:
         while left:
             count = self._file.readinto(left)  # type: ignore[attr-defined]
             if not count:
-                raise OSError("the temporary file of the export is shorter than what was written")
+                raise OSError("the temporary file of the export was truncated")
             left = left[count:]
         return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
 
@@ -326,7 +328,7 @@ def _write_group(file: ParquetFile, group: list[pa.RecordBatch]) -> None:
 
 
 def _rows_by_key(batch: pa.RecordBatch, names: Sequence[str]) -> dict[_Key, list[int]]:
-    """The rows of each combination of values; rows and combinations in the order they come."""
+    """Return the row numbers for each combination of values, both in the order of the batch."""
     rows_of: dict[_Key, list[int]] = {}
     keys = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
     for row, key in enumerate(keys):
@@ -335,7 +337,7 @@ def _rows_by_key(batch: pa.RecordBatch, names: Sequence[str]) -> dict[_Key, list
 
 
 def _hive_value(value: Any) -> str:
-    # An empty string has no folder name of its own. Hive reads it back as null too.
+    # An empty string cannot be a folder name. Hive also writes it as null.
     return NULL_PARTITION if value is None or value == "" else quote(str(value), safe=" ")
 
 
@@ -344,7 +346,7 @@ def _hive_name(field: str, value: str) -> str:
 
 
 def _longest_name(folder: Path) -> int:
-    """How many bytes a file name may have."""
+    """Return the maximum length of a file name in the folder, in bytes."""
     if os.name != "posix":
         return 255
     return os.pathconf(folder, "PC_NAME_MAX")
