@@ -106,9 +106,10 @@ class TestOtherProcesses:
 
     def test_a_failed_export_releases_the_database(self, tmp_path: Path) -> None:
         storage = opened("sql", tmp_path)
-        storage.save_conversations(conversations(*({"n": n} for n in range(3000))))
-        with pytest.raises(InvalidQueryError, match="folders") as kept:
-            storage.export_parquet(tmp_path / "out", partition_by=["metadata.n"])
+        values = [*map(str, range(2999)), "too long for the name of a folder " * 10]
+        storage.save_conversations(conversations(*({"v": value} for value in values)))
+        with pytest.raises(InvalidQueryError, match="folder") as kept:
+            storage.export_parquet(tmp_path / "out", partition_by=["metadata.v"])
         command = [sys.executable, "-c", "import duckdb, sys; duckdb.connect(sys.argv[1])"]
         subprocess.run([*command, str(tmp_path / "store.duckdb")], check=True)
         assert kept.value.__traceback__ is not None
