@@ -289,7 +289,7 @@ class TestSql:
     def test_a_long_table_says_that_it_is_truncated(self, store: str) -> None:
         result = attempt("sql", store, "SELECT * FROM range(1000)")
         assert len(result.stdout.splitlines()) == 2 + 100
-        assert result.stderr == "The first 100 rows; --limit gives more.\n"
+        assert result.stderr == "The first 100 rows; use --limit for more.\n"
         assert (
             len(attempt("sql", store, "FROM range(1000)", "--limit", 500).stdout.splitlines())
             == 502

@@ -153,7 +153,7 @@ class _MainThread:
         while self._interrupting is interrupting:
             with _guard:
                 for operation in list(self.operations):
-                    for statement in operation.statements:
+                    for statement in list(operation.statements):
                         with suppress(Exception):
                             statement.interrupt()
             time.sleep(_INTERRUPT_SECONDS)
@@ -191,8 +191,9 @@ class _Deferred:
 
 _here = _Here()
 _main = _MainThread()
-# Held while statements are interrupted, so that no connection is closed meanwhile.
-_guard = threading.Lock()
+# Held while statements are interrupted, so that no connection is closed meanwhile. Its own thread
+# may take it again where the collector ends an iterator just then.
+_guard = threading.RLock()
 
 
 class deferred_signals:  # noqa: N801  used like a function
@@ -239,8 +240,10 @@ class deferred_signals:  # noqa: N801  used like a function
                     self._operation.is_stopped = True
             return self
         operation = self._operation or Operation()
-        self._is_outermost = _main.install()
-        if self._is_outermost:
+        if not _main.install():
+            self._is_main = False
+        else:
+            self._is_outermost = True
             try:
                 _here.operation = operation
                 _main.operations = [operation]
@@ -402,7 +405,7 @@ def _resend(number: int) -> None:
 
 def _after_fork() -> None:
     global _guard  # noqa: PLW0603  a thread that held it is not in the child
-    _guard = threading.Lock()
+    _guard = threading.RLock()
     if _main.is_deferring and _thread.get_ident() != _main.thread:
         _main.end()  # the thread that made the call is not in the child
         _main.restore()
