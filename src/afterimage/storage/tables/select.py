@@ -75,7 +75,7 @@ def scan_table(
                     yield _conform(part, schema)
             return
         size = database.catalog.size()
-        for low, high in (bounds := _Ranges(connection, source, query, size, batch_rows)):
+        for low, high in (bounds := _Ranges(connection, source, query, size)):
             if size > MUCH_CACHED:
                 database.trim_cache(connection)
             statement = filtered(sa.select(source.sequence, *labelled), source, query)
@@ -127,7 +127,6 @@ class _Ranges:
         source: Source,
         query: Query,
         file_size: int,
-        batch_rows: int | None,
     ) -> None:
         chosen = filtered(sa.select(source.sequence.label("at")), source, query)
         if query.limit is not None or query.offset:
@@ -136,20 +135,20 @@ class _Ranges:
         count = sa.select(sa.func.count(source.sequence)).scalar_subquery()
         bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at), count)
         self._next, self._last, rows = fetch_all(connection, bounds)[0]
-        self._widest = min(batch_rows or _WIDEST_WINDOW, _WIDEST_WINDOW)
-        self._width = min(VECTOR_ROWS, self._widest)
+        self._width = VECTOR_ROWS
         if rows and file_size:
             likely = _LIKELY_COMPRESSION * file_size // rows + 1
-            self._width = min(max(_NARROWEST_WINDOW, _WINDOW_BYTES // likely), self._widest)
+            self._width = min(max(_NARROWEST_WINDOW, _WINDOW_BYTES // likely), _WIDEST_WINDOW)
             if self._width > VECTOR_ROWS:
                 self._width -= self._width % VECTOR_ROWS
         # The number of every row at which a range can begin; None if any number will do.
         self._starts: pa.ChunkedArray | None = None
-        self._step = min(_NARROWEST_WINDOW, self._widest)
         self._at = 0
-        if self._next is not None and self._last - self._next >= 2 * rows + self._widest:
+        if self._next is not None and self._last - self._next >= 2 * rows + _WIDEST_WINDOW:
             within_slice = source.sequence.between(self._next, self._last)
-            self._starts = range_starts(connection, source.sequence, self._step, within_slice)
+            self._starts = range_starts(
+                connection, source.sequence, _NARROWEST_WINDOW, within_slice
+            )
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         while self._next is not None and self._next <= self._last:
@@ -161,7 +160,7 @@ class _Ranges:
         """Return the first sequence number after the range that begins at `low`."""
         if self._starts is None:
             return low + self._width
-        self._at += max(1, self._width // self._step)
+        self._at += max(1, self._width // _NARROWEST_WINDOW)
         if self._at < len(self._starts):
             return int(self._starts[self._at].as_py())
         return int(self._last) + 1
@@ -169,9 +168,9 @@ class _Ranges:
     def adapt(self, size: int) -> None:
         """Adapt the width of the next range to the size of the last one, in bytes."""
         if size < _WINDOW_BYTES // 4:
-            self._width = min(self._width * 2, self._widest)
+            self._width = min(self._width * 2, _WIDEST_WINDOW)
         elif size > _WINDOW_BYTES:
-            self._width = max(min(_NARROWEST_WINDOW, self._widest), self._width // 2)
+            self._width = max(_NARROWEST_WINDOW, self._width // 2)
 
 
 def _in_sequence(rows: pa.Table) -> pa.Table:
