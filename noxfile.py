@@ -81,6 +81,23 @@ ENGINE_TESTS = [
     for name in ("conformance", "engine", "jsonl", "records", "system", "tables", "transfer")
 ]
 
+# How much the slow tests try: hypothesis' examples, and random signals for each storage.
+SLOW = {"HYPOTHESIS_PROFILE": "ci", "AFTERIMAGE_STOPS": "100"}
+
+# What the session `fast` runs of the quick tests. tests/query has small tables of the values that
+# the deselected tests compare with each other.
+QUICKEST_TESTS = [
+    "--deselect=tests/conformance/queries/test_filters.py::TestValuesCompareAsInJson",
+    "--deselect=tests/conformance/queries/test_parity.py::TestRecordsThatChangeLate",
+    "tests/conformance/queries",
+    "tests/conformance/records",
+    "tests/jsonl",
+    "tests/project/test_layout.py",
+    "tests/query",
+    "tests/records",
+    "tests/reports",
+]
+
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "none"  # sessions share environments: see `environment`
@@ -160,16 +177,17 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def fast(session: nox.Session) -> None:
-    """Lint, types and the quick tests on two storages: to be run after every change."""
+    """Lint, types and the quickest tests on two storages: to be run after every change."""
     lint(session)
     types(session)
-    run_pytest(session, project(session), *QUICK, *session.posargs)
+    chosen = session.posargs or QUICKEST_TESTS
+    run_pytest(session, project(session), *QUICK, *chosen, HYPOTHESIS_PROFILE="quick")
 
 
 @nox.session(default=False)
 def slow(session: nox.Session) -> None:
     """Pytest of what takes long: large data, fuzzing, many examples, kills and writers."""
-    run_pytest(session, project(session), "-m", "slow", *session.posargs, HYPOTHESIS_PROFILE="ci")
+    run_pytest(session, project(session), "-m", "slow", *session.posargs, **SLOW)
 
 
 @nox.session(default=False)

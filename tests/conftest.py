@@ -23,6 +23,7 @@ settings.register_profile(
     max_examples=20,
     phases=set(Phase) - {Phase.explain},  # takes minutes if an example opens databases
 )
+settings.register_profile("quick", settings.get_profile("default"), max_examples=5)
 settings.register_profile("ci", settings.get_profile("default"), max_examples=50)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=3000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

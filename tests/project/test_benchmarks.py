@@ -90,6 +90,7 @@ def test_grown_data_repeats_nothing(data: Dataset, tmp_path: Path) -> None:
     assert len(set(first_texts)) == 600
 
 
+@pytest.mark.slow
 def test_ours_gives_right_answers_and_a_report(data: Dataset, results: Results) -> None:
     for system in OURS:
         for task, measurement in results[system.name].items():
@@ -151,6 +152,7 @@ def test_a_failure_is_reported_without_paths(data: Dataset, tmp_path: Path) -> N
     assert runner._reason(done) == "killed by signal 9"
 
 
+@pytest.mark.slow
 def test_tasks_that_need_too_much_memory_are_skipped(
     data: Dataset, results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +174,7 @@ def test_starts_with_the_standard_library_alone(tmp_path: Path) -> None:
     assert "--growth" in done.stdout
 
 
+@pytest.mark.slow
 def test_concurrent_writers(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "benchmarks" / "writers.py"), "--results", str(tmp_path)]
     small = ["--seconds=0.2", "--rounds=1", "--records", "3", "--writers", "2"]

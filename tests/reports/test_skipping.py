@@ -13,6 +13,7 @@ from afterimage.storage import CorruptRecordError, SkippedRecordsWarning
 from afterimage.storage.reports.faults import Faults
 
 
+@pytest.mark.slow
 def test_of_a_hundred_thousand_corrupt_records_the_first_few_are_kept() -> None:
     corrupt = Faults("skip")
     tracemalloc.start()

@@ -160,6 +160,7 @@ def _check_saves(storage: Storage, returned: list[int]) -> None:
         assert size == 1 if number < 0 else size in (1, _MANY), f"{size} records of {number}"
 
 
+@pytest.mark.slow
 class TestStops:
     @pytest.mark.parametrize("kind", KINDS)
     def test_each_comes_out_as_its_exception_and_another_process_writes_at_once(

@@ -145,6 +145,7 @@ class TestClosing:
         assert len(list(records)) == 3
         assert list(records) == []
 
+    @pytest.mark.process
     @pytest.mark.parametrize("how", ["close", "with", "del"])
     def test_the_file_is_free_for_other_processes(self, tmp_path: Path, how: str) -> None:
         storage = _filled("sql", tmp_path)

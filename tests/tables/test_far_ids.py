@@ -142,6 +142,7 @@ class TestReads:
         assert len(found) == len(numbers) - 1
 
 
+@pytest.mark.slow
 class TestManyRows:
     COUNT = 12_000
 

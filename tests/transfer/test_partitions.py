@@ -98,6 +98,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 class TestManyPartitions:
     def test_few_files_are_open_and_the_order_is_kept(self, many: Path) -> None:
         found = export_in_a_child("sql", many, {resource.RLIMIT_NOFILE: 256})
@@ -117,6 +118,7 @@ class TestManyPartitions:
         assert after == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the peak of memory")
 def test_memory_does_not_grow_with_the_partitions(tmp_path: Path) -> None:
     store_records(tmp_path, RECORDS, 500, 2400)
@@ -128,6 +130,7 @@ def test_memory_does_not_grow_with_the_partitions(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path)
 
 
+@pytest.mark.slow
 class TestRowGroups:
     """Their size is `row_group_bytes`, whether the rows waited in memory or on disk."""
 

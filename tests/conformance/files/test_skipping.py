@@ -265,6 +265,7 @@ class TestImports:
         assert reports[0].places[0].line == saved + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", EVALUATORS, ids=attrgetter("name"))
 class TestAHundredThousandBadLines:
     COUNT = 100_000
