@@ -248,10 +248,11 @@ def published(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def libraries(session: nox.Session) -> None:
-    """Pytest of the notebooks, and of what other libraries take from us, with all of them there."""
+    """Pytest of the notebooks, their Stop button, and what other libraries read from us."""
     scripts = environment(session, "libraries", "-e", ".[test,libraries,notebooks]", NEWEST_DUCKDB)
     names = ["test_other_libraries.py", "test_docs.py", "test_notebooks.py"]
-    run_pytest(session, scripts, *(f"tests/interop/{name}" for name in names))
+    files = [f"tests/interop/{name}" for name in names]
+    run_pytest(session, scripts, *files, "tests/system/test_stops.py::TestNotebooks")
 
 
 @nox.session(default=False)
