@@ -186,7 +186,8 @@ class TestABatchIsStoredWholeOrNotAtAll:
         assert 199 not in saved
 
     def test_integers_as_long_as_allowed(self, storage: Any) -> None:
-        record = conversation(metadata={"k": -(10**4299)})
+        # pydantic before 2.14.4 counts the sign as a digit.
+        record = conversation(metadata={"k": 10**4299, "n": -(10**4298)})
         storage.save_conversations([record])
         assert storage.load_conversations() == [record]
 
