@@ -101,12 +101,13 @@ def select_lines(
     # For insertion order, query one chunk at a time: DuckDB does not preserve the order of a stream
     # that several threads read, and a sort of the whole file would need memory for all of it.
     skip, left = query.offset, query.limit
+    names = None if text else query.used_fields() | {field.column for field in columns}
     with scratch_connection() as connection:
         for batches in _line_batches(chunks):
             if left is not None and left <= 0:
                 return
             with streamed(connection, _LINES, batches) as lines:
-                table, source = lines_relation(kind, lines)
+                table, source = lines_relation(kind, lines, names)
                 statement = in_order(source, query, chosen(table, source), table)
                 matching = execute_arrow(connection, statement)
             page = matching.slice(skip, left)

@@ -111,6 +111,11 @@ class Query:
             columns=None if columns is None else _projection(projectable or fields, columns),
         )
 
+    def used_fields(self) -> set[str]:
+        """Return the top-level fields that the filters and the order name."""
+        conditions = (condition.field for group in self.where for condition in group)
+        return {field.column for field in (*conditions, *(key.field for key in self.order))}
+
     def without_slice(self) -> Query:
         """Return the same query without limit and offset."""
         return replace(self, limit=None, offset=0)

@@ -8,7 +8,7 @@ if the statement uses it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -131,12 +131,16 @@ class RecordSource:
         return JsonPath(self._record, (field.column, *field.keys))
 
 
-def lines_relation(kind: RecordKind, lines: sa.FromClause) -> tuple[sa.FromClause, Source]:
+def lines_relation(
+    kind: RecordKind, lines: sa.FromClause, names: Container[str] | None = None
+) -> tuple[sa.FromClause, Source]:
     """Return the lines of one kind as a relation with the columns of a table of that kind.
 
     Args:
         kind: the kind of the records. Lines of other kinds are filtered out.
         lines: JSON lines in a column `line`, and their `position`, from 0.
+        names: the fields that the statement uses; None for all. DuckDB evaluates no unused column,
+            but it takes time to plan one.
 
     Returns:
         The relation and its source. The relation has the column `line` instead of `extra`. A line
@@ -148,6 +152,7 @@ def lines_relation(kind: RecordKind, lines: sa.FromClause) -> tuple[sa.FromClaus
     columns = [
         _column(rows.c.line, name, field_type, kind.record.defaults.get(name)).label(name)
         for name, field_type in kind.record.fields.items()
+        if names is None or name in names
     ]
     position = rows.c.position.label(kind.sequence)
     relation = sa.select(position, rows.c.line, *columns).subquery()
