@@ -8,6 +8,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from afterimage.storage.engine.catalog import catalog_of
 from afterimage.storage.engine.database import open_database
 from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, shorten
 from afterimage.storage.query.arguments import as_list, positive
@@ -81,9 +82,12 @@ class SQLStorage(RecordStorage):
     ) -> None:
         keys = _metadata_keys(metadata_fields)
         self.batch_size = positive(batch_size, "batch_size")
-        layout = Layout(conversations_table_name, documents_table_name)
+        catalog = catalog_of(url, lock_timeout)
+        layout = Layout(
+            conversations_table_name, documents_table_name, compress=catalog.column_compression
+        )
         make = partial(layout.create, metadata_fields=keys) if create else None
-        database = open_database(url, lock_timeout, make)
+        database = open_database(catalog, make)
         if not database.is_new:
             with database.reading() as connection:
                 ready = layout.is_ready(connection, keys)

@@ -26,7 +26,7 @@ from afterimage.storage.engine.attach import (
     put_in_place,
 )
 from afterimage.storage.engine.statements import fetch_all
-from afterimage.storage.engine.urls import MEMORY
+from afterimage.storage.engine.urls import MEMORY, database_name
 from afterimage.storage.errors import (
     DatabaseError,
     LockTimeoutError,
@@ -37,7 +37,7 @@ from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.forks import at_fork
 from afterimage.storage.system.interrupts import acquire
 
-__all__ = ["Catalog", "FileCatalog", "MemoryCatalog"]
+__all__ = ["Catalog", "FileCatalog", "MemoryCatalog", "catalog_of"]
 
 
 class Catalog(Protocol):
@@ -265,3 +265,19 @@ def _after_fork() -> None:
 
 
 at_fork(after_in_child=_after_fork)
+
+
+def catalog_of(url: str, lock_timeout: float) -> Catalog:
+    """Return the catalog of the database that `url` names. No file is opened or created.
+
+    Args:
+        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`.
+        lock_timeout: seconds to wait while another process has the file open.
+
+    Raises:
+        UnsupportedURLError: it is not a database URL, or names another kind of database.
+    """
+    name = database_name(url)
+    if name.startswith(MEMORY):
+        return MemoryCatalog(name, lock_timeout)
+    return FileCatalog(Path(name).absolute(), lock_timeout)

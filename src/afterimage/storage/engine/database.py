@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 import sqlalchemy as sa
 
 from afterimage.storage.engine.attach import connect_memory
-from afterimage.storage.engine.catalog import Catalog, FileCatalog, MemoryCatalog
+from afterimage.storage.engine.catalog import Catalog
 from afterimage.storage.engine.dialect import OWN_URL, PUBLIC_URL, engine_over
 from afterimage.storage.engine.statements import driver_of, translated
-from afterimage.storage.engine.urls import MEMORY, database_name
+from afterimage.storage.engine.urls import MEMORY
 from afterimage.storage.system.interrupts import interruptible
 
 __all__ = ["MUCH_CACHED", "Database", "MakeTables", "open_database", "scratch_connection"]
@@ -89,26 +88,18 @@ class Database:
         self.catalog.trim_cache(driver_of(connection), most)
 
 
-def open_database(url: str, lock_timeout: float, make: MakeTables | None = None) -> Database:
-    """Open the database that `url` names; create it if `make` is given and it does not exist.
+def open_database(catalog: Catalog, make: MakeTables | None = None) -> Database:
+    """Open a database; create it if `make` is given and it does not exist.
 
     Args:
-        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`.
-        lock_timeout: seconds to wait while another process has the file open.
+        catalog: the location of the database.
         make: creates the tables of a new database. Without it, no file is created.
 
     Raises:
-        UnsupportedURLError: it is not a database URL, or names another kind of database.
         MissingFileError: the folder of the file does not exist.
         LockTimeoutError: another process had the file open for all of `lock_timeout`.
         DatabaseError: the file is not a DuckDB database, or cannot be opened.
     """
-    name = database_name(url)
-    catalog: Catalog
-    if name.startswith(MEMORY):
-        catalog = MemoryCatalog(name, lock_timeout)
-    else:
-        catalog = FileCatalog(Path(name).absolute(), lock_timeout)
     database = Database(catalog)
     if make is not None:
 

@@ -172,7 +172,7 @@ class Layout:
         SchemaMismatchError: a name is empty, or two names are equal.
     """
 
-    def __init__(self, conversations: str, documents: str, *, compress: bool = True) -> None:
+    def __init__(self, conversations: str, documents: str, *, compress: bool) -> None:
         for name in (conversations, documents):
             if not isinstance(name, str) or not is_text(name):
                 raise InvalidQueryError(f"a table name must be a string, not {name!a}")
