@@ -103,6 +103,11 @@ def conversations(*metadata: dict[str, Any]) -> list[Any]:
     return [conversation(str(number), each) for number, each in enumerate(metadata)]
 
 
+def numbered_batch(number: int, size: int) -> list[Any]:
+    """Conversations of more than a kilobyte, with the number of their batch and their index."""
+    return [conversation("x" * 1500, {"batch": number, "at": index}) for index in range(size)]
+
+
 def evaluation(score: float = 0.5, grade: str = "good") -> EvaluationSchema:
     """An evaluation with a different value in every field."""
     entries = {

@@ -20,17 +20,13 @@ from afterimage.storage.system.interrupts import deferred_signals
 from afterimage.storage.system.locks import lock_path
 from afterimage.storage.system.streams import RecordIterator
 from tests.support.processes import KINDS, opened
-from tests.support.records import conversation
+from tests.support.records import numbered_batch
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 
 
 # A stop takes less than a second on a machine that does nothing else.
 _SOON = 5
-
-
-def _batch(number: int, size: int) -> list[Any]:
-    return [conversation("x" * 1500, {"batch": number, "at": at}) for at in range(size)]
 
 
 class _TookTooLong(Exception):  # noqa: N818  it stands for any exception of a program
@@ -79,8 +75,8 @@ class TestMoments:
     def test_a_wait_for_another_process_ends(
         self, storage: Any, call: str, alarm: Callable[[float], None]
     ) -> None:
-        storage.save_conversations(_batch(0, 1))
-        arguments = [_batch(1, 1)] if call == "save_conversations" else []
+        storage.save_conversations(numbered_batch(0, 1))
+        arguments = [numbered_batch(1, 1)] if call == "save_conversations" else []
         with FileLock(_lock_file(storage)):
             alarm(0.2)
             started = time.monotonic()
@@ -105,10 +101,10 @@ class TestMoments:
         assert has_turn.wait(10)
         alarm(0.2)
         with pytest.raises(_TookTooLong):
-            storage.save_conversations(_batch(1, 1))
+            storage.save_conversations(numbered_batch(1, 1))
         end.set()
         thread.join()
-        storage.save_conversations(_batch(1, 1))
+        storage.save_conversations(numbered_batch(1, 1))
         assert storage.count_conversations() == 1
 
     def test_an_import_that_is_ended_saves_nothing(self, storage: Any, tmp_path: Path) -> None:
@@ -123,7 +119,7 @@ class TestMoments:
     def test_an_export_that_is_ended_leaves_the_earlier_file(
         self, storage: Any, tmp_path: Path, call: str
     ) -> None:
-        storage.save_conversations(_batch(0, 3000))
+        storage.save_conversations(numbered_batch(0, 3000))
         (tmp_path / "out").write_text("earlier")
         with pytest.raises(_TookTooLong):
             getattr(storage, call)(tmp_path / "out", progress=_signal_now)
@@ -170,7 +166,7 @@ class TestMoments:
         assert _is_free(storage)
 
     def test_a_scan_is_closed_before_the_exception_comes(self, storage: Any) -> None:
-        storage.save_conversations(_batch(0, 4000))
+        storage.save_conversations(numbered_batch(0, 4000))
         reader = storage.scan_conversations(progress=_signal_now)
         with pytest.raises(_TookTooLong):
             reader.read_all()
@@ -179,7 +175,7 @@ class TestMoments:
     def test_an_iterator_is_closed_before_the_exception_comes(
         self, storage: Any, alarm: Callable[[float], None]
     ) -> None:
-        storage.save_conversations(_batch(0, 4000))
+        storage.save_conversations(numbered_batch(0, 4000))
         with pytest.raises(_TookTooLong) as found:  # noqa: PT012
             for _ in range(1000):
                 records = storage.iter_conversations(batch_size=4000)
@@ -243,13 +239,13 @@ class TestHandlers:
     def test_one_that_raises_nothing_ends_nothing(self, storage: Any) -> None:
         came: list[int] = []
         signal.signal(signal.SIGALRM, lambda number, frame: came.append(number))
-        storage.save_conversations(_batch(0, 3000))
+        storage.save_conversations(numbered_batch(0, 3000))
         scanned = storage.scan_conversations(progress=_signal_now).read_all()
         assert scanned.num_rows == 3000
         assert set(came) == {signal.SIGALRM}
 
     def test_they_are_in_place_after_a_call(self, storage: Any) -> None:
-        storage.save_conversations(_batch(0, 1))
+        storage.save_conversations(numbered_batch(0, 1))
         assert signal.getsignal(signal.SIGALRM) is _refuse
         with pytest.raises(_TookTooLong):
             _signal_now()
@@ -257,7 +253,7 @@ class TestHandlers:
     def test_one_that_is_set_during_a_call_stays(self, storage: Any, tmp_path: Path) -> None:
         def other(number: int, frame: FrameType | None) -> None: ...
 
-        storage.save_conversations(_batch(0, 1))
+        storage.save_conversations(numbered_batch(0, 1))
         storage.export_jsonl(
             tmp_path / "out", progress=lambda _: signal.signal(signal.SIGALRM, other)
         )
@@ -279,7 +275,7 @@ class TestHandlers:
     def test_threads_other_than_the_main_one_get_none(self, storage: Any) -> None:
         def work() -> None:
             for at in range(20):
-                storage.save_conversations(_batch(at, 1))
+                storage.save_conversations(numbered_batch(at, 1))
 
         thread = threading.Thread(target=work)
         thread.start()

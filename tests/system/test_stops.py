@@ -25,7 +25,7 @@ import pytest
 from afterimage.storage import Document, LockTimeoutError
 from tests.support.factories import Storage
 from tests.support.processes import KINDS, child, opened
-from tests.support.records import conversation
+from tests.support.records import conversation, numbered_batch
 
 STOPS = int(os.environ.get("AFTERIMAGE_STOPS", "40"))
 """Stops of each kind of storage."""
@@ -36,10 +36,6 @@ _MANY = 1500
 _FIRST = 4000
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
-
-
-def _batch(number: int, size: int) -> list[Any]:
-    return [conversation("x" * 1500, {"batch": number, "at": at}) for at in range(size)]
 
 
 def _works(storage: Any, folder: Path, save: Callable[[int], None]) -> dict[str, Callable[[], Any]]:
@@ -93,7 +89,7 @@ def use_until_stopped(pipe: Connection, orders: Connection, kind: str, folder: P
     last = 0
     # Made before: Python drops a signal's exception where the collector, which runs while models
     # are built, has just called a finalizer.
-    batches = {size: _batch(0, size) for size in (1, _MANY)}
+    batches = {size: numbered_batch(0, size) for size in (1, _MANY)}
 
     def save(size: int) -> None:
         nonlocal last
@@ -137,7 +133,7 @@ def use_until_stopped(pipe: Connection, orders: Connection, kind: str, folder: P
 @contextmanager
 def _using(kind: str, folder: Path) -> Iterator[tuple[Any, Connection, Connection]]:
     storage = opened(kind, folder)
-    storage.save_conversations(_batch(0, _FIRST))
+    storage.save_conversations(numbered_batch(0, _FIRST))
     lines = (f'{{"text":"{"y" * 400}","id":"{at}"}}\n' for at in range(3000))
     (folder / "more.jsonl").write_text("".join(lines))
     theirs, orders = multiprocessing.Pipe(duplex=False)
@@ -239,7 +235,7 @@ class TestNotebooks:
         pytest.importorskip("ipykernel", reason="the notebooks' requirements are not installed")
         manager = pytest.importorskip("jupyter_client.manager")
         storage = opened(kind, tmp_path, lock_timeout=0.5)
-        storage.save_conversations(_batch(0, 1))
+        storage.save_conversations(numbered_batch(0, 1))
         root = str(Path(__file__).parents[2])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, f"{root}/src"])}
         kernel, client = manager.start_new_kernel(env=environment)
@@ -256,7 +252,7 @@ class TestNotebooks:
                 assert time.monotonic() - started < _SOON
                 assert reply.get("ename") == "KeyboardInterrupt", reply
                 storage.save_documents([Document(text="mine")])
-                storage.save_conversations(_batch(2, 1))
+                storage.save_conversations(numbered_batch(2, 1))
             code = "assert storage.count_conversations({'metadata.batch': 1}) >= 1000 * returned"
             assert _reply(client, client.execute(code))["status"] == "ok"
         finally:

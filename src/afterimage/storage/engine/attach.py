@@ -38,7 +38,7 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.system.file_identity import identity_of, open_files
-from afterimage.storage.system.forks import is_inherited
+from afterimage.storage.system.forks import at_fork, is_inherited
 from afterimage.storage.system.interrupts import acquire, checkpoint
 from afterimage.storage.system.locks import (
     ProcessLock,
@@ -57,6 +57,7 @@ __all__ = [
     "drop_cached_blocks",
     "open_memory",
     "put_in_place",
+    "quoted",
 ]
 
 Release = Callable[[], None]
@@ -137,7 +138,7 @@ class _Instance:
                 self._root.execute(f"SET {name} = '{value}'")
             # Sorts that exceed the memory spill into this folder; DuckDB creates and removes it.
             spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
-            self._root.execute(f"SET temp_directory = {_quoted(spill)}")
+            self._root.execute(f"SET temp_directory = {quoted(spill)}")
             _live.add(self._root)
         return self._root
 
@@ -158,7 +159,7 @@ class _Instance:
 
     def _attach(self, path: str, options: str) -> _Attached:
         held = _Attached(f"file_{next(self._numbers)}", self._running())
-        held.root.execute(f"ATTACH {_quoted(path)} AS {held.alias} ({options})")
+        held.root.execute(f"ATTACH {quoted(path)} AS {held.alias} ({options})")
         return held
 
     def release(self, path: str, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -215,12 +216,9 @@ def _after_fork_in_parent() -> None:
         _lock.release()
 
 
-if hasattr(os, "register_at_fork"):
-    # No other thread may be inside DuckDB's table of open files during a fork: the lock of that
-    # table would stay locked in the child.
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork
-    )
+# No other thread may be inside DuckDB's table of open files during a fork: the lock of that table
+# would stay locked in the child.
+at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
 
 
 def connect(
@@ -468,6 +466,6 @@ def _holder(message: str) -> str | None:
     return f"process {found['pid']} ({found['program']})" if found else None
 
 
-def _quoted(path: str | Path) -> str:
-    """Return a path as an SQL string; DuckDB 1.5 accepts no parameters in these statements."""
-    return "'" + str(path).replace("'", "''") + "'"
+def quoted(value: str | Path) -> str:
+    """Return a value as an SQL string, for statements in which DuckDB 1.5 accepts no parameters."""
+    return "'" + str(value).replace("'", "''") + "'"

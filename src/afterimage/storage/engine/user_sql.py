@@ -27,7 +27,7 @@ from typing import Any, Final
 import duckdb
 import sqlalchemy as sa
 
-from afterimage.storage.engine.attach import connect
+from afterimage.storage.engine.attach import connect, quoted
 from afterimage.storage.engine.progress import PROGRESS_SETTINGS, followed_statement
 from afterimage.storage.engine.statements import translated
 from afterimage.storage.errors import InvalidQueryError
@@ -231,5 +231,4 @@ def _locked(
 
 def _set(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> None:
     for name, value in settings.items():
-        quoted = value.replace("'", "''")
-        connection.execute(f"SET {name} = '{quoted}'")
+        connection.execute(f"SET {name} = {quoted(value)}")

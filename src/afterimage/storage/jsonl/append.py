@@ -11,12 +11,11 @@ import os
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import IO
 
 from afterimage.storage.errors import StorageError
 from afterimage.storage.jsonl.journal import quarantine, roll_back, saving
 from afterimage.storage.jsonl.lines import is_compressed, is_object
-from afterimage.storage.system.atomic_files import sync_folder
+from afterimage.storage.system.atomic_files import sync_folder, write_all
 from afterimage.storage.system.interrupts import checkpoint
 
 __all__ = ["append_lines"]
@@ -49,18 +48,11 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
             with saving(path, file.fileno(), length, first):
                 for block in chain([first], blocks):
                     checkpoint()
-                    _write_all(file, block)
+                    write_all(file, block)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     if created:
         sync_folder(path.parent)
-
-
-def _write_all(file: IO[bytes], block: bytes) -> None:
-    """Write a whole block: one call of `write` may write only a part of it."""
-    rest = memoryview(block)
-    while rest:
-        rest = rest[file.write(rest) :]
 
 
 def _quarantine_torn_tail(path: Path, codec: str) -> int:

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from afterimage.storage.errors import InvalidQueryError, MissingFileError, StorageError
 
-__all__ = ["refuse_own_file", "replaced", "sync", "sync_folder", "written_lines"]
+__all__ = ["refuse_own_file", "replaced", "sync", "sync_folder", "write_all", "written_lines"]
 
 
 @contextmanager
@@ -97,3 +97,10 @@ def refuse_own_file(path: Path, own_files: Iterable[Path]) -> None:
             same = path.absolute() == own
         if same:
             raise InvalidQueryError(f"{path} is this storage's own file. Give another path.")
+
+
+def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
+    """Write all of the data to an unbuffered file: one `write` may write only a part of it."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]

@@ -8,10 +8,11 @@ at the same time: the last pause to end enables the collector again if it was en
 from __future__ import annotations
 
 import gc
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from afterimage.storage.system.forks import at_fork
 
 __all__ = ["kept_until_the_end", "paused_collector"]
 
@@ -147,5 +148,4 @@ def _after_fork() -> None:
     _pause = _Pause()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

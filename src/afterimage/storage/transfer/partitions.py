@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 
 from afterimage.storage.errors import InvalidQueryError, shorten
+from afterimage.storage.system.atomic_files import write_all
 from afterimage.storage.transfer.parquet_writer import ParquetFile, plain_parts, plain_schema
 
 __all__ = ["NULL_PARTITION", "write_partitions"]
@@ -300,11 +301,9 @@ class _Spill:
             self._file = tempfile.TemporaryFile(  # noqa: SIM115  closed by `close`
                 dir=self._folder, buffering=0
             )
-        data = memoryview(batch.serialize())
         at = self._end
         self._file.seek(at)
-        while data:  # an unbuffered write may write only a part
-            data = data[self._file.write(data) :]
+        write_all(self._file, memoryview(batch.serialize()))
         self._end = self._file.tell()
         return at, self._end - at
 
