@@ -80,6 +80,7 @@ ENGINE_TESTS = [
     f"tests/{name}"
     for name in ("conformance", "engine", "jsonl", "records", "system", "tables", "transfer")
 ]
+ENGINE_STORAGES = "--storages=jsonl,sql-file-reopened,sql-memory,sql-metadata-fields"
 
 # How much the slow tests try: hypothesis' examples, and random signals for each storage.
 SLOW = {"HYPOTHESIS_PROFILE": "ci", "AFTERIMAGE_STOPS": "100"}
@@ -194,7 +195,8 @@ def slow(session: nox.Session) -> None:
 def older_duckdb(session: nox.Session) -> None:
     """Pytest of what depends on the engine, on the oldest supported DuckDB."""
     scripts = environment(session, "older-duckdb", "-e", ".[test]", OLDEST_DUCKDB)
-    run_pytest(session, scripts, *(session.posargs or ["-m", "not slow", *ENGINE_TESTS]))
+    chosen = ["-m", "not slow", ENGINE_STORAGES, *ENGINE_TESTS]
+    run_pytest(session, scripts, *(session.posargs or chosen))
 
 
 @nox.session(default=False)
@@ -210,6 +212,9 @@ def oldest(session: nox.Session) -> None:
 @nox.parametrize("python", PYTHONS, ids=PYTHONS)
 def pythons(session: nox.Session, python: str) -> None:
     """The quick tests on one of the supported Pythons, where it is installed."""
+    if python == "{}.{}".format(*sys.version_info[:2]) and not session.posargs:
+        session.skip(f"`python3 noxfile.py` runs all tests on Python {python}.")
+        return
     interpreter = interpreter_of(python)
     if interpreter is None:
         session.skip(f"Python {python} is not installed.")

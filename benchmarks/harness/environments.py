@@ -43,10 +43,13 @@ def ensure(environment: Environment, *, fresh: bool = False) -> None:
     stamp.write_text(wanted, encoding="utf-8")
 
 
-def clean_environ(environment: Environment, scratch: Path) -> dict[str, str]:
+def clean_environ(
+    environment: Environment, scratch: Path, source: Path = ROOT / "src"
+) -> dict[str, str]:
     """The environment variables of a program in this environment.
 
     No Python variable of the caller is passed on, and the caches of libraries are in `scratch`.
+    `source` is the folder that this project's package is imported from.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     kept |= {
@@ -57,7 +60,7 @@ def clean_environ(environment: Environment, scratch: Path) -> dict[str, str]:
         "MPLCONFIGDIR": str(scratch / "matplotlib"),
     }
     if environment.sees_source:
-        kept["PYTHONPATH"] = str(ROOT / "src")
+        kept["PYTHONPATH"] = str(source)
     return kept
 
 

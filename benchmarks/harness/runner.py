@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,10 +46,18 @@ Results = dict[str, dict[str, Measurement]]
 
 
 class Runner:
-    """Starts workers; all files that they write are in `scratch`."""
+    """Starts workers; all files that they write are in `scratch`.
 
-    def __init__(self, scratch: Path) -> None:
+    `source` is the folder that workers import our package from. `compares` says whether the first
+    round compares every loaded record with the saved one.
+    """
+
+    def __init__(
+        self, scratch: Path, source: Path = ROOT / "src", *, compares: bool = True
+    ) -> None:
         self.scratch = scratch
+        self._source = source
+        self._compares = compares
 
     def prepare(self, request: dict[str, Any]) -> Dataset:
         """Run `benchmarks.prepare` to create a data set."""
@@ -88,7 +97,7 @@ class Runner:
             "again": AGAIN.get(task, 0),
             # The comparison gives the same result in every round, so one is enough. It doubles the
             # memory, so it is left out for grown data, which has no expected answers.
-            "check": data.page is not None and not measurement.outcomes,
+            "check": self._compares and data.page is not None and not measurement.outcomes,
             "result": str(result),
         }
         try:
@@ -102,12 +111,29 @@ class Runner:
             return
         measurement.outcomes.append(json.loads(result.read_text(encoding="utf-8")))
 
+    def seconds_of(self, arguments: list[str]) -> float:
+        """Run Python with these arguments in our environment; the seconds until it has ended."""
+        ours = ENVIRONMENTS["ours"]
+        environ = clean_environ(ours, self.scratch, self._source)
+        started = time.perf_counter()
+        done = subprocess.run(
+            [str(python_of(ours)), *arguments],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds = time.perf_counter() - started
+        if done.returncode:
+            sys.exit(f"python {' '.join(arguments)}: {self._reason(done)}")
+        return seconds
+
     def _python(self, environment: str, module: str, argument: str) -> Done:
         chosen = ENVIRONMENTS[environment]
         return subprocess.run(
             [str(python_of(chosen)), "-m", module, argument],
             cwd=ROOT,
-            env=clean_environ(chosen, self.scratch),
+            env=clean_environ(chosen, self.scratch, self._source),
             capture_output=True,
             text=True,
             timeout=_TIMEOUT,

@@ -6,17 +6,19 @@ import importlib
 import pkgutil
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.acero  # otherwise, the first count would import it
 
 import afterimage.storage
 from afterimage.storage import EvaluatedConversationWithContext
-from afterimage.storage.query.arguments import OrderBy
-from afterimage.storage.record_storage import RecordStorage
 from benchmarks.harness.dataset import PAGE
 from benchmarks.systems.base import SMALL_SAVES, RecordStore
+
+if TYPE_CHECKING:  # earlier versions, which compare.py measures, have them elsewhere
+    from afterimage.storage.query.arguments import OrderBy
+    from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["OurStore"]
 
@@ -75,6 +77,14 @@ class OurStore(RecordStore):
             self.storage.save_conversations([model])
             seconds.append(time.perf_counter() - started)
         return seconds
+
+    def stats(self) -> int:
+        """All statistics."""
+        return self.storage.stats().conversations
+
+    def verify(self) -> int:
+        """Check every record."""
+        return self.storage.verify().conversations
 
     # -- bulk calls, whose memory is measured as the data grows --------------------------------
 

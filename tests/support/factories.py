@@ -83,6 +83,9 @@ FACTORIES = [
     Factory("sql-metadata-fields", SQLStorage, _sql_metadata_fields),
 ]
 
+LARGE_FACTORIES = [factory for factory in FACTORIES if factory.name != "sql-tiny-batches"]
+"""The storages for tests with thousands of records: one record a batch would take seconds."""
+
 _EVALUATORS = {"jsonl", "sql-memory", "sql-metadata-fields"}
 EVALUATORS = [factory for factory in FACTORIES if factory.name in _EVALUATORS]
 """The storages with different query implementations, for tests with hundreds of queries."""

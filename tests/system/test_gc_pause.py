@@ -12,6 +12,7 @@ import pytest
 
 from afterimage.storage.system import gc_pause
 from afterimage.storage.system.gc_pause import kept_until_the_end, paused_collector
+from tests.support.factories import LARGE_FACTORIES, Factory
 from tests.support.records import conversations
 
 
@@ -20,6 +21,12 @@ class Node:
 
     def __init__(self) -> None:
         self.itself = self
+
+
+@pytest.fixture(params=LARGE_FACTORIES, ids=lambda factory: factory.name)
+def factory(request: pytest.FixtureRequest) -> Factory:
+    chosen: Factory = request.param
+    return chosen
 
 
 @pytest.fixture

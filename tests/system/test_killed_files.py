@@ -90,7 +90,13 @@ EXPORTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 class TestKilledExports:
     @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("name", EXPORTS)
+    @pytest.mark.parametrize(
+        "name",
+        [
+            pytest.param(name, marks=pytest.mark.slow if name.endswith(("gz", "zst")) else ())
+            for name in EXPORTS
+        ],
+    )
     def test_the_target_is_the_old_file_or_missing(
         self, source: Path, tmp_path: Path, name: str, kind: str
     ) -> None:

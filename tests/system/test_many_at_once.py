@@ -124,7 +124,9 @@ def crowd(pipe: Connection, method: str, kind: str, folder: Path, batches: int) 
 
 @pytest.mark.parametrize("kind", KINDS)
 class TestProcesses:
-    @pytest.mark.parametrize(("method", "batches"), [("fork", 12), ("spawn", 4)])
+    @pytest.mark.parametrize(
+        ("method", "batches"), [("fork", 12), pytest.param("spawn", 4, marks=pytest.mark.slow)]
+    )
     def test_every_record_is_stored_once_and_no_batch_is_split(
         self, tmp_path: Path, kind: str, method: str, batches: int
     ) -> None:
@@ -195,7 +197,9 @@ def write_large(pipe: Connection, kind: str, folder: Path, writer: int, batches:
     pipe.send("done")
 
 
-@pytest.mark.parametrize(("kind", "batches"), [("jsonl", 50), ("sql", 5)])
+@pytest.mark.parametrize(
+    ("kind", "batches"), [("jsonl", 50), pytest.param("sql", 5, marks=pytest.mark.slow)]
+)
 def test_eight_processes_append_large_records(tmp_path: Path, kind: str, batches: int) -> None:
     from contextlib import ExitStack
 

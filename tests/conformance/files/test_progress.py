@@ -10,6 +10,7 @@ import pytest
 
 from afterimage.storage import Document, JSONLStorage, SQLStorage, verify_jsonl
 from afterimage.storage.query import kept_rows
+from tests.support.factories import LARGE_FACTORIES, Factory
 from tests.support.records import Note, conversations
 
 
@@ -33,6 +34,12 @@ class Told:
         assert self.shares[-1] == pytest.approx(1)
         assert len(set(self.shares)) > 1
         return self.records
+
+
+@pytest.fixture(params=LARGE_FACTORIES, ids=lambda factory: factory.name)
+def factory(request: pytest.FixtureRequest) -> Factory:
+    chosen: Factory = request.param
+    return chosen
 
 
 @pytest.fixture
