@@ -40,7 +40,7 @@ class System:
 ENVIRONMENTS = {
     environment.name: environment
     for environment in (
-        Environment("ours", ("-e", f"{ROOT}[demo]")),
+        Environment("ours", ("-e", f"{ROOT}[cli,demo]")),
         Environment("published", ("afterimage==0.18.1",), sees_source=False),
         Environment("hf_datasets", ("datasets", "pydantic")),
         Environment("lance", ("pylance", "pydantic")),
