@@ -101,7 +101,9 @@ def select_lines(
     # For insertion order, query one chunk at a time: DuckDB does not preserve the order of a stream
     # that several threads read, and a sort of the whole file would need memory for all of it.
     skip, left = query.offset, query.limit
-    names = None if text else query.used_fields() | {field.column for field in columns}
+    # Values inside JSON are extracted from the line itself, without the column around them.
+    used = (field for field in (*query.used_fields(), *columns) if not field.keys)
+    names = None if text else {field.column for field in used}
     with scratch_connection() as connection:
         for batches in _line_batches(chunks):
             if left is not None and left <= 0:

@@ -8,7 +8,7 @@ to SQL. This module does not import the engine.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
@@ -111,10 +111,10 @@ class Query:
             columns=None if columns is None else _projection(projectable or fields, columns),
         )
 
-    def used_fields(self) -> set[str]:
-        """Return the top-level fields that the filters and the order name."""
-        conditions = (condition.field for group in self.where for condition in group)
-        return {field.column for field in (*conditions, *(key.field for key in self.order))}
+    def used_fields(self) -> Iterator[FieldRef]:
+        """Return the fields that the filters and the order name."""
+        yield from (condition.field for group in self.where for condition in group)
+        yield from (key.field for key in self.order)
 
     def without_slice(self) -> Query:
         """Return the same query without limit and offset."""
