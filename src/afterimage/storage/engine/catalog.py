@@ -36,6 +36,7 @@ from afterimage.storage.errors import (
 from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.forks import at_fork
 from afterimage.storage.system.interrupts import acquire
+from afterimage.storage.system.targets import refuse_side_file
 
 __all__ = ["Catalog", "FileCatalog", "MemoryCatalog", "catalog_of"]
 
@@ -142,6 +143,7 @@ class FileCatalog(_SequenceFromTable):
     def create(self, make: Callable[[bool], None]) -> bool:
         if not self._is_missing():
             return False
+        refuse_side_file(self._file)
         fresh = self._file.with_name(f".{self._file.name}.{uuid.uuid4().hex}.new")
         log = fresh.with_name(f"{fresh.name}.wal")
         self._fresh = fresh

@@ -17,6 +17,7 @@ from afterimage.storage.jsonl.journal import quarantine, roll_back, saving
 from afterimage.storage.jsonl.lines import is_compressed, is_object
 from afterimage.storage.system.atomic_files import sync_folder, write_all
 from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.targets import refuse_side_file
 
 __all__ = ["append_lines"]
 
@@ -31,11 +32,13 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
         codec: encoding of the file.
 
     Raises:
+        InvalidQueryError: the file is a side file of another one.
         StorageError: the file is compressed, or the write fails.
     """
     if is_compressed(path):
         raise StorageError(f"{path} is compressed, so it is read-only. Save to a .jsonl file.")
     try:
+        refuse_side_file(path)
         created = not path.exists()
         # Unbuffered: a buffer could be flushed after an error has truncated the file.
         with path.open("ab", buffering=0) as file:
@@ -49,6 +52,8 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
                 for block in chain([first], blocks):
                     checkpoint()
                     write_all(file, block)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     if created:
