@@ -145,6 +145,7 @@ class TestOwnFiles:
 
     def test_a_deleted_database_is_not_created_again(self, tmp_path: Path) -> None:
         store = SQLStorage(f"duckdb:///{tmp_path / 'a.duckdb'}")
+        store.save_conversations([Conversation(conversations=[])])
         (tmp_path / "a.duckdb").unlink()
         with pytest.raises(MissingFileError, match="is gone"):
             store.count_conversations()

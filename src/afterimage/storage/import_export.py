@@ -35,9 +35,10 @@ from afterimage.storage.reports.progress import (
     share_only,
     split,
 )
-from afterimage.storage.system.atomic_files import refuse_own_file, written_lines
+from afterimage.storage.system.atomic_files import written_lines
 from afterimage.storage.system.interrupts import checkpoint, signal_safe
 from afterimage.storage.system.prefetch import prefetched
+from afterimage.storage.system.targets import refuse_own_file
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
     from afterimage.storage.transfer.training_formats import (
@@ -121,7 +122,8 @@ class ImportExport:
     ) -> int:
         r"""Write matching records to a JSONL file: whole records, or lines for training tools.
 
-        The file appears when it is complete. An existing file stays unchanged until then.
+        The file appears when it is complete. An existing file stays unchanged until then, and its
+        permissions are kept. A pipe or a device is written in place.
 
         Args:
             path: a `.jsonl` file; a `.jsonl.gz` or `.jsonl.zst` file, which is compressed; or a
@@ -200,7 +202,8 @@ class ImportExport:
     ) -> int:
         """Write matching records to Parquet as a stream.
 
-        The file or folder appears when it is complete.
+        The file or folder appears when it is complete. An existing file keeps its permissions. A
+        pipe or a device is written in place.
 
         Args:
             path: the file or, with `partition_by`, a new folder.

@@ -11,6 +11,7 @@ from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.jsonl.backend import JsonlBackend
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.system.locks import lock_path
+from afterimage.storage.system.targets import check_path, is_side_file_of, same_place
 
 __all__ = ["JSONLStorage"]
 
@@ -31,7 +32,7 @@ class JSONLStorage(RecordStorage):
 
     Raises:
         InvalidQueryError: the encoding is unknown or does not leave ASCII unchanged (UTF-16, for
-            example), or both paths name the same file.
+            example), or both paths name the same file, or one names a side file of the other.
 
     >>> import tempfile
     >>> from afterimage.storage import Conversation
@@ -57,11 +58,7 @@ class JSONLStorage(RecordStorage):
             "conversations": _path(conversations_path, "conversations"),
             "documents": _path(documents_path, "documents"),
         }
-        if paths["conversations"] == paths["documents"]:
-            raise InvalidQueryError(
-                f"{paths['conversations']} cannot hold both conversations and documents; "
-                "give two paths"
-            )
+        _check_apart(*paths.values())
         super().__init__(JsonlBackend(paths, codec, lock_timeout))
 
     @property
@@ -105,6 +102,22 @@ def _path(path: str | Path | None, prefix: str) -> Path:
         return Path(name).absolute()
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder).absolute() / name
+
+
+def _check_apart(conversations: Path, documents: Path) -> None:
+    """Check that two paths name two files, also through links, and no side files of each other."""
+    check_path(conversations)
+    check_path(documents)
+    if same_place(conversations, documents):
+        raise InvalidQueryError(
+            f"{conversations} cannot hold both conversations and documents; give two paths"
+        )
+    for side_file, owner in ((conversations, documents), (documents, conversations)):
+        if is_side_file_of(side_file, owner):
+            raise InvalidQueryError(
+                f"{side_file} is a side file of {owner.name}, which a save would overwrite or "
+                "remove. Give another path."
+            )
 
 
 def _codec(encoding: str) -> str:

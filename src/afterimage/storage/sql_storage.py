@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
 
 from afterimage.storage.engine.catalog import catalog_of
 from afterimage.storage.engine.database import open_database
-from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, shorten
+from afterimage.storage.errors import InvalidQueryError, shorten
 from afterimage.storage.query.arguments import as_list, positive
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.records.paths import is_text
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.tables.backend import TablesBackend
 from afterimage.storage.tables.layout import Layout
+from afterimage.storage.tables.opening import StorageTables
 
 __all__ = ["SQLStorage"]
 
@@ -34,7 +35,9 @@ class SQLStorage(RecordStorage):
     `conversations_table_name` is given, the latter two are `<name>_messages` and `<name>_records`.
 
     Args:
-        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`.
+        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the `Path` of a file. A file that
+            does not exist is created by the first save or import, or by the first connection of
+            `engine`. Until then the storage is empty.
         conversations_table_name: name of the table of conversations.
         documents_table_name: name of the table of documents.
         metadata_fields: metadata keys of conversations that get their own columns: `<key>` holds
@@ -71,7 +74,7 @@ class SQLStorage(RecordStorage):
     @signal_safe
     def __init__(
         self,
-        url: str,
+        url: str | Path,
         conversations_table_name: str = "conversations",
         documents_table_name: str = "documents",
         metadata_fields: list[str] | None = None,
@@ -86,20 +89,8 @@ class SQLStorage(RecordStorage):
         layout = Layout(
             conversations_table_name, documents_table_name, compress=catalog.column_compression
         )
-        make = partial(layout.create, metadata_fields=keys) if create else None
-        database = open_database(catalog, make)
-        if not database.is_new:
-            with database.reading() as connection:
-                ready = layout.is_ready(connection, keys)
-            if not (ready or create):
-                raise SchemaMismatchError(
-                    f"the DuckDB database {database.name} has no storage tables named "
-                    f"{conversations_table_name!r} and {documents_table_name!r}. Give the names "
-                    "of existing tables, or open it with create=True to create them."
-                )
-            if not ready:
-                with database.writing() as connection:
-                    layout.create(connection, keys)
+        tables = StorageTables(layout, keys, may_create=create)
+        database = open_database(catalog, tables, create=create)
         rows = None if batch_size == _DEFAULT_BATCH else batch_size
         super().__init__(TablesBackend(database, layout, rows))
 

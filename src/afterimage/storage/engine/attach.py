@@ -75,6 +75,9 @@ _SETTINGS: Final = {
     "arrow_large_buffer_size": "true",
 }
 
+# A table with the name of a Python variable is not the variable.
+_NO_PYTHON_VARIABLES: Final = "python_enable_replacements = false"
+
 # A conversation is a wide row of some kilobytes. With small row groups, a save compresses on all
 # cores while it runs, and a small save rewrites little data.
 _ROW_GROUP: Final = "ROW_GROUP_SIZE 2048"
@@ -136,6 +139,7 @@ class _Instance:
             self._root = duckdb.connect(":memory:")
             for name, value in _SETTINGS.items():
                 self._root.execute(f"SET {name} = '{value}'")
+            self._root.execute(f"SET GLOBAL {_NO_PYTHON_VARIABLES}")
             # Sorts that exceed the memory spill into this folder; DuckDB creates and removes it.
             spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
             self._root.execute(f"SET temp_directory = {quoted(spill)}")
@@ -295,6 +299,7 @@ def open_memory(name: str) -> duckdb.DuckDBPyConnection:
         root = duckdb.connect(name)
     _live.add(root)
     root.execute("SET arrow_large_buffer_size = true")
+    root.execute(f"SET GLOBAL {_NO_PYTHON_VARIABLES}")
     return root
 
 
@@ -422,6 +427,8 @@ def _joined(
                 raise
     connection = duckdb.connect(real, read_only=options == "READ_ONLY")
     _live.add(connection)
+    # Of this connection only: other code of the process may share the instance.
+    connection.execute(f"SET SESSION {_NO_PYTHON_VARIABLES}")
     return connection, connection.close, False
 
 

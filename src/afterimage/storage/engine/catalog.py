@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -29,13 +28,17 @@ from afterimage.storage.engine.statements import fetch_all
 from afterimage.storage.engine.urls import MEMORY, database_name
 from afterimage.storage.errors import (
     DatabaseError,
+    InvalidQueryError,
     LockTimeoutError,
     MissingFileError,
     ReplacedFileError,
+    StorageError,
 )
+from afterimage.storage.system.atomic_files import temporary_path
 from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.forks import at_fork
 from afterimage.storage.system.interrupts import acquire
+from afterimage.storage.system.targets import check_path, is_utf8, refuse_side_file
 
 __all__ = ["Catalog", "FileCatalog", "MemoryCatalog", "catalog_of"]
 
@@ -81,15 +84,25 @@ class Catalog(Protocol):
     def next_number(self, connection: sa.Connection, sequence: sa.ColumnElement[int]) -> int:
         """Return the first sequence number for new rows of a table; call it in `write_turn`."""
 
-    def create(self, make: Callable[[bool], None]) -> bool:
-        """Create the database if it does not exist.
+    def is_missing(self) -> bool:
+        """Return whether the database does not exist and `create` can create it.
+
+        Raises:
+            MissingFileError: it does not exist, and neither does its folder.
+            DatabaseError: it does not exist and cannot be created, or cannot be accessed.
+            InvalidQueryError: no file can have its path.
+        """
+
+    def create(self, make: Callable[[Catalog], None]) -> bool:
+        """Create the database, if `is_missing`.
 
         Args:
-            make: creates the tables through `connect`. Its argument is whether the database is
-                known to be empty. The database appears complete after the call, or not at all.
+            make: creates the tables in a new, empty database. The database appears complete after
+                the call, or not at all.
 
         Returns:
-            True if `make` created the tables, so that they need no check.
+            Whether the database is the one with the tables of `make`. Otherwise another process
+            created it at the same time.
         """
 
     def size(self) -> int:
@@ -116,61 +129,82 @@ class FileCatalog(_SequenceFromTable):
         self._file = path
         self.display_name = str(path)
         self.lock_timeout = lock_timeout
-        self._fresh: Path | None = None
 
     def connect(self, *, private: bool = False) -> Opened:
-        if self._fresh is not None:
-            return attach_new(self._fresh)
         return connect(self._file, self.lock_timeout, alone=private)
 
+    def write_turn(self) -> AbstractContextManager[None]:
+        return self._write_turn()
+
     @contextmanager
-    def write_turn(self) -> Iterator[None]:
+    def _write_turn(self) -> Iterator[None]:
         lock = _writer_locks.setdefault(os.path.realpath(self._file), _WriterLock())
         with lock.held(self.display_name, self.lock_timeout):
             yield
 
+    def same_place(self) -> AbstractContextManager[None]:
+        return self._same_place()
+
     @contextmanager
-    def same_place(self) -> Iterator[None]:
+    def _same_place(self) -> Iterator[None]:
         before = identity_of(self._file)
         yield
-        if self._fresh is None and identity_of(self._file) != before:
+        if identity_of(self._file) != before:
             raise ReplacedFileError(
                 f"{self._file} was replaced or removed during a write. Nothing was saved. Call "
                 "again: the call then uses the current file."
             )
 
-    def create(self, make: Callable[[bool], None]) -> bool:
-        if not self._is_missing():
-            return False
-        fresh = self._file.with_name(f".{self._file.name}.{uuid.uuid4().hex}.new")
-        log = fresh.with_name(f"{fresh.name}.wal")
-        self._fresh = fresh
+    def is_missing(self) -> bool:
+        path = self._file
+        check_path(path)
+        if not is_utf8(path):
+            raise InvalidQueryError(
+                f"{str(path)!a} is not valid UTF-8, and DuckDB opens no such path. Give the "
+                "file or folder another name."
+            )
         try:
-            make(True)  # noqa: FBT003  a callback
+            if not path.parent.is_dir():
+                raise MissingFileError(
+                    f"{path}: the folder {path.parent} does not exist. Create it or give another "
+                    "path."
+                )
+            # `tempfile` creates empty files.
+            if path.exists() and not (path.is_file() and path.stat().st_size == 0):
+                return False
+            refuse_side_file(path)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise DatabaseError(f"{path} cannot be accessed: {error.strerror}") from error
+        real = Path(os.path.realpath(path))
+        log = real.with_name(f"{real.name}.wal")
+        if log.exists():
+            raise DatabaseError(
+                f"{log} is left of a database that was removed, and DuckDB would apply it to a new "
+                f"one. Delete or move it, or put its database back at {path}. Nothing was created."
+            )
+        if not os.access(real.parent, os.W_OK):
+            raise DatabaseError(f"{path} cannot be created: {real.parent} is not writable.")
+        return True
+
+    def create(self, make: Callable[[Catalog], None]) -> bool:
+        real = Path(os.path.realpath(self._file))  # a link stays a link
+        fresh = temporary_path(real, "new")
+        log = fresh.with_name(f"{fresh.name}.wal")
+        try:
+            make(_NewFile(fresh, self.display_name))
             if log.exists():  # the file alone would be incomplete
                 raise DatabaseError(
                     f"{self._file} cannot be created: DuckDB did not write its log to the file. "
                     "Try again."
                 )
-            return put_in_place(fresh, self._file)
+            return put_in_place(fresh, real)
         except OSError as error:
             raise DatabaseError(f"{self._file} cannot be created: {error.strerror}") from error
         finally:
-            self._fresh = None
             for leftover in (fresh, log):
                 leftover.unlink(missing_ok=True)
-
-    def _is_missing(self) -> bool:
-        """Return whether the file is missing or empty. `tempfile` creates empty files."""
-        try:
-            if not self._file.parent.is_dir():
-                raise MissingFileError(
-                    f"{self._file}: the folder {self._file.parent} does not exist. Create it or "
-                    "give another path."
-                )
-            return not self._file.exists() or (self._file.is_file() and self.size() == 0)
-        except PermissionError as error:
-            raise DatabaseError(f"{self._file} cannot be accessed: {error.strerror}") from error
 
     def size(self) -> int:
         try:
@@ -180,6 +214,29 @@ class FileCatalog(_SequenceFromTable):
 
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         drop_cached_blocks(self._file, driver, most)
+
+
+class _NewFile(FileCatalog):
+    """A database file that does not exist yet and that nobody else knows.
+
+    Args:
+        path: the file.
+        display_name: name of the database that it becomes.
+    """
+
+    def __init__(self, path: Path, display_name: str) -> None:
+        super().__init__(path, 0)
+        self.display_name = display_name
+
+    def connect(self, *, private: bool = False) -> Opened:
+        del private
+        return attach_new(self._file)
+
+    def write_turn(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def same_place(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class MemoryCatalog(_SequenceFromTable):
@@ -224,8 +281,11 @@ class MemoryCatalog(_SequenceFromTable):
     def same_place(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def create(self, make: Callable[[bool], None]) -> bool:
-        make(not self._is_shared)
+    def is_missing(self) -> bool:
+        return not self._is_shared  # another catalog may have created the tables of a shared one
+
+    def create(self, make: Callable[[Catalog], None]) -> bool:
+        make(self)
         return True
 
     def size(self) -> int:
@@ -267,16 +327,18 @@ def _after_fork() -> None:
 at_fork(after_in_child=_after_fork)
 
 
-def catalog_of(url: str, lock_timeout: float) -> Catalog:
+def catalog_of(url: str | Path, lock_timeout: float) -> Catalog:
     """Return the catalog of the database that `url` names. No file is opened or created.
 
     Args:
-        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`.
+        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the path of a file.
         lock_timeout: seconds to wait while another process has the file open.
 
     Raises:
         UnsupportedURLError: it is not a database URL, or names another kind of database.
     """
+    if isinstance(url, Path):
+        return FileCatalog(url.absolute(), lock_timeout)
     name = database_name(url)
     if name.startswith(MEMORY):
         return MemoryCatalog(name, lock_timeout)

@@ -9,37 +9,69 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.attach import connect_memory
-from afterimage.storage.engine.catalog import Catalog
+from afterimage.storage.engine.attach import Opened, connect_memory
+from afterimage.storage.engine.catalog import Catalog, MemoryCatalog
 from afterimage.storage.engine.dialect import OWN_URL, PUBLIC_URL, engine_over
 from afterimage.storage.engine.statements import driver_of, translated
 from afterimage.storage.engine.urls import MEMORY
+from afterimage.storage.errors import DatabaseError, MissingFileError
 from afterimage.storage.system.interrupts import interruptible
 
-__all__ = ["MUCH_CACHED", "Database", "MakeTables", "open_database", "scratch_connection"]
+__all__ = ["MUCH_CACHED", "Database", "Tables", "open_database", "scratch_connection"]
 
 MUCH_CACHED = 32 * 2**20
 """Bytes of a file that DuckDB may cache while the whole file is read or written."""
 
 
-class MakeTables(Protocol):
-    """Creates the tables of a database; `is_new` is true if it is known to be empty."""
+class Tables(Protocol):
+    """The tables that a database must have."""
 
-    def __call__(self, connection: sa.Connection, *, is_new: bool) -> None: ...
+    def create(self, connection: sa.Connection) -> None:
+        """Create them in an empty database."""
+
+    def check(self, database: Database) -> None:
+        """Check those of an existing database, and create or upgrade them if that is allowed."""
 
 
 class Database:
-    """A DuckDB database.
+    """A DuckDB database. It need not exist: it is created by the first write.
 
-    Attributes:
+    Until then, reads see an empty database in memory, so that a misspelt path leaves no file.
+
+    Args:
         catalog: the location of the database.
-        is_new: whether this object created the database and its tables.
+        missing: the tables to create if the database does not exist; None if it exists.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, missing: Tables | None = None) -> None:
         self.catalog = catalog
-        self.is_new = False
+        self._missing = missing
         self._own = engine_over(OWN_URL, catalog.connect)
+
+    def _to_create(self) -> Tables | None:
+        """Return the tables to create if the database does not exist.
+
+        Another process may have created it meanwhile. Its tables are then checked.
+        """
+        tables = self._missing
+        if tables is None or self.catalog.is_missing():
+            return tables
+        tables.check(Database(self.catalog))
+        self._missing = None
+        return None
+
+    def _create(self) -> None:
+        """Create the database if it does not exist."""
+        tables = self._to_create()
+        if tables is None:
+            return
+        # Several threads may do this at the same time: only the first file is kept.
+        if self.catalog.create(lambda catalog: _make(Database(catalog), tables)):
+            self._missing = None
+        elif self._to_create() is not None:
+            raise DatabaseError(
+                f"{self.name} was removed while it was created. Nothing was saved. Try again."
+            )
 
     @property
     def name(self) -> str:
@@ -49,7 +81,12 @@ class Database:
     @cached_property
     def engine(self) -> sa.Engine:
         """The SQLAlchemy engine for the users' SQL. Each connection is private."""
-        return engine_over(PUBLIC_URL, lambda: self.catalog.connect(private=True))
+
+        def connect() -> Opened:
+            self._create()
+            return self.catalog.connect(private=True)
+
+        return engine_over(PUBLIC_URL, connect)
 
     @contextmanager
     def reading(self, *, private: bool = False) -> Iterator[sa.Connection]:
@@ -58,6 +95,12 @@ class Database:
         Args:
             private: see `Catalog.connect`; opening the database then takes longer.
         """
+        if (tables := self._to_create()) is not None:
+            empty = Database(MemoryCatalog(MEMORY, 0))
+            _make(empty, tables)
+            with empty.reading() as connection:
+                yield connection
+            return
         engine = self.engine if private else self._own
         with (
             translated(self.name),
@@ -71,6 +114,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A connection whose changes are all committed at the end, or none of them."""
+        self._create()
         with (
             self.catalog.write_turn(),
             translated(self.name),
@@ -88,27 +132,41 @@ class Database:
         self.catalog.trim_cache(driver_of(connection), most)
 
 
-def open_database(catalog: Catalog, make: MakeTables | None = None) -> Database:
-    """Open a database; create it if `make` is given and it does not exist.
+def open_database(catalog: Catalog, tables: Tables, *, create: bool) -> Database:
+    """Open a database. One that does not exist is created by the first write.
 
     Args:
         catalog: the location of the database.
-        make: creates the tables of a new database. Without it, no file is created.
+        tables: the tables that it must have.
+        create: whether the database may be created.
 
     Raises:
-        MissingFileError: the folder of the file does not exist.
+        MissingFileError: the folder of the file does not exist; or the file does not, and `create`
+            is false.
         LockTimeoutError: another process had the file open for all of `lock_timeout`.
-        DatabaseError: the file is not a DuckDB database, or cannot be opened.
+        DatabaseError: the file is not a DuckDB database, or cannot be opened or created.
     """
-    database = Database(catalog)
-    if make is not None:
+    if not catalog.is_missing():
+        tables.check(database := Database(catalog))
+        return database
+    if not create and catalog.path is not None:
+        raise MissingFileError(
+            f"{catalog.display_name} does not exist. Check the path, or open it with create=True."
+        )
+    if catalog.path is None:  # in memory
+        database = Database(catalog)
+        if create:
+            _make(database, tables)
+        else:
+            tables.check(database)
+        return database
+    _make(Database(MemoryCatalog(MEMORY, 0)), tables)  # finds tables that cannot be created
+    return Database(catalog, tables)
 
-        def make_tables(is_empty: bool) -> None:  # noqa: FBT001  a callback
-            with database.writing() as connection:
-                make(connection, is_new=is_empty)
 
-        database.is_new = catalog.create(make_tables)
-    return database
+def _make(database: Database, tables: Tables) -> None:
+    with database.writing() as connection:
+        tables.create(connection)
 
 
 @contextmanager

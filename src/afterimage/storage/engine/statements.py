@@ -36,8 +36,9 @@ def driver_of(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
 def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
     """Return those of `names` that are tables or views, as of the last commit.
 
-    Each name is tried with a query. To list all tables, DuckDB would read the catalog of every
-    attached file, and none of these files could be detached during that time.
+    Each name is looked up in the catalog. A query of a missing table would read a file of that
+    name. To list all tables, DuckDB would read the catalog of every attached file, and none of
+    these files could be detached during that time.
     """
     driver = driver_of(connection)
     quote = connection.dialect.identifier_preparer.quote_identifier
@@ -47,7 +48,7 @@ def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
         other.execute(f"USE {quote(database)}")
         for name in names:
             try:
-                other.execute(f"SELECT * FROM {quote(name)} LIMIT 0").fetchall()
+                other.execute("FROM pragma_table_info(?) LIMIT 0", [quote(name)]).fetchall()
             except duckdb.CatalogException:
                 continue
             found.add(name)

@@ -11,14 +11,19 @@ import os
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import IO, Final
 
 from afterimage.storage.errors import StorageError
 from afterimage.storage.jsonl.journal import quarantine, roll_back, saving
-from afterimage.storage.jsonl.lines import is_compressed, is_object
+from afterimage.storage.jsonl.lines import is_compressed, is_object, is_torn
 from afterimage.storage.system.atomic_files import sync_folder, write_all
 from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.targets import refuse_side_file
 
 __all__ = ["append_lines"]
+
+# Bytes at the start of a file that a save looks at: the file may not be JSON lines.
+_HEAD_BYTES: Final = 1024
 
 
 def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -> None:
@@ -31,11 +36,13 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
         codec: encoding of the file.
 
     Raises:
-        StorageError: the file is compressed, or the write fails.
+        InvalidQueryError: the file is a side file of another one.
+        StorageError: the file is compressed, or is not JSON lines, or the write fails.
     """
     if is_compressed(path):
         raise StorageError(f"{path} is compressed, so it is read-only. Save to a .jsonl file.")
     try:
+        refuse_side_file(path)
         created = not path.exists()
         # Unbuffered: a buffer could be flushed after an error has truncated the file.
         with path.open("ab", buffering=0) as file:
@@ -49,6 +56,8 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
                 for block in chain([first], blocks):
                     checkpoint()
                     write_all(file, block)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     if created:
@@ -56,20 +65,63 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
 
 
 def _quarantine_torn_tail(path: Path, codec: str) -> int:
-    """Move a torn last line to a side file, and return the size of the file after that."""
+    """Move a torn last line to a side file, and return the size of the file after that.
+
+    Raises:
+        StorageError: the file does not consist of JSON lines.
+    """
     with path.open("r+b") as file:
+        head = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
         size = file.seek(0, os.SEEK_END)
-        start, tail = size, b""
-        while start and b"\n" not in tail:
-            step = min(start, 65536)
-            start -= step
-            file.seek(start)
-            tail = file.read(step) + tail
-        tail = tail.rpartition(b"\n")[2]
-        if not tail.strip() or is_object(tail.removeprefix(codecs.BOM_UTF8), codec):
-            return size
-    quarantine(path, size - len(tail), "a torn record, left by a truncated write")
-    return size - len(tail)
+        tail = _line_before(file, size)
+        start = size - len(tail)
+        text = tail if start else tail.removeprefix(codecs.BOM_UTF8)
+        is_whole = not text.strip() or is_object(text, codec)
+        if not is_whole and not is_torn(text, codec):
+            raise _not_lines(path, "last")
+        # A file whose first line is damaged is JSON lines if another line is an object.
+        if start and not _begins_with_an_object(head):
+            last = text if text.strip() and is_whole else _line_before(file, start - 1)
+            if not is_object(last, codec):
+                raise _not_lines(path, "first")
+    if is_whole:
+        return size
+    quarantine(path, start, "a torn record, left by a truncated write")
+    return start
+
+
+def _line_before(file: IO[bytes], end: int) -> bytes:
+    """Return the bytes from the last line feed before a position up to the position."""
+    start, parts = end, list[bytes]()
+    while start:
+        step = min(start, 65536)
+        start -= step
+        file.seek(start)
+        _, feed, after = file.read(step).rpartition(b"\n")
+        parts.append(after)
+        if feed:
+            break
+    return b"".join(reversed(parts))
+
+
+def _begins_with_an_object(head: bytes) -> bool:
+    """Return whether the first line looks like an object, without parsing it. Blanks may precede.
+
+    Args:
+        head: the first bytes of the file.
+    """
+    line, ended, _ = head.lstrip().partition(b"\n")
+    if not line:
+        return not head.strip(b"\0 \t\r\n")
+    second = line[1:].lstrip()[:1]
+    return line[:1] == b"{" and second in (b'"', b"}") and (not ended or line.rstrip()[-1:] == b"}")
+
+
+def _not_lines(path: Path, which: str) -> StorageError:
+    return StorageError(
+        f"{path} is not a file of JSON lines: its {which} line is not a JSON object. Save to "
+        "another file, or fix this one. Nothing was changed."
+    )
 
 
 def _last_byte(path: Path) -> bytes:

@@ -48,10 +48,10 @@ from afterimage.storage.records.validation import as_declared
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.reports.progress import Progress, after_each, ignore, report, split
 from afterimage.storage.reports.verification import Findings, Verification
-from afterimage.storage.system.atomic_files import refuse_own_file
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.locks import file_lock
+from afterimage.storage.system.targets import refuse_own_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -31,6 +31,7 @@ __all__ = [
     "Line",
     "is_compressed",
     "is_object",
+    "is_torn",
     "objects_of",
     "parse",
     "read_chunks",
@@ -162,6 +163,27 @@ def is_object(line: bytes, encoding: str = "utf-8") -> bool:
         return isinstance(from_json(line.decode(encoding)), dict)
     except ValueError:
         return False
+
+
+def is_torn(line: bytes, encoding: str = "utf-8") -> bool:
+    """Return whether a last line without a line feed can be the start of a record.
+
+    After a power cut, zeros can follow the start of the record, or replace all of it.
+
+    >>> is_torn(b'{"conversations":[{"role":"us'), is_torn(b"]"), is_torn(b'{"a":1}')
+    (True, False, False)
+    """
+    start = line.partition(b"\0")[0].lstrip()
+    if not start:
+        return bool(line)
+    if not start.startswith(b"{"):
+        return False
+    try:
+        # The last character may be incomplete.
+        from_json(codecs.getincrementaldecoder(encoding)().decode(start))
+    except ValueError as error:
+        return str(error).startswith("EOF while parsing")
+    return start != line.lstrip()  # zeros after a whole record
 
 
 def is_compressed(path: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.jsonl.checks import importable, until_damage
-from afterimage.storage.jsonl.lines import Chunk, is_object, read_chunks
+from afterimage.storage.jsonl.lines import Chunk, is_torn, read_chunks
 from afterimage.storage.records.fields import DOCUMENTS, Kind, RecordKind, kind_named
 from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.reports.faults import Faults, Place
@@ -81,7 +81,7 @@ def _check_lines(
                 try:
                     record = check(chunk, chunk.read(line))
                 except CorruptRecordError as error:
-                    if chunk.ended or is_object(line.text, chunk.encoding):
+                    if chunk.ended or not is_torn(line.text, chunk.encoding):
                         findings.tallies["corrupt"].add(Place.of(error))
                     else:
                         tail = TornTail(chunk.path, line.number, line.offset, len(line.text))

@@ -1,72 +1,152 @@
-"""Atomic files: a file appears under its name complete and durable, or not at all."""
+"""Atomic files: a file appears under its name complete and durable, or not at all.
+
+Pipes and devices are the exception: they are written in place.
+"""
 
 from __future__ import annotations
 
 import gzip
 import os
 import shutil
+import stat
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from afterimage.storage.errors import InvalidQueryError, MissingFileError, StorageError
+from afterimage.storage.errors import InvalidQueryError, StorageError
+from afterimage.storage.system.targets import (
+    check_path,
+    is_in_place,
+    opened_in_place,
+    real_target,
+)
 
-__all__ = ["refuse_own_file", "replaced", "sync", "sync_folder", "write_all", "written_lines"]
+__all__ = [
+    "replaced",
+    "sync",
+    "sync_folder",
+    "temporary_path",
+    "write_all",
+    "written_file",
+    "written_lines",
+]
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """Provide a temporary path that is renamed to `path` at the end, or deleted after an error.
 
-    An existing file at `path` stays unchanged until then. The caller creates a file or a folder at
-    the temporary path. A folder can replace another folder only if that one is empty.
+    An existing file at `path` stays unchanged until then; the new one gets its permissions and its
+    owner. If `path` is a symbolic link, the file that it names is replaced. The caller creates a
+    file or a folder at the temporary path, or writes the empty file that is already there. A folder
+    can replace another folder only if that one is empty.
 
     Raises:
         MissingFileError: `path` does not name a file, or its folder does not exist.
         StorageError: the file cannot be written.
     """
-    if not path.name:
-        raise MissingFileError(f"{str(path)!r} does not name a file. Give a path with a file name.")
-    if not path.parent.is_dir():
-        raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it first.")
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    fresh: Path | None = None
     try:
+        target = real_target(path)
+        former = target.stat() if target.is_file() else None
+        fresh = temporary_path(target, "tmp")
+        if former is not None:  # nobody else may read the new file before it has the permissions
+            os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield fresh
         if fresh.is_dir():
             for file in fresh.rglob("*"):
                 sync(file)
         sync(fresh)
-        fresh.replace(path)
-        sync_folder(path.parent)
+        if former is not None:
+            _copy_permissions(former, fresh)
+        fresh.replace(target)
+        sync_folder(target.parent)
     except StorageError:
         raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        if fresh.is_dir():
+        if fresh is not None and fresh.is_dir():
             shutil.rmtree(fresh, ignore_errors=True)
-        else:
+        elif fresh is not None:
             fresh.unlink(missing_ok=True)
 
 
 @contextmanager
+def written_file(path: Path) -> Iterator[Path | IO[bytes]]:
+    """Provide what to write for `path`: a temporary path, or a stream to a pipe or a device.
+
+    Raises:
+        MissingFileError: `path` does not name a file, or its folder does not exist.
+        StorageError: the file cannot be written, or is a folder.
+    """
+    check_path(path)
+    try:
+        in_place, is_folder = is_in_place(path), path.is_dir()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+    if is_folder:
+        raise InvalidQueryError(f"{path} is a folder. Give a file.")
+    if not in_place:
+        with replaced(path) as fresh:
+            yield fresh
+        return
+    try:
+        with opened_in_place(path) as stream:
+            yield stream
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
 def written_lines(path: Path) -> Iterator[IO[bytes] | Any]:
-    """Open a binary stream that replaces `path`; a name with `.gz` or `.zst` is compressed."""
-    with replaced(path) as fresh:
+    """Open a binary stream to `path`; a name with `.gz` or `.zst` is compressed.
+
+    A file is replaced at the end; a pipe or a device is written in place.
+    """
+    with written_file(path) as target, ExitStack() as stack:
+        if isinstance(target, Path):
+            file: IO[bytes] = stack.enter_context(target.open("wb"))
+        else:
+            file = target
         if path.suffix.lower() == ".gz":
             # The header has no file name and no time, so equal records give equal bytes.
-            with fresh.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as compressed:
-                yield compressed
+            yield stack.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0))
         elif path.suffix.lower() == ".zst":
             import pyarrow as pa  # noqa: PLC0415  uncompressed JSONL must not load Arrow
 
-            with pa.output_stream(str(fresh), compression="zstd") as stream:
-                yield stream
+            yield stack.enter_context(pa.CompressedOutputStream(file, "zstd"))
         else:
-            with fresh.open("wb") as uncompressed:
-                yield uncompressed
+            yield file
+
+
+def temporary_path(path: Path, suffix: str) -> Path:
+    """Return a new hidden name beside `path`, which is not too long if the name of `path` is not.
+
+    >>> temporary_path(Path("talks.jsonl"), "tmp").name[:13]
+    '.talks.jsonl.'
+    """
+    return path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.{suffix}")
+
+
+def _copy_permissions(former: os.stat_result, path: Path) -> None:
+    """Give a file the mode and the owner of the file that it replaces, as far as allowed."""
+    mode = stat.S_IMODE(former.st_mode)
+    if os.name == "posix":
+        current = path.stat()
+        if (current.st_uid, current.st_gid) != (former.st_uid, former.st_gid):
+            try:
+                os.chown(path, former.st_uid, former.st_gid)
+            except PermissionError:
+                try:
+                    os.chown(path, -1, former.st_gid)
+                except PermissionError:  # the group is another one now, and may do what others may
+                    mode = (mode & 0o707) | (mode & 0o007) << 3
+    path.chmod(mode)
 
 
 def sync(path: Path) -> None:
@@ -82,21 +162,6 @@ def sync_folder(path: Path) -> None:
     """Make a rename or a new file in a folder durable, if the system supports it."""
     if os.name == "posix":  # on Windows a folder cannot be opened, and a rename is durable
         sync(path)
-
-
-def refuse_own_file(path: Path, own_files: Iterable[Path]) -> None:
-    """Refuse a path that is one of the storage's own files, also under another name.
-
-    Raises:
-        InvalidQueryError: `path` is one of `own_files`.
-    """
-    for own in own_files:
-        try:
-            same = path.samefile(own)
-        except OSError:  # one of the two files does not exist
-            same = path.absolute() == own
-        if same:
-            raise InvalidQueryError(f"{path} is this storage's own file. Give another path.")
 
 
 def write_all(file: IO[bytes], data: bytes | memoryview) -> None:

@@ -17,7 +17,7 @@ from afterimage.storage.query.arguments import positive
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.fields import RecordKind
 from afterimage.storage.records.schema import projected_schema
-from afterimage.storage.system.atomic_files import replaced
+from afterimage.storage.system.atomic_files import replaced, written_file
 from afterimage.storage.transfer.parquet_writer import ParquetFile
 from afterimage.storage.transfer.partitions import NULL_PARTITION, write_partitions
 
@@ -56,8 +56,8 @@ def write_parquet(
         if path.is_dir():
             raise InvalidQueryError(f"{path} is a folder. Give a file, or partition_by.")
         with (
-            replaced(path) as fresh,
-            ParquetFile(fresh, schema, compression, row_group_bytes) as file,
+            written_file(path) as target,
+            ParquetFile(target, schema, compression, row_group_bytes) as file,
         ):
             return sum(file.write(batch) for batch in batches)
     _check_partitions(kind, query, partition_by)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from afterimage.storage.errors import StorageError, shorten
+from afterimage.storage.system.targets import is_utf8
 
 __all__ = ["ParquetFile", "plain_parts", "plain_schema"]
 
@@ -18,12 +19,24 @@ _MOST_PLAIN = 2**31 - 1
 
 
 class ParquetFile:
-    """One Parquet file. Batches are collected until they fill a row group."""
+    """One Parquet file. Batches are collected until they fill a row group.
 
-    def __init__(self, path: Path, schema: pa.Schema, compression: str, group_bytes: int) -> None:
+    Args:
+        target: the path of the file, or a binary stream, which is not closed.
+        schema: the schema of the batches.
+        compression: a Parquet codec.
+        group_bytes: approximate size of a row group in bytes of Arrow data.
+    """
+
+    def __init__(
+        self, target: Path | IO[bytes], schema: pa.Schema, compression: str, group_bytes: int
+    ) -> None:
         # Without 64-bit offsets in the schema of the file, readers use their usual types.
         self._schema = plain_schema(schema)
-        self._writer = pq.ParquetWriter(path, self._schema, compression=compression)
+        self._file: IO[bytes] | None = None
+        if isinstance(target, Path) and not is_utf8(target):  # Arrow cannot open it
+            target = self._file = target.open("wb")
+        self._writer = pq.ParquetWriter(target, self._schema, compression=compression)
         self._group_bytes = group_bytes
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0
@@ -39,6 +52,8 @@ class ParquetFile:
     def close(self) -> None:
         """Write the footer. Batches of an incomplete row group are not written."""
         self._writer.close()
+        if self._file is not None:
+            self._file.close()
 
     def write(self, batch: pa.RecordBatch) -> int:
         """Add a batch, and return its number of rows."""

@@ -1,0 +1,57 @@
+"""Open the tables of a database: create, check, upgrade or repair them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from afterimage.storage.engine.database import Database
+from afterimage.storage.errors import SchemaMismatchError
+from afterimage.storage.tables.layout import Layout
+
+__all__ = ["StorageTables"]
+
+
+@dataclass(frozen=True)
+class StorageTables:
+    """The tables of one storage, as the engine opens them.
+
+    Attributes:
+        layout: the tables.
+        metadata_fields: metadata keys of conversations that must have their own columns.
+        may_create: whether missing tables and columns may be created in an existing database.
+    """
+
+    layout: Layout
+    metadata_fields: Sequence[str]
+    may_create: bool
+
+    def create(self, connection: sa.Connection) -> None:
+        """Create the tables in an empty database.
+
+        Raises:
+            SchemaMismatchError: a metadata key cannot get a column.
+        """
+        self.layout.create(connection, self.metadata_fields, is_new=True)
+
+    def check(self, database: Database) -> None:
+        """Check the tables of an existing database; create or upgrade them if that is allowed.
+
+        Raises:
+            SchemaMismatchError: a table has other columns, or was written by a newer version; or
+                tables are missing and may not be created.
+        """
+        with database.reading() as connection:
+            ready = self.layout.is_ready(connection, self.metadata_fields)
+        if ready:
+            return
+        if not self.may_create:
+            raise SchemaMismatchError(
+                f"the DuckDB database {database.name} has no storage tables named "
+                f"{self.layout.conversations.name!r} and {self.layout.documents.name!r}. Give the "
+                "names of existing tables, or open it with create=True to create them."
+            )
+        with database.writing() as connection:
+            self.layout.create(connection, self.metadata_fields)
