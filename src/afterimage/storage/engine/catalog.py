@@ -23,8 +23,8 @@ from afterimage.storage.engine.attach import (
     connect,
     drop_cached_blocks,
     open_memory,
-    put_in_place,
 )
+from afterimage.storage.engine.new_files import NEW_SUFFIX, put_in_place, refuse_other_names
 from afterimage.storage.engine.statements import fetch_all
 from afterimage.storage.engine.urls import MEMORY, database_name
 from afterimage.storage.errors import (
@@ -69,6 +69,7 @@ class Catalog(Protocol):
 
         Raises:
             LockTimeoutError: another thread held it for all of `lock_timeout`.
+            DatabaseError: the database must not be written, because it has hard links.
         """
 
     def same_place(self) -> AbstractContextManager[None]:
@@ -125,6 +126,7 @@ class FileCatalog(_SequenceFromTable):
 
     @contextmanager
     def write_turn(self) -> Iterator[None]:
+        refuse_other_names(self._file)
         lock = _writer_locks.setdefault(os.path.realpath(self._file), _WriterLock())
         with lock.held(self.display_name, self.lock_timeout):
             yield
@@ -142,7 +144,7 @@ class FileCatalog(_SequenceFromTable):
     def create(self, make: Callable[[bool], None]) -> bool:
         if not self._is_missing():
             return False
-        fresh = self._file.with_name(f".{self._file.name}.{uuid.uuid4().hex}.new")
+        fresh = self._file.with_name(f".{self._file.name}.{uuid.uuid4().hex}{NEW_SUFFIX}")
         log = fresh.with_name(f"{fresh.name}.wal")
         self._fresh = fresh
         try:

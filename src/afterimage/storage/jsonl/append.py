@@ -17,6 +17,7 @@ from afterimage.storage.jsonl.journal import quarantine, roll_back, saving
 from afterimage.storage.jsonl.lines import is_compressed, is_object
 from afterimage.storage.system.atomic_files import sync_folder, write_all
 from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.side_files import hard_link_error, has_hard_links, side_file
 
 __all__ = ["append_lines"]
 
@@ -31,7 +32,7 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
         codec: encoding of the file.
 
     Raises:
-        StorageError: the file is compressed, or the write fails.
+        StorageError: the file is compressed or has hard links, or the write fails.
     """
     if is_compressed(path):
         raise StorageError(f"{path} is compressed, so it is read-only. Save to a .jsonl file.")
@@ -39,6 +40,8 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
         created = not path.exists()
         # Unbuffered: a buffer could be flushed after an error has truncated the file.
         with path.open("ab", buffering=0) as file:
+            if has_hard_links(file.fileno()):
+                raise hard_link_error(path)
             roll_back(path)
             end = _quarantine_torn_tail(path, codec)
             blocks = iter(blocks)
@@ -52,7 +55,7 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     if created:
-        sync_folder(path.parent)
+        sync_folder(side_file(path, "").parent)
 
 
 def _quarantine_torn_tail(path: Path, codec: str) -> int:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from afterimage.storage.system.side_files import side_file
+
 __all__ = ["quarantine", "roll_back", "saving", "visible_size"]
 
 _HEAD_BYTES = 4096
@@ -68,24 +70,24 @@ def roll_back(path: Path) -> None:
 
 def quarantine(path: Path, start: int, what: str) -> None:
     """Move a file's bytes from `start` to the side file `<name>.torn-<start>`, and warn."""
-    side_file = path.with_name(f"{path.name}.torn-{start}")
+    aside = side_file(path, f".torn-{start}")
     with path.open("r+b") as file:
         file.seek(start)
         tail = file.read()
-        with side_file.open("ab") as kept:
+        with aside.open("ab") as kept:
             kept.write(tail)
             kept.flush()
             os.fsync(kept.fileno())
         file.truncate(start)
         os.fsync(file.fileno())
     warnings.warn(
-        f"{path} ended in {what}. Its {len(tail)} bytes were moved to {side_file.name}.",
+        f"{path} ended in {what}. Its {len(tail)} bytes were moved to {aside.name}.",
         stacklevel=2,
     )
 
 
 def _journal(path: Path) -> Path:
-    return path.with_name(f"{path.name}.saving")
+    return side_file(path, ".saving")
 
 
 def _unfinished(path: Path) -> int | None:
