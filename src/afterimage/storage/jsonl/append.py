@@ -15,7 +15,7 @@ from pathlib import Path
 from afterimage.storage.errors import StorageError
 from afterimage.storage.jsonl.journal import quarantine, roll_back, saving
 from afterimage.storage.jsonl.lines import is_compressed, is_object
-from afterimage.storage.system.atomic_files import sync_folder, write_all
+from afterimage.storage.system.atomic_files import sync_folder
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.side_files import hard_link_error, has_hard_links, side_file
 
@@ -48,10 +48,10 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
             first = next(blocks)
             if end and _last_byte(path) != b"\n":
                 first, length = b"\n" + first, length + 1
-            with saving(path, file.fileno(), length, first):
+            with saving(path, file, length, first) as append:
                 for block in chain([first], blocks):
                     checkpoint()
-                    write_all(file, block)
+                    append(block)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     if created:
@@ -71,7 +71,7 @@ def _quarantine_torn_tail(path: Path, codec: str) -> int:
         tail = tail.rpartition(b"\n")[2]
         if not tail.strip() or is_object(tail.removeprefix(codecs.BOM_UTF8), codec):
             return size
-    quarantine(path, size - len(tail), "a torn record, left by a truncated write")
+    quarantine(path, [(size - len(tail), size)], "a torn record, left by a truncated write")
     return size - len(tail)
 
 
