@@ -32,7 +32,7 @@ SEED = int(os.environ.get("AFTERIMAGE_SEED", "4"))
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX"),
     pytest.mark.filterwarnings(
-        "ignore:.*ended in a:UserWarning"
+        "ignore:.*(ended in a|a save that was killed)"
     ),  # the truncated bytes that are kept
 ]
 

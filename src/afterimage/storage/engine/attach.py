@@ -10,7 +10,6 @@ file open, such as a notebook with `duckdb.connect(path)`, its instance is share
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import itertools
 import os
 import random
@@ -27,9 +26,9 @@ from pathlib import Path
 from typing import Final
 
 import duckdb
-from filelock import FileLock
 
 from afterimage.storage.engine.held_files import HeldFiles
+from afterimage.storage.engine.new_files import has_other_names
 from afterimage.storage.errors import (
     DatabaseError,
     LockTimeoutError,
@@ -42,7 +41,6 @@ from afterimage.storage.system.forks import at_fork, is_inherited
 from afterimage.storage.system.interrupts import acquire, checkpoint
 from afterimage.storage.system.locks import (
     ProcessLock,
-    acquire_file,
     fingerprint,
     lock_holder,
     lock_path,
@@ -56,7 +54,6 @@ __all__ = [
     "connect_memory",
     "drop_cached_blocks",
     "open_memory",
-    "put_in_place",
     "quoted",
 ]
 
@@ -335,24 +332,16 @@ def drop_cached_blocks(path: Path, connection: duckdb.DuckDBPyConnection, most: 
             other.execute(f"SET memory_limit = '{float(number) + 0.05:.2f} {unit}'")
 
 
-def put_in_place(fresh: Path, path: Path) -> bool:
-    """Link a new, complete database file to its name, unless another process was faster.
-
-    Returns:
-        Whether the file has the name now.
-    """
-    try:
-        os.link(fresh, path)
-    except FileExistsError:
-        return _replace_if_empty(fresh, path)
-    return True
-
-
 def _open(path: Path, *, alone: bool, locked: Mapping[str, str] | None) -> Opened | None:
     """Return a connection; None if the file is in use, or was written or replaced meanwhile."""
     real = os.path.realpath(path)
     _held_files.check(path, real)
-    if not os.access(path, os.W_OK):  # no lock is needed: several processes can read the file
+    has_links = has_other_names(path)
+    if has_links and _held_files.has_under_another_name(real):
+        # DuckDB would open the file twice, and closing it once would end the other's lock.
+        raise DatabaseError(f"{path} is open in this process under another name. Use that name.")
+    # No lock is needed: several processes can read the file.
+    if has_links or not os.access(path, os.W_OK):
         opened = _opened(path, real, "READ_ONLY", alone=alone, locked=locked)
         return opened and (opened[0], _releasing(opened[1]))
     turn = _turns.setdefault(real, ProcessLock(Path(real)))
@@ -447,23 +436,6 @@ def _releasing(close: Release) -> Release:
                 close()
 
     return release
-
-
-def _replace_if_empty(fresh: Path, path: Path) -> bool:
-    """Put a new database in the place of an empty file, as tempfile makes them.
-
-    Under a lock: of two who find the file empty, the second must not undo what the first saved.
-    """
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    lock = FileLock(Path(tempfile.gettempdir()) / f"afterimage-{name}.lock")
-    acquire_file(lock, -1)
-    try:
-        if path.is_file() and path.stat().st_size == 0:
-            fresh.replace(path)
-            return True
-    finally:
-        lock.release()
-    return False
 
 
 def _holder(message: str) -> str | None:

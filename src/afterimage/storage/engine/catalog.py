@@ -22,8 +22,8 @@ from afterimage.storage.engine.attach import (
     connect,
     drop_cached_blocks,
     open_memory,
-    put_in_place,
 )
+from afterimage.storage.engine.new_files import NEW_SUFFIX, put_in_place, refuse_other_names
 from afterimage.storage.engine.statements import fetch_all
 from afterimage.storage.engine.urls import MEMORY, database_name
 from afterimage.storage.errors import (
@@ -72,6 +72,7 @@ class Catalog(Protocol):
 
         Raises:
             LockTimeoutError: another thread held it for all of `lock_timeout`.
+            DatabaseError: the database must not be written, because it has hard links.
         """
 
     def same_place(self) -> AbstractContextManager[None]:
@@ -138,6 +139,7 @@ class FileCatalog(_SequenceFromTable):
 
     @contextmanager
     def _write_turn(self) -> Iterator[None]:
+        refuse_other_names(self._file)
         lock = _writer_locks.setdefault(os.path.realpath(self._file), _WriterLock())
         with lock.held(self.display_name, self.lock_timeout):
             yield
@@ -190,7 +192,7 @@ class FileCatalog(_SequenceFromTable):
 
     def create(self, make: Callable[[Catalog], None]) -> bool:
         real = Path(os.path.realpath(self._file))  # a link stays a link
-        fresh = temporary_path(real, "new")
+        fresh = temporary_path(real, NEW_SUFFIX)
         log = fresh.with_name(f"{fresh.name}.wal")
         try:
             make(_NewFile(fresh, self.display_name))

@@ -33,6 +33,11 @@ class HeldFiles:
         """Return whether a connection of this package has the file of this path open."""
         return real in self._held
 
+    def has_under_another_name(self, real: str) -> bool:
+        """Return whether a connection has the file of this path open through a hard link."""
+        identity = identity_of(real)
+        return any(held.identity == identity for name, held in self._held.items() if name != real)
+
     def check(self, path: Path, real: str) -> None:
         """Check that the file at a path is the one that open connections use.
 

@@ -16,8 +16,9 @@ from typing import IO, Final
 from afterimage.storage.errors import StorageError
 from afterimage.storage.jsonl.journal import quarantine, roll_back, saving
 from afterimage.storage.jsonl.lines import is_compressed, is_object, is_torn
-from afterimage.storage.system.atomic_files import sync_folder, write_all
+from afterimage.storage.system.atomic_files import sync_folder
 from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.side_files import hard_link_error, has_hard_links, side_file
 from afterimage.storage.system.targets import refuse_side_file
 
 __all__ = ["append_lines"]
@@ -37,7 +38,8 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
 
     Raises:
         InvalidQueryError: the file is a side file of another one.
-        StorageError: the file is compressed, or is not JSON lines, or the write fails.
+        StorageError: the file is compressed, has hard links or is not JSON lines, or the write
+            fails.
     """
     if is_compressed(path):
         raise StorageError(f"{path} is compressed, so it is read-only. Save to a .jsonl file.")
@@ -46,22 +48,24 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
         created = not path.exists()
         # Unbuffered: a buffer could be flushed after an error has truncated the file.
         with path.open("ab", buffering=0) as file:
+            if has_hard_links(file.fileno()):
+                raise hard_link_error(path)
             roll_back(path)
             end = _quarantine_torn_tail(path, codec)
             blocks = iter(blocks)
             first = next(blocks)
             if end and _last_byte(path) != b"\n":
                 first, length = b"\n" + first, length + 1
-            with saving(path, file.fileno(), length, first):
+            with saving(path, file, length, first) as append:
                 for block in chain([first], blocks):
                     checkpoint()
-                    write_all(file, block)
+                    append(block)
     except StorageError:
         raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     if created:
-        sync_folder(path.parent)
+        sync_folder(side_file(path, "").parent)
 
 
 def _quarantine_torn_tail(path: Path, codec: str) -> int:
@@ -86,7 +90,7 @@ def _quarantine_torn_tail(path: Path, codec: str) -> int:
                 raise _not_lines(path, "first")
     if is_whole:
         return size
-    quarantine(path, start, "a torn record, left by a truncated write")
+    quarantine(path, [(start, size)], "a torn record, left by a truncated write")
     return start
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,9 @@ from afterimage.storage.jsonl.checks import (
     until_damage,
     valid_chunks,
 )
-from afterimage.storage.jsonl.journal import visible_size
+from afterimage.storage.jsonl.journal import Visible, visible, warn_of_killed_save
 from afterimage.storage.jsonl.lines import Chunk, is_compressed, objects_of, read_chunks
-from afterimage.storage.jsonl.verify import verify_lines
+from afterimage.storage.jsonl.verify import report_killed_save, verify_lines
 from afterimage.storage.models import Document
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import (
@@ -239,22 +240,29 @@ class JsonlBackend:
             return chunks
         return valid_chunks(chunks, loadable(read.kind), read.faults)
 
-    def _chunks(self, kind: RecordKind) -> Generator[Chunk, None, None]:
-        """Yield the chunks of the file with all complete saves; none if the file does not exist."""
+    def _chunks(
+        self, kind: RecordKind, on_killed: Callable[[Path, Visible], None] = warn_of_killed_save
+    ) -> Generator[Chunk, None, None]:
+        """Yield the chunks of the file with all complete saves; none if the file does not exist.
+
+        `on_killed` is called if the file contains a part of a save that was killed.
+        """
         path = self._path(kind)
         try:
             _require_folder(path)
             if not path.exists():
                 return
-            size = None
+            seen = Visible(None, [])
             if not is_compressed(path):
-                with self._locked(path, reading=True):
-                    size = visible_size(path)
+                with file_lock(path, self.lock_timeout, optional=True):
+                    seen = visible(path)
         except StorageError:
             raise
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-        yield from read_chunks(path, self.codec, size)
+        if seen.killed is not None:
+            on_killed(path, seen)
+        yield from read_chunks(path, self.codec, seen.size, seen.hidden)
 
     @contextmanager
     def _located(self, kind: RecordKind) -> Iterator[None]:
@@ -278,7 +286,8 @@ class JsonlBackend:
         kinds = (CONVERSATIONS, DOCUMENTS)
         stages = split(progress or ignore, self.read_weights(kinds))
         for kind, stage in zip(kinds, stages, strict=True):
-            verify_lines(kind, self._chunks(kind), findings, stage)
+            chunks = self._chunks(kind, partial(report_killed_save, findings))
+            verify_lines(kind, chunks, findings, stage)
         return findings.report()
 
     # -- files --------------------------------------------------------------------------------
@@ -287,10 +296,10 @@ class JsonlBackend:
         return self.paths[kind.saved_as.name]
 
     @contextmanager
-    def _locked(self, path: Path, *, reading: bool = False) -> Iterator[None]:
-        """Hold the lock of a file: a save while it appends, a read only while it takes the size."""
+    def _locked(self, path: Path) -> Iterator[None]:
+        """Hold the lock of a file while a save appends to it."""
         _require_folder(path)
-        with file_lock(path, self.lock_timeout, optional=reading):
+        with file_lock(path, self.lock_timeout):
             yield
 
 

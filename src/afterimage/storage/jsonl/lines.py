@@ -29,6 +29,7 @@ __all__ = [
     "CHUNK_BYTES",
     "Chunk",
     "Line",
+    "blank",
     "is_compressed",
     "is_object",
     "is_torn",
@@ -41,6 +42,7 @@ CHUNK_BYTES = 4 * 2**20
 """Number of bytes that are read at a time."""
 # A compressed file is read in smaller pieces: data before damage in the same piece is lost.
 _PIECE_BYTES = 2**16
+_BLANKS = bytes(10 if byte == 10 else 32 for byte in range(256))
 
 
 class Line(NamedTuple):
@@ -191,7 +193,12 @@ def is_compressed(path: Path) -> bool:
     return path.suffix.lower() in (".gz", ".zst")
 
 
-def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) -> Iterator[Chunk]:
+def read_chunks(
+    path: Path,
+    encoding: str = "utf-8",
+    size: int | None = None,
+    hidden: Iterable[tuple[int, int]] = (),
+) -> Iterator[Chunk]:
     """Yield the lines of a file in chunks of about 4 MiB, or of one line if that is longer.
 
     Args:
@@ -199,6 +206,7 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
             of several concatenated members.
         encoding: encoding of the lines.
         size: number of bytes to read, None for all; for a file that others may append to.
+        hidden: ranges of bytes of an uncompressed file, as start and end, that are read as blanks.
 
     Raises:
         MissingFileError: the file does not exist or is a folder.
@@ -210,7 +218,11 @@ def read_chunks(path: Path, encoding: str = "utf-8", size: int | None = None) ->
     parts: list[bytes] = []  # the beginning of a line whose end has not been read
     with _opened(path) as (file, position):
         total = path.stat().st_size if size is None else size
-        blocks = _decompressed(file) if is_compressed(path) else _uncompressed(file, size)
+        blocks = _uncompressed(file, size)
+        if is_compressed(path):
+            blocks = _decompressed(file)
+        elif hidden:
+            blocks = _without(hidden, blocks)
         try:
             for index, read in enumerate(blocks):
                 checkpoint()
@@ -242,6 +254,23 @@ def _uncompressed(file: IO[bytes], size: int | None) -> Iterator[bytes]:
     while data := file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
         left = None if left is None else left - len(data)
         yield data
+
+
+def _without(hidden: Iterable[tuple[int, int]], blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the blocks of a file with blanks in place of the hidden ranges."""
+    at = 0
+    for block in blocks:
+        shown = bytearray(block)
+        for start, end in hidden:
+            part = slice(max(start - at, 0), max(end - at, 0))
+            shown[part] = blank(shown[part])
+        yield bytes(shown)
+        at += len(block)
+
+
+def blank(data: bytes | bytearray) -> bytes:
+    """Return as many blanks, with the same line feeds: readers skip these lines."""
+    return bytes(data.translate(_BLANKS))
 
 
 def _decompressed(file: Any) -> Iterator[bytes]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.jsonl.checks import importable, until_damage
-from afterimage.storage.jsonl.lines import Chunk, is_torn, read_chunks
+from afterimage.storage.jsonl.journal import Visible, visible
+from afterimage.storage.jsonl.lines import CHUNK_BYTES, Chunk, is_compressed, is_torn, read_chunks
 from afterimage.storage.records.fields import DOCUMENTS, Kind, RecordKind, kind_named
 from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.reports.faults import Faults, Place
@@ -15,8 +16,12 @@ from afterimage.storage.reports.progress import Progress, ignore, report
 from afterimage.storage.reports.verification import Findings, TornTail, Verification
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import signal_safe
+from afterimage.storage.system.locks import file_lock
+from afterimage.storage.system.side_files import side_file
 
-__all__ = ["verify_jsonl", "verify_lines"]
+__all__ = ["report_killed_save", "verify_jsonl", "verify_lines"]
+
+_LOCK_SECONDS = 30
 
 
 @signal_safe
@@ -35,6 +40,7 @@ def verify_jsonl(
     Raises:
         MissingFileError: the file does not exist.
         InvalidQueryError: the kind is unknown.
+        LockTimeoutError: a save to the file took longer than 30 seconds.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "talks.jsonl"
@@ -46,9 +52,30 @@ def verify_jsonl(
       talks.jsonl, line 3 (byte 43): 10 bytes
     """
     findings = Findings(str(path))
-    chunks = read_chunks(Path(path))
+    chunks = _chunks(Path(path), findings)
     verify_lines(kind_named(kind).saved_as, chunks, findings, progress or ignore)
     return findings.report()
+
+
+def _chunks(path: Path, findings: Findings) -> Iterator[Chunk]:
+    if is_compressed(path) or not side_file(path, ".saving").exists():
+        return read_chunks(path)
+    with file_lock(path, _LOCK_SECONDS, optional=True):  # a save may be running
+        seen = visible(path)
+    if seen.killed is not None:
+        report_killed_save(findings, path, seen)
+    return read_chunks(path, size=seen.size, hidden=seen.hidden)
+
+
+def report_killed_save(findings: Findings, path: Path, seen: Visible) -> None:
+    """Add a save that was killed to the findings."""
+    assert seen.killed is not None
+    start, size = seen.killed
+    line = 1
+    with path.open("rb") as file:
+        while file.tell() < start:
+            line += file.read(min(CHUNK_BYTES, start - file.tell())).count(b"\n")
+    findings.tallies["killed_saves"].add(TornTail(path, line, start, size))
 
 
 def verify_lines(

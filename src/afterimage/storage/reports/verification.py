@@ -16,7 +16,9 @@ __all__ = ["Findings", "TornTail", "Verification"]
 
 
 class TornTail(NamedTuple):
-    """A truncated write at the end of a file: no line feed and no complete record.
+    """A truncated write: at the end of a file, without a line feed and a complete record.
+
+    Or the part of a save that was killed.
 
     Attributes:
         path: the file.
@@ -46,6 +48,8 @@ class Verification:
         corrupt: lines or rows without a valid record, damage in a compressed file, and tables that
             the engine cannot read.
         torn_tails: last lines that are a truncated write; the next save moves them to a side file.
+        killed_saves: parts of saves whose process was killed. They are not read, and the next save
+            moves them to a side file.
         duplicate_ids: ids that several documents share, each with its first place.
         duplicate_numbers: sequence numbers that several rows of a table share.
         stale_columns: rows in which the column of a metadata field differs from the metadata.
@@ -57,6 +61,7 @@ class Verification:
     records: int
     corrupt: Found[Place]
     torn_tails: Found[TornTail]
+    killed_saves: Found[TornTail]
     duplicate_ids: Found[Place]
     duplicate_numbers: Found[Place]
     stale_columns: Found[Place]
@@ -81,6 +86,7 @@ class Verification:
 _TITLES: Final = {
     "corrupt": "corrupt",
     "torn_tails": "torn last lines",
+    "killed_saves": "saves that were killed",
     "duplicate_ids": "duplicate document ids",
     "duplicate_numbers": "duplicate sequence numbers",
     "stale_columns": "rows whose metadata columns differ from their metadata",

@@ -19,6 +19,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from afterimage.storage.errors import LockTimeoutError, StorageError
 from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.side_files import side_file
 
 __all__ = ["ProcessLock", "acquire_file", "file_lock", "fingerprint", "lock_holder", "lock_path"]
 
@@ -116,8 +117,8 @@ def acquire_file(lock: BaseFileLock, seconds: float) -> bool:
 
 
 def lock_path(path: Path) -> Path:
-    """Return the path of the lock file of a file: its name with `.lock` added."""
-    return path.with_name(f"{path.name}.lock")
+    """Return the path of the lock file of a file, the same for all names that are links to it."""
+    return side_file(path, ".lock")
 
 
 def fingerprint(path: Path) -> tuple[int, int, int] | None:
