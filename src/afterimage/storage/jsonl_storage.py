@@ -9,6 +9,8 @@ from pathlib import Path
 
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.jsonl.backend import JsonlBackend
+from afterimage.storage.jsonl.lines import MAX_LINE_BYTES
+from afterimage.storage.query.arguments import positive
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.system.locks import lock_path
 
@@ -28,6 +30,8 @@ class JSONLStorage(RecordStorage):
         documents_path: file of the documents.
         encoding: encoding of the files; it must leave ASCII characters unchanged.
         lock_timeout: seconds to wait for the lock file, `<name>.lock` in the same folder.
+        max_line_bytes: maximum length of a line, 1 GiB by default. A longer record cannot be saved,
+            and a longer line is corrupt.
 
     Raises:
         InvalidQueryError: the encoding is unknown or does not leave ASCII unchanged (UTF-16, for
@@ -50,6 +54,8 @@ class JSONLStorage(RecordStorage):
         documents_path: str | Path | None = None,
         encoding: str = "utf-8",
         lock_timeout: int = 30,
+        *,
+        max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
         self.encoding = encoding
         codec = _codec(encoding)
@@ -62,7 +68,9 @@ class JSONLStorage(RecordStorage):
                 f"{paths['conversations']} cannot hold both conversations and documents; "
                 "give two paths"
             )
-        super().__init__(JsonlBackend(paths, codec, lock_timeout))
+        super().__init__(
+            JsonlBackend(paths, codec, lock_timeout, positive(max_line_bytes, "max_line_bytes"))
+        )
 
     @property
     def conversations_path(self) -> Path:

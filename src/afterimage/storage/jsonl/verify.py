@@ -7,7 +7,7 @@ from pathlib import Path
 
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.jsonl.checks import importable, until_damage
-from afterimage.storage.jsonl.lines import Chunk, is_object, read_chunks
+from afterimage.storage.jsonl.lines import MAX_LINE_BYTES, Chunk, is_object, read_chunks
 from afterimage.storage.records.fields import DOCUMENTS, Kind, RecordKind, kind_named
 from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.reports.faults import Faults, Place
@@ -21,7 +21,11 @@ __all__ = ["verify_jsonl", "verify_lines"]
 
 @signal_safe
 def verify_jsonl(
-    path: str | Path, kind: Kind = "conversations", *, progress: Progress | None = None
+    path: str | Path,
+    kind: Kind = "conversations",
+    *,
+    progress: Progress | None = None,
+    max_line_bytes: int = MAX_LINE_BYTES,
 ) -> Verification:
     r"""Read a whole JSONL file, in bounded memory, and report its faults.
 
@@ -31,9 +35,11 @@ def verify_jsonl(
         path: a `.jsonl` file, or a compressed `.jsonl.gz` or `.jsonl.zst` file.
         kind: the kind of the lines. "conversations" and "records" accept records of any model.
         progress: called repeatedly with the number of lines read since the last call.
+        max_line_bytes: a longer line is corrupt.
 
     Raises:
         MissingFileError: the file does not exist.
+        UnsupportedFileError: the file has another format than JSON lines.
         InvalidQueryError: the kind is unknown.
 
     >>> import tempfile
@@ -46,16 +52,28 @@ def verify_jsonl(
       talks.jsonl, line 3 (byte 43): 10 bytes
     """
     findings = Findings(str(path))
-    chunks = read_chunks(Path(path))
-    verify_lines(kind_named(kind).saved_as, chunks, findings, progress or ignore)
+    damage = Faults("skip")
+    chunks = read_chunks(Path(path), handle=damage.handle, max_line_bytes=max_line_bytes)
+    verify_lines(kind_named(kind).saved_as, chunks, findings, progress or ignore, damage)
     return findings.report()
 
 
 def verify_lines(
-    kind: RecordKind, chunks: Iterable[Chunk], findings: Findings, progress: Progress
+    kind: RecordKind,
+    chunks: Iterable[Chunk],
+    findings: Findings,
+    progress: Progress,
+    damage: Faults,
 ) -> None:
-    """Check the lines of a file, and add the counts and faults to `findings`."""
-    damage = Faults("skip")
+    """Check the lines of a file, and add the counts and faults to `findings`.
+
+    Args:
+        kind: the kind of the lines.
+        chunks: the file.
+        findings: the results.
+        progress: called with the number of lines.
+        damage: skips damage; `chunks` report lines that are too long to it.
+    """
     ids = _check_lines(kind, until_damage(chunks, damage), findings, progress)
     if kind is DOCUMENTS:
         from afterimage.storage.query.duplicates import (  # noqa: PLC0415  loads DuckDB
