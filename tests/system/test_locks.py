@@ -141,24 +141,28 @@ class TestOtherProcesses:
 
 
 class TestThreadsOfOneProcess:
-    """The blocking call is a real import of a named pipe without data."""
+    """The blocking call is a real import whose progress callback waits."""
 
     @pytest.fixture
     def blocked(self, tmp_path: Path) -> Iterator[SQLStorage]:
-        if not hasattr(os, "mkfifo"):
-            pytest.skip("this system has no named pipes")
         storage = opened("sql", tmp_path, lock_timeout=1)
         assert isinstance(storage, SQLStorage)
-        pipe = tmp_path / "pipe.jsonl"
-        os.mkfifo(pipe)
-        importing = threading.Thread(target=storage.import_jsonl, args=[pipe])
+        storage.save_conversations([])
+        path = tmp_path / "source.jsonl"
+        path.write_bytes(conversation("imported").model_dump_json().encode())
+        is_inside, may_end = threading.Event(), threading.Event()
+
+        def wait(_: int) -> None:
+            is_inside.set()
+            may_end.wait(60)
+
+        importing = threading.Thread(
+            target=storage.import_jsonl, args=[path], kwargs={"progress": wait}
+        )
         importing.start()
-        with pipe.open(
-            "wb"
-        ) as file:  # opens when the import opens the other end, inside its transaction
-            file.write(conversation("imported").model_dump_json().encode())
-            file.flush()
-            yield storage
+        assert is_inside.wait(60)
+        yield storage
+        may_end.set()
         importing.join()
         storage.save_conversations([conversation("after")])
         assert firsts(storage.load_conversations()) == ["imported", "after"]

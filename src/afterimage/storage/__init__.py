@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SchemaMismatchError,
         StorageError,
         UnknownFieldError,
+        UnsupportedFileError,
         UnsupportedURLError,
     )
     from afterimage.storage.jsonl.verify import verify_jsonl
@@ -72,6 +73,7 @@ __all__ = [
     "Statistics",
     "StorageError",
     "UnknownFieldError",
+    "UnsupportedFileError",
     "UnsupportedURLError",
     "Verification",
     "__version__",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel
 
@@ -44,10 +44,11 @@ class Backend(Protocol):
     def append(self, kind: RecordKind, records: Sequence[BaseModel]) -> None:
         """Save all records or none. They are durable on return."""
 
-    def append_file(self, path: Path, read: Read) -> int:
-        """Save the records of a JSONL file that does not belong to the backend.
+    def append_sources(self, origins: Sequence[Path | IO[Any]], read: Read) -> int:
+        """Save the records of JSON lines that do not belong to the backend.
 
-        All records that `read.faults` does not skip are saved, or none.
+        All records of all sources that `read.faults` does not skip are saved, or none. Each source
+        is read once.
 
         Returns:
             The number of saved records.

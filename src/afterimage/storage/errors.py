@@ -8,6 +8,7 @@ what to do. They are at most a few lines long, whatever the size of the data.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,16 +23,50 @@ __all__ = [
     "SchemaMismatchError",
     "StorageError",
     "UnknownFieldError",
+    "UnsupportedFileError",
     "UnsupportedURLError",
     "shorten",
     "shown",
+    "visible",
 ]
+
+# Control characters, those that change the direction or the order of the text around them, and
+# surrogates, which no terminal can print.
+_CONTROLS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Return `text` with escape sequences instead of characters that control a terminal.
+
+    Args:
+        text: any text, from data for example.
+        keep: control characters that stay.
+
+    >>> print(visible("\x1b[31mred\x9b\u202e"))
+    \x1b[31mred\x9b\u202e
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def shorten(text: object, limit: int = 160) -> str:
-    """Return `text` on one line of at most `limit` characters, for use in an error message."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    """Return `text` on one line of at most `limit` characters, for use in an error message.
+
+    Characters that control a terminal are escaped.
+    """
+    whole = str(text)
+    beginning = whole[: 10 * limit]  # the rest of a long text costs nothing
+    line = visible(" ".join(beginning.split()))
+    is_complete = len(line) <= limit and len(beginning) == len(whole)
+    return line if is_complete else line[: limit - 1] + "…"
 
 
 def shown(value: object, limit: int) -> str:
@@ -110,6 +145,15 @@ class LockTimeoutError(StorageError, TimeoutError):
 
 class MissingFileError(StorageError, FileNotFoundError):
     """A file or folder that must exist and does not."""
+
+
+class UnsupportedFileError(StorageError, ValueError):
+    """A file that does not contain JSON lines."""
+
+    @classmethod
+    def of(cls, path: str | Path, what: str, remedy: str) -> UnsupportedFileError:
+        """Return the error for the file at `path`, which is `what`; `remedy` says what to do."""
+        return cls(f"{path} is {what}, not JSON lines. {remedy}.")
 
 
 class UnsupportedURLError(StorageError, ValueError):

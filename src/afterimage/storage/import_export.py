@@ -6,6 +6,7 @@ at all. A storage never overwrites its own file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
@@ -16,7 +17,7 @@ from pydantic_core import to_json
 
 from afterimage.storage.backend import Backend
 from afterimage.storage.errors import InvalidQueryError
-from afterimage.storage.query.arguments import Columns, Filters, OrderBy, as_list
+from afterimage.storage.query.arguments import Columns, Filters, OrderBy, as_list, positive
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import (
@@ -49,6 +50,9 @@ if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
 
 __all__ = ["ImportExport"]
 
+JsonLines = str | Path | IO[bytes] | IO[str]
+"""What JSON lines are read from: a path, or a stream of bytes or text."""
+
 # Batches that are prefetched for the writer: about one row group of Parquet.
 _AHEAD = 8
 
@@ -75,21 +79,27 @@ class ImportExport:
     @signal_safe
     def import_jsonl(
         self,
-        path: str | Path,
+        path: JsonLines | Sequence[JsonLines],
         *,
         kind: Kind = "conversations",
         progress: Progress | None = None,
         on_error: OnError = "raise",
+        max_line_bytes: int | None = None,
     ) -> int:
-        """Save all records of a JSONL file, in their order, or none.
+        r"""Save all records of JSON lines, in their order, or none.
 
         Args:
-            path: a `.jsonl` file, or a compressed `.jsonl.gz` or `.jsonl.zst` file.
+            path: a file or a pipe, or a stream of bytes or text, which stays open; or several of
+                them, whose records are saved all or none. Data that is compressed with gzip or
+                zstd is decompressed. Each source is read once. Of another storage's file, a save
+                that is not complete is not read.
             kind: the kind of its lines; "conversations" includes records of other models.
             progress: called repeatedly with the number of records read since the last call.
             on_error: "skip" skips lines that are not valid records, and all lines after damage in
                 a compressed file. The others are saved, all or none. A `SkippedRecordsWarning`
                 then gives the number of skipped lines and the places of the first ones.
+            max_line_bytes: maximum length of a line; a longer one is corrupt. The default is 1 GiB,
+                or what a `JSONLStorage` was given.
 
         Returns:
             The number of records saved.
@@ -97,10 +107,28 @@ class ImportExport:
         Raises:
             CorruptRecordError: a line is not a valid record; the message names it. No record was
                 saved.
+            UnsupportedFileError: a source has another format, such as CSV or Parquet. No record
+                was saved.
             MissingFileError: the file does not exist.
+            StorageError: a file was changed while it was read. No record was saved.
+
+        >>> import io
+        >>> from afterimage.storage import SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> store.import_jsonl(io.StringIO('{"conversations":[]}\n{"conversations":[]}\n'))
+        2
         """
-        read = Read(kind_named(kind).saved_as, faults=Faults(on_error), progress=progress or ignore)
-        saved = self._backend.append_file(Path(path), read)
+        read = Read(
+            kind_named(kind).saved_as,
+            faults=Faults(on_error),
+            progress=progress or ignore,
+            max_line_bytes=None
+            if max_line_bytes is None
+            else positive(max_line_bytes, "max_line_bytes"),
+        )
+        several = path if isinstance(path, Sequence) and not isinstance(path, str) else [path]
+        origins = [Path(each) if isinstance(each, str | Path) else each for each in several]
+        saved = self._backend.append_sources(origins, read)
         read.faults.warn()
         return saved
 

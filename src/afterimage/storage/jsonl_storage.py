@@ -9,6 +9,8 @@ from pathlib import Path
 
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.jsonl.backend import JsonlBackend
+from afterimage.storage.jsonl.lines import MAX_LINE_BYTES
+from afterimage.storage.query.arguments import positive
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.system.locks import lock_path
 from afterimage.storage.system.targets import check_path, is_side_file_of, same_place
@@ -29,6 +31,8 @@ class JSONLStorage(RecordStorage):
         documents_path: file of the documents.
         encoding: encoding of the files; it must leave ASCII characters unchanged.
         lock_timeout: seconds to wait for the lock file, `<name>.lock` in the same folder.
+        max_line_bytes: maximum length of a line, 1 GiB by default. A longer record cannot be saved,
+            and a longer line is corrupt.
 
     Raises:
         InvalidQueryError: the encoding is unknown or does not leave ASCII unchanged (UTF-16, for
@@ -51,6 +55,8 @@ class JSONLStorage(RecordStorage):
         documents_path: str | Path | None = None,
         encoding: str = "utf-8",
         lock_timeout: int = 30,
+        *,
+        max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
         self.encoding = encoding
         codec = _codec(encoding)
@@ -59,7 +65,9 @@ class JSONLStorage(RecordStorage):
             "documents": _path(documents_path, "documents"),
         }
         _check_apart(*paths.values())
-        super().__init__(JsonlBackend(paths, codec, lock_timeout))
+        super().__init__(
+            JsonlBackend(paths, codec, lock_timeout, positive(max_line_bytes, "max_line_bytes"))
+        )
 
     @property
     def conversations_path(self) -> Path:

@@ -15,7 +15,8 @@ from typing import IO, Final
 
 from afterimage.storage.errors import StorageError
 from afterimage.storage.jsonl.journal import quarantine, roll_back, saving
-from afterimage.storage.jsonl.lines import is_compressed, is_object, is_torn
+from afterimage.storage.jsonl.lines import is_compressed
+from afterimage.storage.jsonl.torn import is_object, is_torn
 from afterimage.storage.system.atomic_files import sync_folder
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.side_files import hard_link_error, has_hard_links, side_file

@@ -9,6 +9,7 @@ Importing this module does not load DuckDB, SQLAlchemy or Arrow. The calls that 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from afterimage.storage.errors import (
     CorruptRecordError,
@@ -34,7 +36,16 @@ from afterimage.storage.jsonl.checks import (
     valid_chunks,
 )
 from afterimage.storage.jsonl.journal import Visible, visible, warn_of_killed_save
-from afterimage.storage.jsonl.lines import Chunk, is_compressed, objects_of, read_chunks
+from afterimage.storage.jsonl.lines import (
+    MAX_LINE_BYTES,
+    Chunk,
+    chunks_of_sources,
+    is_compressed,
+    objects_of,
+    read_chunks,
+)
+from afterimage.storage.jsonl.sources import LineSource, Origin, refuse_own_source
+from afterimage.storage.jsonl.staging import staged
 from afterimage.storage.jsonl.verify import report_killed_save, verify_lines
 from afterimage.storage.models import Document
 from afterimage.storage.query.read import Read
@@ -52,7 +63,6 @@ from afterimage.storage.reports.verification import Findings, Verification
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.locks import file_lock
-from afterimage.storage.system.targets import refuse_own_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,15 +85,23 @@ class JsonlBackend:
         paths: the files of "conversations" and of "documents".
         codec: codec name of the files' encoding, which leaves ASCII characters unchanged.
         lock_timeout: seconds to wait for the lock of a file.
+        max_line_bytes: maximum length of a line.
     """
 
     mixes_kinds = True
     batch_rows: int | None = None
 
-    def __init__(self, paths: dict[str, Path], codec: str, lock_timeout: float) -> None:
+    def __init__(
+        self,
+        paths: dict[str, Path],
+        codec: str,
+        lock_timeout: float,
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> None:
         self.paths = paths
         self.codec = codec
         self.lock_timeout = lock_timeout
+        self.max_line_bytes = max_line_bytes
 
     def files(self) -> list[Path]:
         return list(self.paths.values())
@@ -110,6 +128,20 @@ class JsonlBackend:
     def _lines_to_save(self, kind: RecordKind, records: Sequence[BaseModel], start: int) -> bytes:
         """Return the lines of records; `start` is the index of the first within the save."""
         checkpoint()
+        block = self._block(kind, records, start)
+        if len(block) > self.max_line_bytes:
+            self._refuse_long_lines(block, start)
+        return block
+
+    def _refuse_long_lines(self, block: bytes, start: int) -> None:
+        for index, line in enumerate(block.split(b"\n"), start):
+            if len(line) > self.max_line_bytes:
+                raise InvalidRecordError(
+                    f"record {index} of the batch takes {len(line):,} bytes, more than "
+                    f"{self.max_line_bytes:,}, the limit that max_line_bytes sets"
+                )
+
+    def _block(self, kind: RecordKind, records: Sequence[BaseModel], start: int) -> bytes:
         if kind is CONVERSATIONS and self.codec == "utf-8":
             block = exact_lines(records)
             if block is not None:
@@ -125,31 +157,38 @@ class JsonlBackend:
         lines.append(b"")
         return b"\n".join(lines)
 
-    def append_file(self, path: Path, read: Read) -> int:
-        # Two passes: all lines are checked before the first is written, and memory stays bounded.
+    def append_sources(self, origins: Sequence[Origin], read: Read) -> int:
         target = self._path(read.kind)
-        if target.exists():
-            refuse_own_file(path, [target])
+        for origin in origins:
+            refuse_own_source(origin, [target])
+        _require_folder(target)
+        sources = [LineSource(origin, lock_timeout=self.lock_timeout) for origin in origins]
+        limit = min(read.max_line_bytes or self.max_line_bytes, self.max_line_bytes)
+        checking, appending = split(read.progress, [9, 1])
+        chunks = chunks_of_sources(sources, read.faults.handle, limit)
         check = importable(read.kind)
-        count = size = 0
-        checking, copying = split(read.progress, [1, 1])
-        for chunk in valid_chunks(read_chunks(path), check, read.faults):
-            lines = chunk.texts()
-            count += len(lines)
-            size += sum(len(line.rstrip()) + 1 for line in lines)
-            report(checking, len(lines) // 2, chunk.share)  # half of the work
-
-        def blocks() -> Iterator[bytes]:
-            faults = read.faults.without_report()  # the first pass has counted them
-            for chunk in valid_chunks(read_chunks(path), check, faults):
+        count = 0
+        # Read once, without the lock of the target: the source may be a pipe that takes long.
+        with staged(target) as (write, staged_blocks):
+            for chunk in valid_chunks(chunks, check, read.faults):
                 lines = chunk.texts()
-                yield b"".join(text.rstrip() + b"\n" for text in lines)
-                report(copying, len(lines) - len(lines) // 2, chunk.share)
-
-        if count:
-            with self._locked(target):
-                append_lines(target, blocks(), size, self.codec)
+                count += len(lines)
+                write(self._encoded(lines))
+                report(checking, len(lines), chunk.share)
+            if count:
+                length, blocks = staged_blocks()
+                with self._locked(target):
+                    append_lines(target, blocks, length, self.codec)
+        report(appending, 0, 1.0)
         return count
+
+    def _encoded(self, lines: list[bytes]) -> bytes:
+        """Return UTF-8 lines as lines in the encoding of the file."""
+        if self.codec == "utf-8":
+            ended = [line.rstrip() for line in lines]
+        else:  # ASCII, which every encoding can write
+            ended = [json.dumps(from_json(line)).encode(self.codec) for line in lines]
+        return b"\n".join([*ended, b""])
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -203,7 +242,7 @@ class JsonlBackend:
                         yield models
             return
         left = query.limit
-        for chunk in until_damage(self._chunks(read.kind), read.faults):
+        for chunk in until_damage(self._chunks(read.kind, read.faults), read.faults):
             # Build one batch at a time: a read with a limit builds no models beyond it.
             for start in range(0, len(chunk.lines), batch_size):
                 if left is not None and left <= 0:
@@ -233,7 +272,7 @@ class JsonlBackend:
         Otherwise they stay: the engine raises an error for a corrupt line.
         """
         chunks = after_each(
-            self._chunks(read.kind),
+            self._chunks(read.kind, read.faults),
             lambda chunk: report(read.progress, len(chunk.lines), chunk.share),
         )
         if not read.faults.skip:
@@ -241,11 +280,17 @@ class JsonlBackend:
         return valid_chunks(chunks, loadable(read.kind), read.faults)
 
     def _chunks(
-        self, kind: RecordKind, on_killed: Callable[[Path, Visible], None] = warn_of_killed_save
+        self,
+        kind: RecordKind,
+        faults: Faults | None = None,
+        on_killed: Callable[[Path, Visible], None] = warn_of_killed_save,
     ) -> Generator[Chunk, None, None]:
         """Yield the chunks of the file with all complete saves; none if the file does not exist.
 
-        `on_killed` is called if the file contains a part of a save that was killed.
+        Args:
+            kind: the kind of the file.
+            faults: handles lines that are too long; None to raise an error.
+            on_killed: called if the file contains a part of a save that was killed.
         """
         path = self._path(kind)
         try:
@@ -262,7 +307,12 @@ class JsonlBackend:
             raise StorageError(f"{path} cannot be read: {error.strerror}") from error
         if seen.killed is not None:
             on_killed(path, seen)
-        yield from read_chunks(path, self.codec, seen.size, seen.hidden)
+        yield from read_chunks(
+            LineSource(path, seen.size, tuple(seen.hidden)),
+            self.codec,
+            handle=None if faults is None else faults.handle,
+            max_line_bytes=self.max_line_bytes,
+        )
 
     @contextmanager
     def _located(self, kind: RecordKind) -> Iterator[None]:
@@ -286,8 +336,9 @@ class JsonlBackend:
         kinds = (CONVERSATIONS, DOCUMENTS)
         stages = split(progress or ignore, self.read_weights(kinds))
         for kind, stage in zip(kinds, stages, strict=True):
-            chunks = self._chunks(kind, partial(report_killed_save, findings))
-            verify_lines(kind, chunks, findings, stage)
+            damage = Faults("skip")
+            chunks = self._chunks(kind, damage, partial(report_killed_save, findings))
+            verify_lines(kind, chunks, findings, stage, damage)
         return findings.report()
 
     # -- files --------------------------------------------------------------------------------

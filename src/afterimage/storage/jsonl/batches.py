@@ -20,9 +20,15 @@ _MAX_BYTES = 16 * 2**20
 
 
 def regrouped(chunks: Iterable[Chunk], count: int) -> Iterator[Chunk]:
-    """Yield the same lines in chunks of a multiple of `count` lines; fewer if lines are long."""
+    """Yield the same lines in chunks of a multiple of `count` lines.
+
+    There are fewer if lines are long, at the end of a source, and before a line that was left out.
+    """
     pending: Chunk | None = None
     for chunk in chunks:
+        if pending is not None and not _follows(chunk, pending):
+            yield pending
+            pending = None
         if pending is not None:
             lines = pending.lines + chunk.lines
             pending = pending._replace(lines=lines, ended=chunk.ended, share=chunk.share)
@@ -36,6 +42,12 @@ def regrouped(chunks: Iterable[Chunk], count: int) -> Iterator[Chunk]:
         pending = pending.part(ready, count) if ready < len(pending.lines) else None
     if pending is not None:
         yield pending
+
+
+def _follows(chunk: Chunk, pending: Chunk) -> bool:
+    """Return whether a chunk continues another one of the same source."""
+    next_number = pending.number + len(pending.lines)
+    return chunk.number == next_number and chunk.path == pending.path
 
 
 def batch_of_lines(kind: RecordKind, chunk: Chunk) -> tuple[pa.RecordBatch, list[bytes]]:

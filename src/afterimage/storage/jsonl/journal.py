@@ -27,7 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from afterimage.storage.jsonl.lines import blank, is_object
+from afterimage.storage.jsonl.torn import blank, is_object
 from afterimage.storage.system.atomic_files import write_all
 from afterimage.storage.system.package import stacklevel_of_caller
 from afterimage.storage.system.side_files import side_file

@@ -1,4 +1,4 @@
-r"""Read JSONL files, plain or compressed with gzip or zstd, as chunks of lines of bounded size.
+r"""Split JSON lines into chunks of lines of bounded size.
 
 Lines are split only on the byte `\n`. Other line separators, such as U+2028, stay inside a record.
 Every line has its number and its byte offset, for error messages.
@@ -7,42 +7,35 @@ Every line has its number and its byte offset, for error messages.
 from __future__ import annotations
 
 import codecs
-import gzip
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
 from afterimage.storage.errors import (
     CorruptRecordError,
     InvalidRecordError,
-    MissingFileError,
     StorageError,
     shorten,
 )
+from afterimage.storage.jsonl.containers import refuse_other_formats
+from afterimage.storage.jsonl.sources import DAMAGE, LineSource
 from afterimage.storage.system.interrupts import checkpoint
 
 __all__ = [
-    "CHUNK_BYTES",
+    "MAX_LINE_BYTES",
     "Chunk",
     "Line",
-    "blank",
+    "chunks_of_sources",
     "is_compressed",
-    "is_object",
-    "is_torn",
     "objects_of",
     "parse",
     "read_chunks",
 ]
 
-CHUNK_BYTES = 4 * 2**20
-"""Number of bytes that are read at a time."""
-# A compressed file is read in smaller pieces: data before damage in the same piece is lost.
-_PIECE_BYTES = 2**16
-_BLANKS = bytes(10 if byte == 10 else 32 for byte in range(256))
+MAX_LINE_BYTES: Final = 2**30
+"""The default limit on the length of a line: reading a line takes a few times its length."""
 
 
 class Line(NamedTuple):
@@ -159,158 +152,164 @@ def objects_of(texts: Iterable[str | bytes]) -> list[dict[str, Any]]:
     return objects
 
 
-def is_object(line: bytes, encoding: str = "utf-8") -> bool:
-    """Return whether a line is a complete JSON object; a truncated write never is."""
-    try:
-        return isinstance(from_json(line.decode(encoding)), dict)
-    except ValueError:
-        return False
-
-
-def is_torn(line: bytes, encoding: str = "utf-8") -> bool:
-    """Return whether a last line without a line feed can be the start of a record.
-
-    After a power cut, zeros can follow the start of the record, or replace all of it.
-
-    >>> is_torn(b'{"conversations":[{"role":"us'), is_torn(b"]"), is_torn(b'{"a":1}')
-    (True, False, False)
-    """
-    start = line.partition(b"\0")[0].lstrip()
-    if not start:
-        return bool(line)
-    if not start.startswith(b"{"):
-        return False
-    try:
-        # The last character may be incomplete.
-        from_json(codecs.getincrementaldecoder(encoding)().decode(start))
-    except ValueError as error:
-        return str(error).startswith("EOF while parsing")
-    return start != line.lstrip()  # zeros after a whole record
-
-
 def is_compressed(path: Path) -> bool:
     """Return whether the name of a file has the suffix of a compressed file."""
     return path.suffix.lower() in (".gz", ".zst")
 
 
 def read_chunks(
-    path: Path,
+    source: Path | LineSource,
     encoding: str = "utf-8",
-    size: int | None = None,
-    hidden: Iterable[tuple[int, int]] = (),
+    *,
+    handle: Callable[[CorruptRecordError], object] | None = None,
+    max_line_bytes: int = MAX_LINE_BYTES,
 ) -> Iterator[Chunk]:
-    """Yield the lines of a file in chunks of about 4 MiB, or of one line if that is longer.
+    """Yield the lines of a source in chunks of about 4 MiB, or of one line if that is longer.
 
     Args:
-        path: a file of JSON lines. `.gz` and `.zst` files are decompressed, also if they consist
-            of several concatenated members.
+        source: JSON lines. Compressed data is decompressed, also if it consists of several
+            concatenated members.
         encoding: encoding of the lines.
-        size: number of bytes to read, None for all; for a file that others may append to.
-        hidden: ranges of bytes of an uncompressed file, as start and end, that are read as blanks.
+        handle: called with the error of a line that is too long, which is then left out; None to
+            raise the error.
+        max_line_bytes: maximum length of a line.
 
     Raises:
         MissingFileError: the file does not exist or is a folder.
-        StorageError: the file cannot be read.
+        StorageError: the source cannot be read.
+        UnsupportedFileError: the source has another format.
         CorruptRecordError: the compressed data is damaged. The error names the first line that
             cannot be read, and is raised after all lines before it were yielded.
     """
-    number, offset = 1, 0
-    parts: list[bytes] = []  # the beginning of a line whose end has not been read
-    with _opened(path) as (file, position):
-        total = path.stat().st_size if size is None else size
-        blocks = _uncompressed(file, size)
-        if is_compressed(path):
-            blocks = _decompressed(file)
-        elif hidden:
-            blocks = _without(hidden, blocks)
+    source = LineSource(source) if isinstance(source, Path) else source
+    with source.opened() as opened:
+        lines = _Lines(opened.path, encoding, max_line_bytes, handle or _raised)
         try:
-            for index, read in enumerate(blocks):
+            for index, read in enumerate(opened.blocks):
                 checkpoint()
-                data = read.removeprefix(codecs.BOM_UTF8) if index == 0 else read
-                offset += len(read) - len(data)
-                block, feed, tail = data.rpartition(b"\n")
-                if feed:
-                    lines = b"".join([*parts, block]).split(b"\n")
-                    share = min(1.0, position() / total) if total else None  # a pipe has no size
-                    yield Chunk(path, number, offset, lines, encoding, share=share)
-                    number += len(lines)
-                    offset += sum(map(len, lines)) + len(lines)
-                    parts = []
-                parts.append(tail)
-        except (EOFError, OSError, zlib.error) as error:
-            if not is_compressed(path):
-                raise StorageError(f"{path} cannot be read: {error}") from error
+                block = read
+                if index == 0:
+                    block = read.removeprefix(codecs.BOM_UTF8)
+                    refuse_other_formats(opened.path, block)
+                    lines.offset += len(read) - len(block)
+                yield from lines.of(block, opened.share())
+        except DAMAGE as error:
+            errno = getattr(error, "errno", None)  # damage to the data has none
+            if errno is not None or not opened.is_compressed:
+                raise StorageError(f"{opened.path} cannot be read: {error}") from error
             raise CorruptRecordError(
-                path, number, offset, f"cannot be decompressed from here on: {error}"
+                opened.path,
+                lines.number,
+                lines.offset,
+                f"cannot be decompressed from here on: {error}",
             ) from None
-    last = b"".join(parts)
-    if last:
-        yield Chunk(path, number, offset, [last], encoding, ended=False, share=1.0)
+    yield from lines.last()
 
 
-def _uncompressed(file: IO[bytes], size: int | None) -> Iterator[bytes]:
-    """Yield the first `size` bytes of an uncompressed file in blocks."""
-    left = size
-    while data := file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
-        left = None if left is None else left - len(data)
-        yield data
+def chunks_of_sources(
+    sources: Sequence[LineSource],
+    handle: Callable[[CorruptRecordError], object],
+    max_line_bytes: int,
+) -> Iterator[Chunk]:
+    """Yield the chunks of several sources; `share` is the share of all of them."""
+    sizes = [source.known_size() for source in sources]
+    total = sum(size or 0 for size in sizes)
+    done = 0
+    for source, size in zip(sources, sizes, strict=True):
+        for chunk in read_chunks(source, handle=handle, max_line_bytes=max_line_bytes):
+            share = None
+            if len(sources) == 1:
+                share = chunk.share
+            elif size is not None and total and chunk.share is not None:
+                share = min(1.0, (done + chunk.share * size) / total)
+            yield chunk._replace(share=share)
+        done += size or 0
 
 
-def _without(hidden: Iterable[tuple[int, int]], blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the blocks of a file with blanks in place of the hidden ranges."""
-    at = 0
-    for block in blocks:
-        shown = bytearray(block)
-        for start, end in hidden:
-            part = slice(max(start - at, 0), max(end - at, 0))
-            shown[part] = blank(shown[part])
-        yield bytes(shown)
-        at += len(block)
+class _Lines:
+    """Splits blocks of bytes into chunks of lines.
 
+    Attributes:
+        number: number of the next line.
+        offset: position of its first byte.
+    """
 
-def blank(data: bytes | bytearray) -> bytes:
-    """Return as many blanks, with the same line feeds: readers skip these lines."""
-    return bytes(data.translate(_BLANKS))
+    def __init__(
+        self, path: Path, encoding: str, limit: int, handle: Callable[[CorruptRecordError], object]
+    ) -> None:
+        self.number = 1
+        self.offset = 0
+        self._path = path
+        self._encoding = encoding
+        self._limit = limit
+        self._handle = handle
+        self._parts: list[bytes] = []  # the beginning of a line whose end has not been read
+        self._length = 0  # of that beginning; parts of a line that is too long are not kept
 
+    def of(self, block: bytes, share: float | None) -> Iterator[Chunk]:
+        """Yield the lines that end in a block."""
+        ending, feed, tail = block.rpartition(b"\n")
+        if feed:
+            first = ending.find(b"\n")
+            self._add(ending if first < 0 else ending[:first])
+            if self._length > self._limit:
+                self._leave_out()
+                ending = b"" if first < 0 else ending[first + 1 :]
+                has_lines = first >= 0
+            else:
+                ending = b"".join([*self._parts[:-1], ending])
+                has_lines = True
+            self._parts, self._length = [], 0
+            if has_lines:
+                lines = ending.split(b"\n")
+                size = len(ending) + 1
+                if len(ending) > self._limit:
+                    self._blank_long(lines)
+                yield Chunk(
+                    self._path, self.number, self.offset, lines, self._encoding, share=share
+                )
+                self.number += len(lines)
+                self.offset += size
+        self._add(tail)
 
-def _decompressed(file: Any) -> Iterator[bytes]:
-    """Yield the bytes of a compressed file; raise an error after all bytes before damage."""
-    damage: Exception | None = None
-    while damage is None:
-        pieces: list[bytes] = []
-        try:
-            for _ in range(CHUNK_BYTES // _PIECE_BYTES):
-                piece = file.read1(_PIECE_BYTES)
-                if not piece:
-                    break
-                pieces.append(piece)
-        except (EOFError, OSError, zlib.error) as error:
-            damage = error
-        if pieces:
-            yield b"".join(pieces)
-        elif damage is None:
-            return
-    raise damage
+    def last(self) -> Iterator[Chunk]:
+        """Yield the last line, if no line feed follows it."""
+        if self._length > self._limit:
+            self._leave_out()
+        elif self._length:
+            lines = [b"".join(self._parts)]
+            yield Chunk(
+                self._path, self.number, self.offset, lines, self._encoding, ended=False, share=1.0
+            )
 
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[IO[bytes] | Any, Callable[[], int]]]:
-    """Open a file; provide the decompressed stream and a function for the position in the file."""
-    try:
-        if path.suffix.lower() == ".gz":
-            with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as decompressed:
-                yield decompressed, raw.tell
-        elif path.suffix.lower() == ".zst":
-            import pyarrow as pa  # noqa: PLC0415  uncompressed JSONL must not load Arrow
-
-            with pa.OSFile(str(path)) as raw, pa.CompressedInputStream(raw, "zstd") as stream:
-                yield stream, raw.tell
+    def _add(self, part: bytes) -> None:
+        self._length += len(part)
+        if self._length > self._limit:
+            self._parts.clear()
         else:
-            with path.open("rb") as plain:
-                yield plain, plain.tell
-    except FileNotFoundError:
-        raise MissingFileError(f"{path} does not exist. Check the path.") from None
-    except IsADirectoryError:
-        raise MissingFileError(f"{path} is a folder. Give a file of JSON lines.") from None
-    except PermissionError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+            self._parts.append(part)
+
+    def _leave_out(self) -> None:
+        self._handle(self._too_long(self.number, self.offset))
+        self.number += 1
+        self.offset += self._length + 1
+
+    def _blank_long(self, lines: list[bytes]) -> None:
+        offset = self.offset
+        for index, line in enumerate(lines):
+            if len(line) > self._limit:
+                self._handle(self._too_long(self.number + index, offset))
+                lines[index] = b" " * len(line)
+            offset += len(line) + 1
+
+    def _too_long(self, number: int, offset: int) -> CorruptRecordError:
+        return CorruptRecordError(
+            self._path,
+            number,
+            offset,
+            f"longer than {self._limit:,} bytes, the limit that max_line_bytes sets",
+        )
+
+
+def _raised(error: CorruptRecordError) -> None:
+    raise error

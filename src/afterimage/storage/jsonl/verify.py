@@ -8,7 +8,9 @@ from pathlib import Path
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.jsonl.checks import importable, until_damage
 from afterimage.storage.jsonl.journal import Visible, visible
-from afterimage.storage.jsonl.lines import CHUNK_BYTES, Chunk, is_compressed, is_torn, read_chunks
+from afterimage.storage.jsonl.lines import MAX_LINE_BYTES, Chunk, is_compressed, read_chunks
+from afterimage.storage.jsonl.sources import CHUNK_BYTES, LineSource
+from afterimage.storage.jsonl.torn import is_torn
 from afterimage.storage.records.fields import DOCUMENTS, Kind, RecordKind, kind_named
 from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.reports.faults import Faults, Place
@@ -26,7 +28,11 @@ _LOCK_SECONDS = 30
 
 @signal_safe
 def verify_jsonl(
-    path: str | Path, kind: Kind = "conversations", *, progress: Progress | None = None
+    path: str | Path,
+    kind: Kind = "conversations",
+    *,
+    progress: Progress | None = None,
+    max_line_bytes: int = MAX_LINE_BYTES,
 ) -> Verification:
     r"""Read a whole JSONL file, in bounded memory, and report its faults.
 
@@ -36,9 +42,11 @@ def verify_jsonl(
         path: a `.jsonl` file, or a compressed `.jsonl.gz` or `.jsonl.zst` file.
         kind: the kind of the lines. "conversations" and "records" accept records of any model.
         progress: called repeatedly with the number of lines read since the last call.
+        max_line_bytes: a longer line is corrupt.
 
     Raises:
         MissingFileError: the file does not exist.
+        UnsupportedFileError: the file has another format than JSON lines.
         InvalidQueryError: the kind is unknown.
         LockTimeoutError: a save to the file took longer than 30 seconds.
 
@@ -52,19 +60,21 @@ def verify_jsonl(
       talks.jsonl, line 3 (byte 43): 10 bytes
     """
     findings = Findings(str(path))
-    chunks = _chunks(Path(path), findings)
-    verify_lines(kind_named(kind).saved_as, chunks, findings, progress or ignore)
+    damage = Faults("skip")
+    source = _source(Path(path), findings)
+    chunks = read_chunks(source, handle=damage.handle, max_line_bytes=max_line_bytes)
+    verify_lines(kind_named(kind).saved_as, chunks, findings, progress or ignore, damage)
     return findings.report()
 
 
-def _chunks(path: Path, findings: Findings) -> Iterator[Chunk]:
+def _source(path: Path, findings: Findings) -> LineSource:
     if is_compressed(path) or not side_file(path, ".saving").exists():
-        return read_chunks(path)
+        return LineSource(path)
     with file_lock(path, _LOCK_SECONDS, optional=True):  # a save may be running
         seen = visible(path)
     if seen.killed is not None:
         report_killed_save(findings, path, seen)
-    return read_chunks(path, size=seen.size, hidden=seen.hidden)
+    return LineSource(path, seen.size, tuple(seen.hidden))
 
 
 def report_killed_save(findings: Findings, path: Path, seen: Visible) -> None:
@@ -79,10 +89,21 @@ def report_killed_save(findings: Findings, path: Path, seen: Visible) -> None:
 
 
 def verify_lines(
-    kind: RecordKind, chunks: Iterable[Chunk], findings: Findings, progress: Progress
+    kind: RecordKind,
+    chunks: Iterable[Chunk],
+    findings: Findings,
+    progress: Progress,
+    damage: Faults,
 ) -> None:
-    """Check the lines of a file, and add the counts and faults to `findings`."""
-    damage = Faults("skip")
+    """Check the lines of a file, and add the counts and faults to `findings`.
+
+    Args:
+        kind: the kind of the lines.
+        chunks: the file.
+        findings: the results.
+        progress: called with the number of lines.
+        damage: skips damage; `chunks` report lines that are too long to it.
+    """
     ids = _check_lines(kind, until_damage(chunks, damage), findings, progress)
     if kind is DOCUMENTS:
         from afterimage.storage.query.duplicates import (  # noqa: PLC0415  loads DuckDB

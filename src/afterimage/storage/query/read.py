@@ -25,6 +25,7 @@ class Read:
         query: the checked filters, order, slice and projection.
         faults: the policy for corrupt records, and the tally of those skipped so far.
         progress: called with the number of records read; a `ShareProgress` also gets the share.
+        max_line_bytes: maximum length of a line of an import; None for the default.
         long_lived: whether the caller may keep the iterator for a long time. The read must then
             not block other users of the file.
     """
@@ -33,6 +34,7 @@ class Read:
     query: Query = field(default_factory=Query)
     faults: Faults = field(default_factory=Faults)
     progress: Progress = ignore
+    max_line_bytes: int | None = None
     long_lived: bool = False
 
     def over(self, query: Query) -> Read:

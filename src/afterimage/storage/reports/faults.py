@@ -163,27 +163,30 @@ class Faults:
                 f"on_error must be 'raise' or 'skip', not {shown(on_error, 40)}"
             )
         self.skip = on_error == "skip"
-        self._places: Tally[Place] = Tally()
+        self._places: dict[Path, Tally[Place]] = {}
 
     def handle(self, error: CorruptRecordError) -> None:
         """Count the error if the policy is "skip"; otherwise raise it."""
         if not self.skip:
             raise error
-        self._places.add(Place.of(error))
+        self._places.setdefault(error.path, Tally()).add(Place.of(error))
 
     def found(self) -> Found[Place]:
         """Return the places skipped so far."""
-        return self._places.found()
+        tally: Tally[Place] = Tally()
+        for places in self._places.values():
+            tally.add_all(places.found())
+        return tally.found()
 
     def without_report(self) -> Faults:
         """Return the same policy with a separate tally, for faults that another read reports."""
         return Faults("skip" if self.skip else "raise")
 
     def warn(self) -> None:
-        """Issue a `SkippedRecordsWarning` to the package's caller if records were skipped."""
-        found = self.found()
-        if found:
-            report = SkippedRecords(found.first[0].path, found.count, found.first)
+        """Issue a `SkippedRecordsWarning` to the package's caller for each file with faults."""
+        for path, places in self._places.items():
+            found = places.found()
+            report = SkippedRecords(path, found.count, found.first)
             warnings.warn(SkippedRecordsWarning(report), stacklevel=stacklevel_of_caller())
 
     def warn_after(self, items: Iterator[_Item]) -> Generator[_Item, None, None]:

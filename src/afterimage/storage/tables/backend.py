@@ -22,7 +22,8 @@ from afterimage.storage.engine.database import MUCH_CACHED, Database
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.jsonl.batches import batch_of_lines, regrouped
 from afterimage.storage.jsonl.checks import importable, valid_chunks
-from afterimage.storage.jsonl.lines import Chunk, read_chunks
+from afterimage.storage.jsonl.lines import MAX_LINE_BYTES, Chunk, chunks_of_sources
+from afterimage.storage.jsonl.sources import LineSource, Origin, refuse_own_source
 from afterimage.storage.query.predicates import select_list
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
@@ -114,12 +115,27 @@ class TablesBackend:
             if others:
                 insert.others(self.layout.records, others, self._insert_rows)
 
-    def append_file(self, path: Path, read: Read) -> int:
-        chunks = read_chunks(path)
+    def append_sources(self, origins: Sequence[Origin], read: Read) -> int:
+        path = self.database.catalog.path
+        for origin in origins:
+            refuse_own_source(origin, self.files())
+        sources = [
+            LineSource(
+                origin,
+                lock_timeout=self.lock_timeout,
+                # The database is not open, and so not locked, while a pipe is read.
+                spool=None if path is None else path.parent,
+            )
+            for origin in origins
+        ]
+        limit = read.max_line_bytes or MAX_LINE_BYTES
+        chunks = chunks_of_sources(sources, read.faults.handle, limit)
         if read.faults.skip:
             chunks = valid_chunks(chunks, importable(read.kind), read.faults)
         # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
         chunks = regrouped(chunks, self._insert_rows)
+        # The first chunk comes before the database is opened: a source that cannot be read fails.
+        chunks = chain([*islice(chunks, 1)], chunks)
         saved = 0
         with SpooledTemporaryFile(max_size=_OTHERS_IN_MEMORY) as others:
 
