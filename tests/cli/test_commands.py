@@ -44,13 +44,28 @@ class TestImport:
         assert row == {"d": "Trains"}
         assert attempt("import", "talks.jsonl", "n.jsonl", "--metadata-field", "x").exit_code == 2
 
-    def test_an_invalid_line_is_named_and_its_file_is_not_saved(self, run: Run) -> None:
+    def test_an_invalid_line_is_named_and_no_source_is_saved(self, run: Run) -> None:
         Path("bad.jsonl").write_text('{"conversations": []}\n{"conversations"', encoding="utf-8")
         result = attempt("import", "talks.jsonl", "bad.jsonl", "new.duckdb")
         assert result.exit_code == 1
         assert "bad.jsonl, line 2" in result.stderr
         assert len(result.stderr.splitlines()) == 1
-        assert len(objects(run("head", "new.duckdb", "--json"))) == 4
+        assert objects(run("head", "new.duckdb", "--json")) == []
+
+    def test_an_existing_file_of_lines_is_a_destination_only_by_name(self, run: Run) -> None:
+        before = Path("talks.jsonl").read_bytes()
+        Path("more.jsonl").write_bytes(before)
+        for sources in (["more.jsonl"], ["more.jsonl", "more.jsonl"]):
+            result = attempt("import", *sources, "talks.jsonl")
+            assert (result.exit_code, "--into talks.jsonl" in result.stderr) == (2, True)
+        assert Path("talks.jsonl").read_bytes() == before
+        said = run("import", "more.jsonl", "more.jsonl", "--into", "talks.jsonl")
+        assert said == "10 conversations in talks.jsonl\n"
+        assert Path("talks.jsonl").read_bytes() == before * 3
+
+    def test_one_argument_is_no_import(self, folder: Path) -> None:
+        result = attempt("import", "talks.jsonl")
+        assert (result.exit_code, "SRC... DEST" in result.stderr) == (2, True)
 
     def test_invalid_lines_can_be_skipped(self, run: Run) -> None:
         Path("bad.jsonl").write_text('{"conversations": []}\n{"conversations"', encoding="utf-8")
@@ -84,7 +99,7 @@ class TestExport:
         assert not Path(out).exists()
         with pytest.warns(SkippedRecordsWarning, match="line 1"):
             said = run("export", "bad.jsonl", out, *order, "--skip-corrupt")
-        assert said == f"1 conversations in {out}\n"
+        assert said == f"1 conversation in {out}\n"
 
     @pytest.mark.parametrize("out", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst"])
     def test_json_lines_are_exported_as_they_were_saved(

@@ -53,6 +53,19 @@ def test_a_closed_pipe_is_not_an_error(folder: Path) -> None:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("packing", ["plain", "gzip"])
+def test_import_from_a_pipe(folder: Path, packing: str) -> None:
+    lines = (folder / "talks.jsonl").read_bytes()
+    data = gzip.compress(lines) if packing == "gzip" else lines
+    for source, dest in (("-", "a.duckdb"), ("-", "a.jsonl"), ("/dev/stdin", "b.jsonl")):
+        if source == "/dev/stdin" and not Path(source).exists():
+            continue
+        with start("import", source, dest, stdin=subprocess.PIPE) as process:
+            assert process.communicate(data) == (f"5 conversations in {dest}\n".encode(), b"")
+    assert (folder / "a.jsonl").read_bytes() == lines
 
 
 def on_a_terminal(*arguments: str) -> tuple[str, str]:

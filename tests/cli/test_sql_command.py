@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -291,8 +292,8 @@ def test_a_store_that_another_process_holds_is_waited_for(folder: Path) -> None:
 
 def test_the_file_is_free_after_the_rows(folder: Path) -> None:
     path = folder / "talks.duckdb"
-    columns, rows = run_user_sql("FROM range(5000)", path, name="talks")
-    assert (columns, len(list(rows))) == (["range"], 5000)
+    [column], rows = run_user_sql("FROM range(5000)", path, name="talks")
+    assert (column.name, len(list(rows))) == ("range", 5000)
     store = SQLStorage(f"duckdb:///{path}", lock_timeout=1)
     store.save_conversations([*store.load_conversations(limit=1)])
     with duckdb.connect(str(path)) as connection:
@@ -310,3 +311,30 @@ def test_settings_reach_nobody_else(files: Path) -> None:
 def test_large_statements_leave_no_file_behind(files: Path, name: str) -> None:
     query = "SELECT count(*) AS n FROM (SELECT DISTINCT md5(range::VARCHAR) FROM range(300000))"
     assert attempt("sql", name, query, "--json").stdout == '{"n":300000}\n'
+
+
+class TestJson:
+    def test_columns_of_json_are_printed_as_json(self, store: str) -> None:
+        query = (
+            "SELECT metadata, [metadata] AS l, {'m': metadata} AS s, MAP {'k': metadata} AS m, "
+            "NULL::JSON AS n, metadata::VARCHAR AS t FROM conversations ORDER BY id LIMIT 1"
+        )
+        [row] = objects(attempt("sql", store, query, "--json").stdout)
+        value = {"domain": "Trains", "n": 1}
+        assert {**row, "t": json.loads(row["t"])} == {
+            **dict.fromkeys("t", value),
+            "metadata": value,
+            "l": [value],
+            "s": {"m": value},
+            "m": {"k": value},
+            "n": None,
+        }
+
+    def test_a_text_column_called_metadata_stays_text(self, store: str) -> None:
+        query = "SELECT 'no {JSON' AS metadata, '{}' AS extra"
+        said = attempt("sql", store, query, "--json")
+        assert (said.exit_code, said.stdout) == (0, '{"metadata":"no {JSON","extra":"{}"}\n')
+
+    def test_columns_of_one_name_are_told_apart(self, store: str) -> None:
+        said = attempt("sql", store, "SELECT 1 AS n, 2 AS n, 3 AS n_1", "--json")
+        assert said.stdout == '{"n":1,"n_1":2,"n_1_1":3}\n'

@@ -84,7 +84,7 @@ def run_commands(block: Block) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("3 conversations, 6 messages, 1 documents")
+    assert done.stdout.startswith("3 conversations, 6 messages, 1 document,")
 
 
 @pytest.mark.process

@@ -25,6 +25,7 @@ __all__ = [
     "UnknownFieldError",
     "UnsupportedFileError",
     "UnsupportedURLError",
+    "counted",
     "shorten",
     "shown",
     "visible",
@@ -77,8 +78,22 @@ def shown(value: object, limit: int) -> str:
         return f"<{type(value).__name__}>"
 
 
+def counted(count: int, plural: str) -> str:
+    """Return a number with its noun, whose first word is a plural with `s`.
+
+    >>> counted(1, "records of other models"), counted(2_000, "documents")
+    ('1 record of other models', '2,000 documents')
+    """
+    first, space, rest = plural.partition(" ")
+    return f"{count:,} {first.removesuffix('s') if count == 1 else first}{space}{rest}"
+
+
 class StorageError(Exception):
     """Base class of all errors raised by `afterimage.storage`."""
+
+    def __str__(self) -> str:
+        # Paths, names and the engine's messages can contain anything.
+        return visible(super().__str__(), keep="\n\t")
 
 
 class InvalidQueryError(StorageError, ValueError):

@@ -1,12 +1,17 @@
 """The group of all commands: their order, and the output of errors and warnings.
 
-Exit codes: 0 for success; 1 for an error, which is printed on one line, or if `verify` found a
-fault; 2 for invalid arguments.
+Exit codes: 0 for success, also if the reader of the output has closed the pipe; 1 for an error,
+which is printed on one line, or if `verify` found a fault; 2 for invalid arguments.
 """
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -16,10 +21,11 @@ from afterimage.storage.cli.demo import demo_command
 from afterimage.storage.cli.export import export_command
 from afterimage.storage.cli.head import head_command
 from afterimage.storage.cli.import_ import import_command
+from afterimage.storage.cli.render import say
 from afterimage.storage.cli.sql import sql_command
 from afterimage.storage.cli.stats import stats_command
 from afterimage.storage.cli.verify import verify_command
-from afterimage.storage.errors import StorageError, shorten
+from afterimage.storage.errors import StorageError, shorten, visible
 
 __all__ = ["app", "run"]
 
@@ -32,9 +38,35 @@ class _App(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _drop_output()
+            raise click.exceptions.Exit(0) from None
         except (StorageError, ModuleNotFoundError) as error:
             raise click.ClickException(shorten(error, 1000)) from error
+        except OSError as error:
+            name = "" if error.filename is None else f"{error.filename}: "
+            raise click.ClickException(shorten(f"{name}{error.strerror or error}")) from error
+        except MemoryError as error:
+            raise click.ClickException("out of memory") from error
+        return result
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        run_group: Callable[..., Any] = super().main
+        if not options.pop("standalone_mode", True):
+            return run_group(*args, standalone_mode=False, **options)
+        try:
+            code = run_group(*args, standalone_mode=False, **options)
+        except click.ClickException as error:
+            # Arguments can contain anything.
+            error.message = visible(error.message, keep="\n\t")  # type: ignore[misc]
+            error.show()
+            code = error.exit_code
+        except click.Abort:
+            say("Aborted!", err=True)
+            code = 1
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 @click.group(
@@ -50,6 +82,9 @@ def app() -> None:
     documents with --kind documents; a DuckDB file contains both.
 
     Commands that only read a store never create it.
+
+    The exit code is 0 for success, 1 for an error or if `verify` found faults, and 2 for wrong
+    usage.
     """
 
 
@@ -68,8 +103,17 @@ for _command in (
 def run() -> None:
     """Run the command line of this process."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # else a character may not exist in its encoding
+            stream.reconfigure(errors="replace")
     app(prog_name="afterimage-storage")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"Warning: {shorten(message, 1000)}", err=True)
+    say(f"Warning: {shorten(message, 1000)}", err=True)
+
+
+def _drop_output() -> None:
+    """Send what is still buffered to nowhere: the end of the process would fail to write it."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ from afterimage import storage
 from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.render import print_count
-from afterimage.storage.cli.stores import Tables, open_existing
+from afterimage.storage.cli.stores import Tables, explain_nothing, open_existing
 from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["export_command"]
@@ -74,6 +74,8 @@ def export_command(
                 out, **arguments, columns=columns, partition_by=partition_by, progress=progress
             )
     print_count(written, kind, str(out), as_json=as_json)
+    if not (written or as_json or query["limit"] == 0):
+        explain_nothing(source, kind, query["filters"])
 
 
 def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from afterimage import storage
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Tables, open_existing
+from afterimage.storage.cli.stores import Tables, explain_nothing, open_existing
 from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["head_command"]
@@ -56,7 +56,7 @@ def head_command(
     if as_json and not columns:
         with _whole_lines(source, kind, query, store) as lines:
             for line in lines:
-                click.echo(line, nl=False)
+                render.json_line(line)
     elif view == "full" and not (as_json or columns):
         is_document = kind == "documents"
         model = storage.Document if is_document else storage.EvaluatedConversationWithContext
@@ -67,6 +67,7 @@ def head_command(
             load = source.load_documents if is_document else source.load_conversations
             records = list(load(**query))
         render.full(records)
+        _explain_nothing(source, kind, records, query)
     else:
         scan = source.scan_documents if kind == "documents" else source.scan_conversations
         with progress_bar(f"reading {store}") as progress:
@@ -76,11 +77,22 @@ def head_command(
             # long.
             rows = chain(list(islice(matching, 1)), matching) if as_json else list(matching)
         if as_json:
-            render.json_lines(rows)
-        elif columns:
-            render.table(columns, ([row[column] for column in columns] for row in rows))
+            whole = (name for name in columns or () if name in ("metadata", "extra"))
+            render.json_lines(rows, whole)
+            return
+        found = list(rows)
+        if columns:
+            render.table(columns, ([row[column] for column in columns] for row in found))
         else:
-            render.summary(kind, rows)
+            render.summary(kind, found)
+        _explain_nothing(source, kind, found, query)
+
+
+def _explain_nothing(
+    store: RecordStorage, kind: str, found: list[Any], query: dict[str, Any]
+) -> None:
+    if not (found or query["offset"] or query["limit"] == 0):
+        explain_nothing(store, kind, query["filters"])
 
 
 @contextmanager

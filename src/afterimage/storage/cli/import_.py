@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.render import print_count
-from afterimage.storage.cli.stores import Tables, is_database, open_or_make
+from afterimage.storage.cli.stores import Tables, is_database, open_or_make, path_of
 from afterimage.storage.reports.faults import OnError
 
 __all__ = ["import_command"]
 
 
 @click.command("import")
-@click.argument(
-    "sources",
-    metavar="SRC...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+@click.argument("paths", metavar="SRC... DEST", nargs=-1, required=True, type=options.STORE)
+@click.option(
+    "--into",
+    "dest",
+    type=options.STORE,
+    metavar="DEST",
+    help="The destination. All arguments are then sources. Required if DEST is a JSONL file that "
+    "exists.",
 )
-@click.argument("dest", metavar="DEST", type=options.STORE)
 @options.kind("conversations", "documents")
 @click.option(
     "--metadata-field",
@@ -38,8 +40,8 @@ __all__ = ["import_command"]
 @options.tables
 @options.as_json
 def import_command(
-    sources: Sequence[Path],
-    dest: str,
+    paths: Sequence[str],
+    dest: str | None,
     kind: Any,
     tables: Tables,
     metadata_fields: Sequence[str],
@@ -48,15 +50,43 @@ def import_command(
 ) -> None:
     """Add the records of JSONL files to a store. DEST is created if it does not exist.
 
-    SRC is a .jsonl, .jsonl.gz or .jsonl.zst file. An invalid line stops the import, unless
-    --skip-corrupt is given: no record of its file is saved, but those of earlier files are.
+    SRC is a JSONL file, plain or compressed with gzip or zstd, a pipe, or - for the standard input.
+    All records of all sources are saved, or none: an invalid line stops the import, unless
+    --skip-corrupt is given.
     """
-    for source in sources:
-        if is_database(source):
-            raise click.BadParameter(f"{source} is a DuckDB file; export it to .jsonl first.")
+    names, dest = _told_apart(paths, dest)
+    sources = [_source(name) for name in names]
     store = open_or_make(dest, kind, tables, metadata_fields)
-    saved = 0
-    for source in sources:
-        with progress_bar(f"import {source.name}") as progress:
-            saved += store.import_jsonl(source, kind=kind, on_error=on_error, progress=progress)
+    title = Path(names[0]).name if len(names) == 1 else f"{len(names)} files"
+    with progress_bar(f"import {title}") as progress:
+        saved = store.import_jsonl(sources, kind=kind, on_error=on_error, progress=progress)
     print_count(saved, kind, dest, as_json=as_json)
+
+
+def _told_apart(paths: Sequence[str], dest: str | None) -> tuple[Sequence[str], str]:
+    """Return the sources and the destination."""
+    if dest is not None:
+        return paths, dest
+    *names, dest = paths
+    if not names:
+        raise click.UsageError(f"{dest} is a source or the destination. Give both: SRC... DEST.")
+    path = path_of(dest)
+    if path is not None and path.exists() and not is_database(path):
+        raise click.UsageError(
+            f"{dest} exists and is no DuckDB file: it can be a source or the destination. Give the "
+            f"destination with --into, for example --into {dest}."
+        )
+    return names, dest
+
+
+def _source(name: str) -> Path | IO[bytes]:
+    if name == "-":
+        return sys.stdin.buffer
+    path = Path(name)
+    if not path.exists():
+        raise click.BadParameter(f"{name} does not exist. Check the path.")
+    if path.is_dir():
+        raise click.BadParameter(f"{name} is a folder. Give a file of JSON lines.")
+    if is_database(path):
+        raise click.BadParameter(f"{name} is a DuckDB file; export it to .jsonl first.")
+    return path

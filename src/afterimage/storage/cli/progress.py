@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from afterimage.storage.errors import visible
+
 __all__ = ["Bar", "progress_bar"]
 
 
@@ -73,7 +75,7 @@ def progress_bar(title: str) -> Iterator[Bar | None]:
         _TimeColumn(compact=True),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as display:
-        yield Bar(display, title)
+        yield Bar(display, visible(title))
 
 
 class _TimeColumn(TimeRemainingColumn):

@@ -1,7 +1,7 @@
 """Print records and rows on the terminal, or as lines of JSON.
 
-Text from the data is never interpreted as markup. Its control characters are printed as escape
-sequences instead of being sent to the terminal.
+Text from the data is never interpreted as markup. All text goes through `say` or a table cell,
+which print control characters as escape sequences instead of sending them to the terminal.
 """
 
 from __future__ import annotations
@@ -16,14 +16,24 @@ import click
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from afterimage.storage.errors import shorten
+from afterimage.storage.errors import counted, shorten, visible
 from afterimage.storage.models import Conversation
 
-__all__ = ["DEFAULT_COLUMNS", "full", "json_lines", "print_count", "summary", "table"]
+__all__ = [
+    "DEFAULT_COLUMNS",
+    "full",
+    "json_line",
+    "json_lines",
+    "print_count",
+    "say",
+    "summary",
+    "table",
+]
 
 DEFAULT_COLUMNS = {
     "conversations": ["conversations", "evaluation.overall_grade", "final_score", "metadata"],
@@ -31,33 +41,97 @@ DEFAULT_COLUMNS = {
 }
 
 _LONGEST_CELL = 200
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_WIDE = 10_000
+# What JSON may contain unescaped, and a terminal may act on.
+_CONTROLS = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Columns of the terminal between two cells.
+_GAP = 3
 
 
-def json_lines(rows: Iterable[dict[str, Any]]) -> None:
-    """Print one JSON object per line; whole metadata is printed as an object, not as text."""
+def say(text: object, *, err: bool = False) -> None:
+    """Print a text and a line feed. Control characters in the text are printed as escapes."""
+    # Not with click.echo, which would write UTF-8 to a terminal for ASCII.
+    stream = sys.stderr if err else sys.stdout
+    stream.write(visible(str(text), keep="\n\t") + "\n")
+
+
+def json_line(line: bytes) -> None:
+    r"""Print a line of JSON. On a terminal, control characters in its strings become `\uXXXX`."""
+    if sys.stdout.isatty():
+        text = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", line.decode())
+        line = text.encode(sys.stdout.encoding or "utf-8", "replace")
+    click.echo(line, nl=not line.endswith(b"\n"))
+
+
+def json_lines(rows: Iterable[dict[str, Any]], parsed: Iterable[str] = ()) -> None:
+    """Print one JSON object per line.
+
+    Args:
+        rows: the objects.
+        parsed: names whose values are JSON text, which is printed as what it contains.
+    """
+    names = list(parsed)
     for row in rows:
-        for name in ("metadata", "extra"):
+        for name in names:
             if isinstance(row.get(name), str):
                 row[name] = from_json(row[name])
-        click.echo(to_json(_plain(row), fallback=str, inf_nan_mode="constants"))
+        json_line(to_json(_plain(row), fallback=str, inf_nan_mode="constants"))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table with column names and one line per row."""
+    """Print a table with column names and one line per row.
+
+    On a terminal, long cells are cut. Columns that do not fit with their names are left out, and
+    are named below the table.
+    """
+    names = [_cell(name) for name in columns]
+    cells = [
+        [
+            Text(_cell(each), justify="right" if isinstance(each, int | float) else "left")
+            for each in row
+        ]
+        for row in rows
+    ]
+    needed = [
+        max(map(cell_len, [name, *(row[index].plain for row in cells)]))
+        for index, name in enumerate(names)
+    ]
+    widths = needed
+    if sys.stdout.isatty():
+        widths = _fitting(needed, [*map(cell_len, names)], Console().width)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        grid.add_column(Text(_cell(name)), no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        numeric = (isinstance(value, int | float) for value in row)
-        grid.add_row(
-            *(
-                Text(_cell(value), justify="right" if is_number else "left")
-                for value, is_number in zip(row, numeric, strict=True)
-            )
+    for name, width in zip(names, widths, strict=False):
+        grid.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=width)
+    for row in cells:
+        grid.add_row(*row[: len(widths)])
+    _print(grid, sum(widths) + _GAP * len(widths))
+    if left_out := names[len(widths) :]:
+        say(f"Columns that do not fit: {', '.join(left_out)}. Use --json or a wider terminal.")
+
+
+def _fitting(needed: Sequence[int], least: Sequence[int], space: int) -> list[int]:
+    """Return the widths of as many columns as fit, from the left, and at least one.
+
+    Args:
+        needed: the width of the longest cell of each column.
+        least: the width of its name, which is never cut.
+        space: the width of the terminal.
+    """
+    count, used = 0, 0
+    while count < len(least) and (not count or used + least[count] <= space):
+        used += least[count] + _GAP
+        count += 1
+    left = space - _GAP * (count - 1)
+    if count == 1:
+        return [min(needed[0], space)]
+    # All columns get the same width, except those that need less or whose name is longer.
+    low, high = 0, space
+    while low < high:
+        middle = (low + high + 1) // 2
+        total = sum(
+            max(name, min(want, middle)) for name, want in zip(least[:count], needed, strict=False)
         )
-    _print(grid)
+        low, high = (middle, high) if total <= left else (low, middle - 1)
+    return [max(name, min(want, low)) for name, want in zip(least[:count], needed, strict=False)]
 
 
 def summary(kind: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -83,10 +157,10 @@ def full(records: Iterable[BaseModel]) -> None:
         grid.add_column(justify="right", style="bold")
         grid.add_column(overflow="fold")
         for name, value in _lines_of(record):
-            grid.add_row(Text(name), Text(_visible(value)))
+            grid.add_row(Text(visible(name)), Text(visible(value, keep="\n\t")))
         if index:
             click.echo()
-        _print(grid)
+        _print(grid, 10_000)
 
 
 def _plain(value: Any) -> Any:
@@ -114,7 +188,7 @@ def _lines_of(record: BaseModel) -> Iterable[tuple[str, str]]:
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else _visible(shorten(_text(value), _LONGEST_CELL))
+    return "" if value is None else shorten(_text(value), _LONGEST_CELL)
 
 
 def _text(value: Any) -> str:
@@ -123,25 +197,21 @@ def _text(value: Any) -> str:
     return to_json(value, fallback=str, inf_nan_mode="constants").decode()
 
 
-def _visible(text: str) -> str:
-    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-
-
-def _print(grid: Table) -> None:
-    """Print a table: as wide as the terminal, or untruncated if stdout is a file or a pipe."""
+def _print(grid: Table, wide: int) -> None:
+    """Print a table: as wide as the terminal, or `wide` if stdout is a file or a pipe."""
     if sys.stdout.isatty():
         Console(markup=False, highlight=False, emoji=False).print(grid)
         return
-    console = Console(width=_WIDE, markup=False, highlight=False, emoji=False, color_system=None)
+    console = Console(width=wide, markup=False, highlight=False, emoji=False, color_system=None)
     with console.capture() as captured:
         console.print(grid)
     for line in captured.get().splitlines():
-        click.echo(line.rstrip())
+        say(line.rstrip())
 
 
 def print_count(count: int, kind: str, where: str, *, as_json: bool) -> None:
     """Print the result of an import or an export: the number of records and the path."""
     if as_json:
-        click.echo(to_json({"records": count, "kind": kind, "path": where}))
+        json_line(to_json({"records": count, "kind": kind, "path": where}))
     else:
-        click.echo(f"{count:,} {kind} in {where}")
+        say(f"{counted(count, kind)} in {where}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.stores import Tables, open_existing, path_of
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.record_storage import RecordStorage
+
+if TYPE_CHECKING:  # loads DuckDB
+    from afterimage.storage.engine.user_sql import Column
 
 __all__ = ["sql_command"]
 
@@ -57,14 +60,39 @@ def sql_command(
     JSONL files are read into memory first.
     """
     source = open_existing(store, kind, tables)
-    names, rows = _rows(source, store, query, kind, allow_files=allow_files)
+    columns, rows = _rows(source, store, query, kind, allow_files=allow_files)
+    names = _distinct(column.name for column in columns)
     if as_json:
-        render.json_lines(dict(zip(names, row, strict=True)) for row in islice(rows, limit))
+        parsers = [column.parsed() for column in columns]
+        render.json_lines(
+            {
+                name: value if parse is None else parse(value)
+                for name, value, parse in zip(names, row, parsers, strict=True)
+            }
+            for row in islice(rows, limit)
+        )
         return
     most = _TABLE_ROWS if limit is None else limit
     render.table(names, islice(rows, most))
     if limit is None and next(rows, None) is not None:
-        click.echo(f"The first {most} rows; use --limit for more.", err=True)
+        render.say(f"The first {most} rows; use --limit for more.", err=True)
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Return the names; a name that is there already gets a number, as DuckDB does in subqueries.
+
+    >>> _distinct(["id", "id", "id_1", "id"])
+    ['id', 'id_1', 'id_1_1', 'id_2']
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        fresh = name
+        for number in count(1):
+            if fresh not in found:
+                break
+            fresh = f"{name}_{number}"
+        found[fresh] = None
+    return list(found)
 
 
 class _UsageError(click.ClickException):
@@ -73,7 +101,7 @@ class _UsageError(click.ClickException):
 
 def _rows(
     source: RecordStorage, store: str, query: str, kind: Any, *, allow_files: bool
-) -> tuple[list[str], Iterator[Sequence[Any]]]:
+) -> tuple[list[Column], Iterator[Sequence[Any]]]:
     from afterimage.storage.engine.user_sql import run_user_sql  # noqa: PLC0415  heavy
 
     # A URL of a database in memory has no path.

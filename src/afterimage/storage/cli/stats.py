@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ import click
 
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Tables, open_existing
+from afterimage.storage.cli.stores import Tables, explain_nothing, open_existing
 from afterimage.storage.reports.faults import OnError
 
 __all__ = ["stats_command"]
@@ -45,4 +47,7 @@ def stats_command(
     if as_json:
         render.json_lines([statistics.as_dict()])
     else:
-        click.echo(str(statistics))
+        wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        render.say(statistics.as_text(wide))
+        if not statistics.conversations:
+            explain_nothing(source, "conversations", filters)

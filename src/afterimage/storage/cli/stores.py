@@ -1,4 +1,4 @@
-"""Open the storage for a STORE argument of the command line.
+"""Open the storage for a STORE argument of the command line, and say why nothing was found in it.
 
 The kind of an existing store is determined by its first bytes, that of a new one by its name.
 Commands that only read never create a store, and never create tables in a DuckDB file.
@@ -6,21 +6,31 @@ Commands that only read never create a store, and never create tables in a DuckD
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from afterimage import storage
-from afterimage.storage.errors import MissingFileError, SchemaMismatchError
+from afterimage.storage.cli.render import say
+from afterimage.storage.errors import (
+    MissingFileError,
+    SchemaMismatchError,
+    StorageError,
+    counted,
+    shorten,
+)
 from afterimage.storage.record_storage import RecordStorage
 
-__all__ = ["Tables", "is_database", "open_existing", "open_or_make", "path_of"]
+__all__ = ["Tables", "explain_nothing", "is_database", "open_existing", "open_or_make", "path_of"]
 
 _URL = "duckdb:///"
 _MEMORY = f"{_URL}:memory:"
 _DATABASES = (".duckdb", ".ddb", ".db")
+# Metadata keys among which a misspelt one is searched.
+_MOST_KEYS = 1000
 _LINES = (".jsonl", ".ndjson", ".json", ".gz", ".zst")
 
 
@@ -90,6 +100,46 @@ def open_or_make(
     if metadata_fields:
         raise click.BadParameter("--metadata-field is for DuckDB files only.")
     return _lines(path, kind, tables)
+
+
+def explain_nothing(
+    store: RecordStorage, kind: str, filters: Iterable[tuple[str, str, Any]]
+) -> None:
+    """Print one line on stderr that says why no record was found."""
+    try:
+        say(_reason(store, kind, list(filters)), err=True)
+    except StorageError:  # the command itself has succeeded
+        say(f"No {kind} found.", err=True)
+
+
+def _reason(store: RecordStorage, kind: str, filters: list[tuple[str, str, Any]]) -> str:
+    count = {
+        "conversations": store.count_conversations,
+        "documents": store.count_documents,
+        "records": store.count_records,
+    }
+    total = count[kind]()
+    if not total:
+        others = [
+            counted(number, "records of other models" if name == "records" else name)
+            for name, call in count.items()
+            if name != kind and (number := call())
+        ]
+        return f"The store has no {kind}" + (f", but {' and '.join(others)}." if others else ".")
+    for field, _, _ in filters:
+        if field.startswith("metadata.") and not count[kind]([(field, "!=", None)]):
+            return f"None of the {counted(total, kind)} has {field}.{_similar(store, kind, field)}"
+    return f"None of the {counted(total, kind)} matches."
+
+
+def _similar(store: RecordStorage, kind: str, field: str) -> str:
+    if kind != "conversations":
+        return ""
+    keys = [each.key for each in store.stats(top_keys=_MOST_KEYS).metadata_keys]
+    near = difflib.get_close_matches(field.removeprefix("metadata."), keys, n=3, cutoff=0.5)
+    if near:
+        return f" Did you mean {' or '.join(f'metadata.{key}' for key in near)}?"
+    return f" Keys: {shorten(', '.join(keys), 300)}." if keys else ""
 
 
 def is_database(path: Path) -> bool:

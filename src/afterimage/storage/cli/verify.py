@@ -42,5 +42,5 @@ def verify_command(
     if as_json:
         render.json_lines([{"ok": report.ok, **asdict(report)}])
     else:
-        click.echo(str(report))
+        render.say(report)
     context.exit(0 if report.ok else 1)

@@ -133,7 +133,7 @@ class _Instance:
 
     def _running(self) -> duckdb.DuckDBPyConnection:
         if self._root is None:
-            self._root = duckdb.connect(":memory:")
+            self._root = _connected(":memory:")
             for name, value in _SETTINGS.items():
                 self._root.execute(f"SET {name} = '{value}'")
             self._root.execute(f"SET GLOBAL {_NO_PYTHON_VARIABLES}")
@@ -293,7 +293,7 @@ def connect_memory() -> Opened:
 def open_memory(name: str) -> duckdb.DuckDBPyConnection:
     """Return a connection to a database in memory, in a separate instance."""
     with _lock:
-        root = duckdb.connect(name)
+        root = _connected(name)
     _live.add(root)
     root.execute("SET arrow_large_buffer_size = true")
     root.execute(f"SET GLOBAL {_NO_PYTHON_VARIABLES}")
@@ -414,11 +414,21 @@ def _joined(
         except duckdb.Error as error:
             if not _IS_OPEN_HERE.search(str(error)):
                 raise
-    connection = duckdb.connect(real, read_only=options == "READ_ONLY")
+    connection = _connected(real, read_only=options == "READ_ONLY")
     _live.add(connection)
     # Of this connection only: other code of the process may share the instance.
     connection.execute(f"SET SESSION {_NO_PYTHON_VARIABLES}")
     return connection, connection.close, False
+
+
+def _connected(name: str, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open an instance whose statements print no progress bar.
+
+    DuckDB prints one on the standard output of a program without a main file, such as `python -c`.
+    """
+    connection = duckdb.connect(name, read_only=read_only)
+    connection.execute("SET enable_progress_bar = false")
+    return connection
 
 
 def _attached(real: str, options: str) -> Opened:

@@ -22,10 +22,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import duckdb
 import sqlalchemy as sa
+from pydantic_core import from_json
 
 from afterimage.storage.engine.attach import connect, quoted
 from afterimage.storage.engine.progress import PROGRESS_SETTINGS, followed_statement
@@ -33,7 +34,7 @@ from afterimage.storage.engine.statements import translated
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.reports.progress import ShareProgress
 
-__all__ = ["run_user_sql"]
+__all__ = ["Column", "run_user_sql"]
 
 _SETTINGS: Final = {
     "autoinstall_known_extensions": "false",
@@ -73,6 +74,44 @@ _WRITING: Final = frozenset(
 
 _BATCH_ROWS = 1024
 
+
+class Column(NamedTuple):
+    """A column of the result of a statement.
+
+    Attributes:
+        name: its name; several columns can have the same.
+        type: its DuckDB type.
+    """
+
+    name: str
+    type: Any
+
+    def parsed(self) -> Callable[[Any], Any] | None:
+        """Return a function that parses the JSON texts in a value; None if the type has none."""
+        return _parser(self.type)
+
+
+def _parser(kind: Any) -> Callable[[Any], Any] | None:
+    if str(kind) == "JSON":
+        return lambda text: None if text is None else from_json(text)
+    if kind.id not in ("list", "array", "struct", "map"):
+        return None
+    # The size of an array is among its children, and is no type.
+    parsers = {name: _parser(child) for name, child in kind.children if hasattr(child, "id")}
+    if not any(parsers.values()):
+        return None
+    if kind.id == "struct":
+        return lambda value: value and {name: _use(parsers[name], value[name]) for name in value}
+    if kind.id == "map":
+        key, item = parsers["key"], parsers["value"]
+        return lambda value: value and {_use(key, k): _use(item, v) for k, v in value.items()}
+    return lambda value: value and [_use(parsers["child"], item) for item in value]
+
+
+def _use(parser: Callable[[Any], Any] | None, value: Any) -> Any:
+    return value if parser is None else parser(value)
+
+
 Follow = Callable[[], AbstractContextManager[ShareProgress | None]]
 
 
@@ -84,8 +123,8 @@ def run_user_sql(
     allow_files: bool = False,
     lock_timeout: float = 30,
     follow: Follow = nullcontext,
-) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-    """Run a read-only statement. Return its column names, and an iterator over its rows.
+) -> tuple[list[Column], Iterator[tuple[Any, ...]]]:
+    """Run a read-only statement. Return its columns, and an iterator over its rows.
 
     Args:
         sql: the statement, in DuckDB's dialect. It is checked before `source` is opened.
@@ -105,7 +144,7 @@ def run_user_sql(
     >>> from afterimage.storage import SQLStorage
     >>> store = SQLStorage("duckdb:///:memory:")
     >>> columns, rows = run_user_sql("SELECT 1 AS n", lambda: store.engine, name="a store")
-    >>> columns, list(rows)
+    >>> [column.name for column in columns], list(rows)
     (['n'], [(1,)])
     """
 
@@ -118,7 +157,7 @@ def run_user_sql(
                 _check_plan(connection, selected)
                 with follow() as progress, followed_statement(connection, progress):
                     connection.execute(statement)
-                yield [column[0] for column in connection.description or ()]
+                yield [Column(each[0], each[1]) for each in connection.description or ()]
                 while rows := connection.fetchmany(_BATCH_ROWS):
                     yield from rows
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
-from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shown
+from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shown, visible
 from afterimage.storage.system.package import stacklevel_of_caller
 
 __all__ = [
@@ -127,9 +127,8 @@ class SkippedRecords:
 
     def __str__(self) -> str:
         records = "record" if self.count == 1 else "records"
-        return f"{self.path}: skipped {self.count:,} corrupt {records}\n" + str(
-            Found(self.count, self.places)
-        )
+        head = f"{self.path}: skipped {self.count:,} corrupt {records}"
+        return visible(f"{head}\n{Found(self.count, self.places)}", keep="\n")
 
 
 class SkippedRecordsWarning(UserWarning):

@@ -7,12 +7,13 @@ escapes them and the text output puts each on one line.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any, NamedTuple
 
-from afterimage.storage.errors import shorten
+from afterimage.storage.errors import counted, shorten
 
 __all__ = ["Distribution", "Histogram", "MetadataKey", "Statistics"]
 
@@ -137,7 +138,19 @@ class Statistics:
         }
 
     def __str__(self) -> str:
-        return _as_text(self)
+        return self.as_text()
+
+    def as_text(self, width: int | None = None) -> str:
+        """Return a page of text.
+
+        Args:
+            width: maximum length of a line; None for as long as the tables are. Tables that are
+                wider have one paragraph for each row.
+        """
+        page = [_headline(self), *(_text_table(table, width) for table in _tables(self, width))]
+        if width is not None:
+            page[0] = textwrap.fill(page[0], width)
+        return "\n\n".join(page)
 
     def _repr_html_(self) -> str:
         return _as_html(self)
@@ -154,11 +167,6 @@ class _Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-def _as_text(stats: Statistics) -> str:
-    """Return a page of text."""
-    return "\n\n".join([_headline(stats), *map(_text_table, _tables(stats))])
-
-
 def _as_html(stats: Statistics) -> str:
     """Return an HTML fragment for a notebook."""
     return (
@@ -173,15 +181,15 @@ def _headline(stats: Statistics) -> str:
         "documents": stats.documents,
         "records of other models": stats.records,
     }
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return ", ".join(counted(count, name) for name, count in counts.items())
 
 
-def _tables(stats: Statistics) -> list[_Table]:
+def _tables(stats: Statistics, width: int | None = None) -> list[_Table]:
     tables = [_lengths(stats), _shares(stats)]
     if stats.with_evaluation:
         tables += [_grades(stats), _means(stats)]
     if stats.final_score.count:
-        tables.append(_scores(stats))
+        tables.append(_scores(stats, width))
     if stats.metadata_keys:
         tables.append(_keys(stats))
     return tables
@@ -230,14 +238,16 @@ def _means(stats: Statistics) -> _Table:
     return _Table(["score", "mean"], rows)
 
 
-def _scores(stats: Statistics) -> _Table:
+def _scores(stats: Statistics, width: int | None) -> _Table:
+    # Beside the bar there are its bounds, in 15 characters, and the count.
+    longest = _BAR if width is None else min(_BAR, max(1, width - 24))
     edges, counts = stats.final_score_histogram.edges, stats.final_score_histogram.counts
     most = max(counts)
     rows = []
     for index, count in enumerate(counts):
         bracket = "]" if index == len(counts) - 1 else ")"
         bounds = f"[{_number(edges[index])}, {_number(edges[index + 1])}{bracket}"
-        rows.append([f"{bounds:<14} {'█' * math.ceil(_BAR * count / most)}", f"{count:,}"])
+        rows.append([f"{bounds:<14} {'█' * math.ceil(longest * count / most)}", f"{count:,}"])
     return _Table(["final score", "count"], rows)
 
 
@@ -269,9 +279,11 @@ def _share(count: int, total: int) -> str:
     return f"{count / total:.1%}" if total else "-"
 
 
-def _text_table(table: _Table) -> str:
+def _text_table(table: _Table, width: int | None = None) -> str:
     lines = [table.head, *table.rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+        return "\n".join(_paragraph(table.head, row, width) for row in table.rows)
     return "\n".join(_text_line(line, widths) for line in lines)
 
 
@@ -279,6 +291,14 @@ def _text_line(cells: Iterable[str], widths: Sequence[int]) -> str:
     first, *rest = zip(cells, widths, strict=True)
     padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
     return "  ".join(padded).rstrip()
+
+
+def _paragraph(head: Sequence[str], row: Sequence[str], width: int) -> str:
+    """Return a row as its first cell, and below it its numbers with their names."""
+    named = zip(head[1:], row[1:], strict=True)
+    numbers = ", ".join(f"{name} {value}" for name, value in named if value)
+    wrapped = textwrap.wrap(numbers, width, initial_indent="  ", subsequent_indent="  ")
+    return "\n".join([*(textwrap.wrap(row[0], width) or [""]), *wrapped])
 
 
 def _html_table(table: _Table) -> str:

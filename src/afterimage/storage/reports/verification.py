@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from afterimage.storage.errors import counted, visible
 from afterimage.storage.records.fields import KINDS
 from afterimage.storage.reports.faults import Found, Place, Tally
 
@@ -73,11 +74,16 @@ class Verification:
 
     def __str__(self) -> str:
         """Return at most a page: the counts, and the first few places of each kind of fault."""
-        counts = f"{self.conversations:,} conversations, {self.documents:,} documents"
-        lines = [self.name, f"{counts}, {self.records:,} records of other models"]
+        counts = [
+            counted(self.conversations, "conversations"),
+            counted(self.documents, "documents"),
+            counted(self.records, "records of other models"),
+        ]
+        lines = [self.name, ", ".join(counts)]
         for title, found in self._findings():
             lines += [f"{title}: {found.count:,}", str(found)] if found else []
-        return "\n".join([*lines, "no faults found"] if self.ok else lines)
+        text = "\n".join([*lines, "no faults found"] if self.ok else lines)
+        return visible(text, keep="\n")
 
     def _findings(self) -> list[tuple[str, Found[Any]]]:
         return [(title, getattr(self, name)) for name, title in _TITLES.items()]
