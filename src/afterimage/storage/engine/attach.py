@@ -36,6 +36,7 @@ from afterimage.storage.errors import (
     ReplacedFileError,
     shorten,
 )
+from afterimage.storage.system.exits import end_calls_first
 from afterimage.storage.system.file_identity import identity_of, open_files
 from afterimage.storage.system.forks import at_fork, is_inherited
 from afterimage.storage.system.interrupts import acquire, checkpoint
@@ -189,6 +190,8 @@ _held_files = HeldFiles()
 # and opens a file again that another thread has not finished closing.
 # Re-entrant: garbage collection may close a stream while this thread holds the lock.
 _lock = threading.RLock()
+
+end_calls_first()
 
 
 def _after_fork() -> None:

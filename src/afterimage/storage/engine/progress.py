@@ -44,7 +44,11 @@ def followed_statement(
                 progress.reached(reached := share)
 
     thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending
+        yield
+        return
     try:
         yield
     finally:

@@ -7,7 +7,8 @@ exception that it raises is kept, and is raised where the block ends.
 
 So that a long call ends soon, a kept exception also interrupts the engine's statements
 (`interruptible`), and it ends the call at the next `checkpoint`. A handler that raises nothing does
-neither. Only the main thread runs handlers; for other threads nothing changes.
+neither. Only the main thread runs handlers. Calls of other threads are stopped in the same way when
+the interpreter ends (`exits`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from functools import wraps
 from types import FrameType, TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
+from afterimage.storage.system.exits import other_calls
 from afterimage.storage.system.forks import at_fork
 
 __all__ = [
@@ -74,6 +76,14 @@ class Operation:
     def __init__(self) -> None:
         self.is_stopped = False
         self.statements: set[interruptible] = set()
+
+    def stop(self) -> None:
+        """Make the operation end at its next checkpoint, and interrupt its statements."""
+        self.is_stopped = True
+        with _guard:
+            for statement in list(self.statements):
+                with suppress(Exception):
+                    statement.interrupt()
 
     def checkpoint(self) -> None:
         """Raise if the operation is stopped; for threads that work for it.
@@ -151,11 +161,8 @@ class _MainThread:
         In a thread, as the main thread, where handlers run, may hold the lock.
         """
         while self._interrupting is interrupting:
-            with _guard:
-                for operation in list(self.operations):
-                    for statement in list(operation.statements):
-                        with suppress(Exception):
-                            statement.interrupt()
+            for operation in list(self.operations):
+                operation.stop()
             time.sleep(_INTERRUPT_SECONDS)
 
     def end(self) -> BaseException | None:
@@ -229,7 +236,12 @@ class deferred_signals:  # noqa: N801  used like a function
         self._is_main = _thread.get_ident() == threading.main_thread().ident
         self._is_outermost = False
         if not self._is_main:
-            if self._operation is not None:
+            if self._outer is None:
+                operation = self._operation or Operation()
+                other_calls.begin(operation.stop, is_cleanup=self._resend)
+                self._is_outermost = True
+                _here.operation = operation
+            elif self._operation is not None:
                 _here.operation = self._operation
             return self
         if _main.is_deferring:
@@ -263,8 +275,14 @@ class deferred_signals:  # noqa: N801  used like a function
         trace: TracebackType | None,
     ) -> None:
         _here.operation = self._outer
+        if not self._is_main:
+            if self._is_outermost:
+                other_calls.end()
+                if kind is not None and other_calls.are_over and not self._resend:
+                    raise SystemExit from None
+            return
         if not self._is_outermost:
-            if self._is_main and self._operation is not None:
+            if self._operation is not None:
                 _main.operations.remove(self._operation)
             return
         if _main.error is not None:
