@@ -39,6 +39,7 @@ from afterimage.storage.records.schema import projected_schema
 from afterimage.storage.records.validation import list_adapter
 from afterimage.storage.reports.progress import Progress, counting, report
 from afterimage.storage.reports.verification import Verification
+from afterimage.storage.system.atomic_files import temporary_name
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.prefetch import prefetched
@@ -121,7 +122,8 @@ class TablesBackend:
         # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
         chunks = regrouped(chunks, self._insert_rows)
         saved = 0
-        with SpooledTemporaryFile(max_size=_OTHERS_IN_MEMORY) as others:
+        folder = temporary_name() or (self.files() or [path])[0]
+        with SpooledTemporaryFile(max_size=_OTHERS_IN_MEMORY, dir=str(folder.parent)) as others:
 
             def batches(group: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
                 nonlocal saved
