@@ -14,10 +14,8 @@ import itertools
 import os
 import random
 import re
-import tempfile
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,6 +34,7 @@ from afterimage.storage.errors import (
     ReplacedFileError,
     shorten,
 )
+from afterimage.storage.system.atomic_files import temporary_name
 from afterimage.storage.system.exits import end_calls_first
 from afterimage.storage.system.file_identity import identity_of, open_files
 from afterimage.storage.system.forks import at_fork, is_inherited
@@ -139,7 +138,7 @@ class _Instance:
                 self._root.execute(f"SET {name} = '{value}'")
             self._root.execute(f"SET GLOBAL {_NO_PYTHON_VARIABLES}")
             # Sorts that exceed the memory spill into this folder; DuckDB creates and removes it.
-            spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
+            spill = temporary_name() or ""  # without a folder, DuckDB needs enough memory
             self._root.execute(f"SET temp_directory = {quoted(spill)}")
             _live.add(self._root)
         return self._root

@@ -6,23 +6,22 @@ A lock and a log belong to one name of a database. So a database with hard links
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
-import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock
-
 from afterimage.storage.errors import DatabaseError
-from afterimage.storage.system.locks import acquire_file
+from afterimage.storage.system.locks import LockFile, acquire_file
 from afterimage.storage.system.side_files import hard_link_error, has_hard_links
 
 __all__ = ["NEW_SUFFIX", "has_other_names", "put_in_place", "refuse_other_names"]
 
 NEW_SUFFIX: Final = "new"
 """The end of the name of a database that is being created."""
+
+_POLL_SECONDS: Final = 0.01
 
 
 def put_in_place(fresh: Path, path: Path) -> bool:
@@ -33,26 +32,32 @@ def put_in_place(fresh: Path, path: Path) -> bool:
     """
     try:
         os.link(fresh, path)
-    except FileExistsError:
-        return _replace_if_empty(fresh, path)
+    except OSError:  # the name is taken, or the file system has no hard links
+        return _replace_if_empty(fresh, Path(os.path.realpath(path)))
     return True
 
 
 def _replace_if_empty(fresh: Path, path: Path) -> bool:
-    """Put a new database in the place of an empty file, as tempfile makes them.
+    """Put a new database in the place of an empty file, as tempfile makes them, or of none.
 
     Under a lock: of two who find the file empty, the second must not undo what the first saved.
     """
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    lock = FileLock(Path(tempfile.gettempdir()) / f"afterimage-{name}.lock")
-    acquire_file(lock, -1)
+    lock = LockFile(path)
+    while not acquire_file(lock, 0):
+        if not _is_empty(path):
+            return False
+        time.sleep(_POLL_SECONDS)
     try:
-        if path.is_file() and path.stat().st_size == 0:
+        if _is_empty(path):
             fresh.replace(path)
             return True
     finally:
         lock.release()
     return False
+
+
+def _is_empty(path: Path) -> bool:
+    return not path.exists() or (path.is_file() and path.stat().st_size == 0)
 
 
 def refuse_other_names(path: Path) -> None:

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -33,6 +31,7 @@ from afterimage.storage.engine.progress import PROGRESS_SETTINGS, followed_state
 from afterimage.storage.engine.statements import translated
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.reports.progress import ShareProgress
+from afterimage.storage.system.atomic_files import temporary_name
 
 __all__ = ["Column", "run_user_sql"]
 
@@ -244,8 +243,8 @@ def _locked(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a connection with locked settings, which can read other files only if allowed."""
     # By default DuckDB writes its temporary files next to the store, or to the working folder.
-    spill = Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
-    settings = {**_SETTINGS, "temp_directory": str(spill)}
+    spill = temporary_name()
+    settings = {**_SETTINGS, "temp_directory": str(spill or "")}
     # Set after the others: without access, `temp_directory` cannot be set.
     last = {} if allow_files else {"enable_external_access": "false"}
     try:
@@ -265,7 +264,8 @@ def _locked(
             finally:
                 borrowed.close()
     finally:
-        shutil.rmtree(spill, ignore_errors=True)  # DuckDB 1.5 does not always remove it
+        if spill is not None:
+            shutil.rmtree(spill, ignore_errors=True)  # DuckDB 1.5 does not always remove it
 
 
 def _set(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> None:

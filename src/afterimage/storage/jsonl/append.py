@@ -61,12 +61,12 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
                 for block in chain([first], blocks):
                     checkpoint()
                     append(block)
+        if created:
+            sync_folder(side_file(path, "").parent)
     except StorageError:
         raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
-    if created:
-        sync_folder(side_file(path, "").parent)
 
 
 def _quarantine_torn_tail(path: Path, codec: str) -> int:

@@ -5,15 +5,17 @@ Pipes and devices are the exception: they are written in place.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from afterimage.storage.errors import InvalidQueryError, StorageError
 from afterimage.storage.system.targets import (
@@ -27,11 +29,18 @@ __all__ = [
     "replaced",
     "sync",
     "sync_folder",
+    "temporary_name",
     "temporary_path",
     "write_all",
     "written_file",
     "written_lines",
 ]
+
+# Errors of file systems that cannot sync a folder, and of a folder without reading permission.
+_NOT_SUPPORTED: Final = {
+    *(errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF),
+    *(errno.EACCES, errno.EPERM),
+}
 
 
 @contextmanager
@@ -161,7 +170,22 @@ def sync(path: Path) -> None:
 def sync_folder(path: Path) -> None:
     """Make a rename or a new file in a folder durable, if the system supports it."""
     if os.name == "posix":  # on Windows a folder cannot be opened, and a rename is durable
-        sync(path)
+        try:
+            sync(path)
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                raise
+
+
+def temporary_name() -> Path | None:
+    """Return a new path in the folder for temporary files; None if this system has no such folder.
+
+    Nothing is created there.
+    """
+    try:
+        return Path(tempfile.gettempdir()) / f"afterimage-{uuid.uuid4().hex}"
+    except FileNotFoundError:
+        return None
 
 
 def write_all(file: IO[bytes], data: bytes | memoryview) -> None:

@@ -9,22 +9,99 @@ they opened it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from afterimage.storage.errors import LockTimeoutError, StorageError
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.side_files import side_file
 
-__all__ = ["ProcessLock", "acquire_file", "file_lock", "fingerprint", "lock_holder", "lock_path"]
+__all__ = [
+    "LockFile",
+    "ProcessLock",
+    "acquire_file",
+    "file_lock",
+    "fingerprint",
+    "lock_holder",
+    "lock_path",
+]
 
 # The first and the longest pause between two attempts to get a file's lock.
 _POLL_SECONDS: Final = (0.005, 0.05)
+
+
+class LockFile:
+    """The lock of a file between processes: a lock file in the same folder.
+
+    Reading permission is enough: a lock file that another user has made, for example with sudo,
+    does not shut out the others.
+
+    Args:
+        path: the file to lock, not the lock file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = FileLock(lock_path(path), timeout=0, thread_local=False)
+        self._read_only: int | None = None
+
+    def acquire(self) -> bool:
+        """Acquire the lock; return False if another process holds it.
+
+        Raises:
+            StorageError: the lock file cannot be opened.
+        """
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        except OSError as error:
+            try:
+                return self._acquire_read_only()
+            except OSError:
+                raise self._error(error) from error
+        return True
+
+    def _acquire_read_only(self) -> bool:
+        import fcntl  # noqa: PLC0415  only on POSIX; elsewhere the caller's error is raised
+
+        handle = os.open(self._lock.lock_file, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        except BaseException:
+            os.close(handle)
+            raise
+        self._read_only = handle
+        return True
+
+    def _error(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self._path} cannot be locked: its lock file {self._lock.lock_file} cannot be "
+            f"opened ({error.strerror}). Give this user access to the folder and to that file, or "
+            "delete that file while no program uses the storage."
+        )
+
+    def can_exist(self) -> bool:
+        """Return whether a process like this one can have, or make, the lock file."""
+        lock = Path(self._lock.lock_file)
+        return lock.exists() or os.access(lock.parent, os.W_OK)
+
+    def release(self) -> None:
+        """Release the lock."""
+        handle, self._read_only = self._read_only, None
+        if handle is not None:
+            os.close(handle)
+        else:
+            self._lock.release()
 
 
 class ProcessLock:
@@ -34,7 +111,7 @@ class ProcessLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._lock = FileLock(lock_path(path), timeout=0, thread_local=False)
+        self._lock = LockFile(path)
         self._sharers = 0
 
     @property
@@ -43,14 +120,19 @@ class ProcessLock:
         return self._sharers > 0
 
     def acquire(self) -> bool:
-        """Acquire or share the lock; return False if another process holds it."""
+        """Acquire or share the lock; return False if another process holds it.
+
+        Raises:
+            StorageError: the lock file cannot be opened, although other processes may have it.
+        """
         if not self._sharers:
             try:
-                self._lock.acquire(blocking=False)
-            except Timeout:
-                return False
-            except OSError:  # the folder is not writable: rely on DuckDB's own lock
-                pass
+                if not self._lock.acquire():
+                    return False
+            except StorageError:
+                # In a read-only folder, DuckDB cannot write its log, so nobody can save.
+                if self._lock.can_exist():
+                    raise
         self._sharers += 1
         return True
 
@@ -75,12 +157,12 @@ def file_lock(path: Path, timeout: float, *, optional: bool = False) -> Iterator
         LockTimeoutError: another process held the lock for all of `timeout`.
         StorageError: the lock file cannot be opened, and the lock is not optional.
     """
-    lock = FileLock(lock_path(path))
+    lock = LockFile(path)
     try:
         has_lock = acquire_file(lock, timeout)
-    except OSError as error:
+    except StorageError:
         if not optional:
-            raise StorageError(f"{path} cannot be locked: {error.strerror}") from error
+            raise
         yield
         return
     if not has_lock:
@@ -91,12 +173,12 @@ def file_lock(path: Path, timeout: float, *, optional: bool = False) -> Iterator
         lock.release()
 
 
-def acquire_file(lock: BaseFileLock, seconds: float) -> bool:
+def acquire_file(lock: LockFile, seconds: float) -> bool:
     """Acquire a file's lock; a signal may end the wait.
 
     Args:
         lock: the lock.
-        seconds: how long to wait while another process holds it; negative for any time.
+        seconds: how long to wait while another process holds it.
 
     Returns:
         Whether it was acquired in time.
@@ -104,16 +186,13 @@ def acquire_file(lock: BaseFileLock, seconds: float) -> bool:
     end = time.monotonic() + seconds
     pause, longest = _POLL_SECONDS
     while True:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            checkpoint()
-            if seconds >= 0 and time.monotonic() >= end:
-                return False
-            time.sleep(pause)
-            pause = min(2 * pause, longest)
-        else:
+        if lock.acquire():
             return True
+        checkpoint()
+        if time.monotonic() >= end:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, longest)
 
 
 def lock_path(path: Path) -> Path:

@@ -40,6 +40,7 @@ from afterimage.storage.records.schema import projected_schema
 from afterimage.storage.records.validation import list_adapter
 from afterimage.storage.reports.progress import Progress, counting, report
 from afterimage.storage.reports.verification import Verification
+from afterimage.storage.system.atomic_files import temporary_name
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.prefetch import prefetched
@@ -137,7 +138,8 @@ class TablesBackend:
         # The first chunk comes before the database is opened: a source that cannot be read fails.
         chunks = chain([*islice(chunks, 1)], chunks)
         saved = 0
-        with SpooledTemporaryFile(max_size=_OTHERS_IN_MEMORY) as others:
+        folder = temporary_name() or (self.files() or [path])[0]
+        with SpooledTemporaryFile(max_size=_OTHERS_IN_MEMORY, dir=str(folder.parent)) as others:
 
             def batches(group: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
                 nonlocal saved
