@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from afterimage.storage.engine.attach import Opened, connect_memory
 from afterimage.storage.engine.catalog import Catalog, MemoryCatalog
 from afterimage.storage.engine.dialect import OWN_URL, PUBLIC_URL, engine_over
-from afterimage.storage.engine.statements import driver_of, translated
+from afterimage.storage.engine.statements import driver_of, is_about_names, translated
 from afterimage.storage.engine.urls import MEMORY
 from afterimage.storage.errors import DatabaseError, MissingFileError
 from afterimage.storage.system.interrupts import interruptible
@@ -32,6 +32,9 @@ class Tables(Protocol):
     def check(self, database: Database) -> None:
         """Check those of an existing database, and create or upgrade them if that is allowed."""
 
+    def explain(self, database: Database) -> None:
+        """Raise a `DatabaseError` that names what was changed in the tables, if anything was."""
+
 
 class Database:
     """A DuckDB database. It need not exist: it is created by the first write.
@@ -41,11 +44,15 @@ class Database:
     Args:
         catalog: the location of the database.
         missing: the tables to create if the database does not exist; None if it exists.
+        tables: the tables, to explain errors; None for no explanation.
     """
 
-    def __init__(self, catalog: Catalog, missing: Tables | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, missing: Tables | None = None, tables: Tables | None = None
+    ) -> None:
         self.catalog = catalog
         self._missing = missing
+        self._tables = tables
         self._own = engine_over(OWN_URL, catalog.connect)
 
     def _to_create(self) -> Tables | None:
@@ -103,6 +110,7 @@ class Database:
             return
         engine = self.engine if private else self._own
         with (
+            self._explained(),
             translated(self.name),
             engine.connect() as connection,
             interruptible(driver_of(connection).interrupt),
@@ -116,6 +124,7 @@ class Database:
         """A connection whose changes are all committed at the end, or none of them."""
         self._create()
         with (
+            self._explained(),
             self.catalog.write_turn(),
             translated(self.name),
             self._own.begin() as connection,  # its commit is not interrupted
@@ -123,6 +132,16 @@ class Database:
             interruptible(driver_of(connection).interrupt),
         ):
             yield connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Name what was changed with SQL if a statement finds no table or column of a name."""
+        try:
+            yield
+        except DatabaseError as error:
+            if self._tables is not None and is_about_names(error):
+                self._tables.explain(Database(self.catalog))
+            raise
 
     def trim_cache(self, connection: sa.Connection, most: int = MUCH_CACHED) -> None:
         """Have DuckDB drop cached blocks of the file where they exceed `most` bytes.
@@ -147,21 +166,20 @@ def open_database(catalog: Catalog, tables: Tables, *, create: bool) -> Database
         DatabaseError: the file is not a DuckDB database, or cannot be opened or created.
     """
     if not catalog.is_missing():
-        tables.check(database := Database(catalog))
-        return database
+        tables.check(Database(catalog))
+        return Database(catalog, tables=tables)
     if not create and catalog.path is not None:
         raise MissingFileError(
             f"{catalog.display_name} does not exist. Check the path, or open it with create=True."
         )
     if catalog.path is None:  # in memory
-        database = Database(catalog)
         if create:
-            _make(database, tables)
+            _make(Database(catalog), tables)
         else:
-            tables.check(database)
-        return database
+            tables.check(Database(catalog))
+        return Database(catalog, tables=tables)
     _make(Database(MemoryCatalog(MEMORY, 0)), tables)  # finds tables that cannot be created
-    return Database(catalog, tables)
+    return Database(catalog, tables, tables)
 
 
 def _make(database: Database, tables: Tables) -> None:

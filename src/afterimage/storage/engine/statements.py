@@ -16,12 +16,17 @@ from afterimage.storage.errors import DatabaseError, StorageError, shorten
 from afterimage.storage.system.interrupts import checkpoint, current_operation
 
 __all__ = [
+    "columns_of",
     "driver_of",
     "execute_arrow",
     "existing",
     "fetch_all",
+    "is_about_names",
+    "is_view",
+    "readable_schema",
     "stream_arrow",
     "streamed",
+    "tables_of",
     "translated",
 ]
 
@@ -40,12 +45,9 @@ def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
     name. To list all tables, DuckDB would read the catalog of every attached file, and none of
     these files could be detached during that time.
     """
-    driver = driver_of(connection)
     quote = connection.dialect.identifier_preparer.quote_identifier
-    [[database]] = driver.execute("SELECT current_database()").fetchall()
     found = set()
-    with driver.duplicate() as other:  # a missing table would abort the caller's transaction
-        other.execute(f"USE {quote(database)}")
+    with _same_database(connection) as other:
         for name in names:
             try:
                 other.execute("FROM pragma_table_info(?) LIMIT 0", [quote(name)]).fetchall()
@@ -53,6 +55,67 @@ def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
                 continue
             found.add(name)
     return found
+
+
+def readable_schema(connection: sa.Connection, relation: str) -> pa.Schema | None:
+    """Return the Arrow schema of a table or view, as DuckDB exports it; None if it has none.
+
+    A view has none after the table that it reads was dropped or changed.
+    """
+    statement = sa.select(sa.text("*")).select_from(sa.table(relation)).limit(0)
+    try:
+        return execute_arrow(connection, statement).schema
+    except (duckdb.CatalogException, duckdb.BinderException):
+        return None
+
+
+def columns_of(connection: sa.Connection, relation: str) -> list[str]:
+    """Return the names of the columns of a table or view, as in the transaction."""
+    schema = readable_schema(connection, relation)
+    return [] if schema is None else list(schema.names)
+
+
+def is_view(connection: sa.Connection, relation: str) -> bool:
+    """Return whether an existing relation is a view, which no statement can write to."""
+    quoted = connection.dialect.identifier_preparer.quote_identifier(relation)
+    with _same_database(connection) as other:
+        try:
+            other.execute(f"SELECT rowid FROM {quoted} LIMIT 0").fetchall()
+        except duckdb.BinderException:
+            return True
+    return False
+
+
+def tables_of(connection: sa.Connection) -> dict[str, set[str]]:
+    """Return the tables of the database, as of the last commit, with the names of their columns.
+
+    It blocks other calls (see `existing`), so use it only to explain an error.
+    """
+    listed = "SELECT table_name, list(column_name) FROM duckdb_columns()"
+    here = "database_name = current_database() AND schema_name = current_schema()"
+    with _same_database(connection) as other:
+        found = other.execute(f"{listed} WHERE {here} AND NOT internal GROUP BY ALL").fetchall()
+        views = other.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    return {name: set(columns) for name, columns in found if (name,) not in views}
+
+
+def is_about_names(error: DatabaseError) -> bool:
+    """Return whether DuckDB did not find a table or a column, or found another type."""
+    cause = getattr(error.__cause__, "orig", None) or error.__cause__
+    return isinstance(
+        cause, duckdb.CatalogException | duckdb.BinderException | duckdb.ConversionException
+    )
+
+
+@contextmanager
+def _same_database(connection: sa.Connection) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a second connection, whose errors do not abort the transaction of the first."""
+    driver = driver_of(connection)
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    [[database]] = driver.execute("SELECT current_database()").fetchall()
+    with driver.duplicate() as other:
+        other.execute(f"USE {quote(database)}")
+        yield other
 
 
 def fetch_all(connection: sa.Connection, statement: sa.Executable) -> Sequence[sa.Row[Any]]:

@@ -109,8 +109,8 @@ class TablesBackend:
         batches = batches_of_models(kind, declared, self._insert_rows)
         first = list(islice(batches, 1))
         with self.database.writing() as connection, paused_collector():
-            self.layout.refresh(connection)
-            insert = Insert(self.database, connection)
+            self.layout.refresh(connection, to_write=True)
+            insert = Insert(self.database, self.layout, connection)
             if first:
                 insert.batches(self.layout.of(kind), chain(first, batches))
             if others:
@@ -152,8 +152,8 @@ class TablesBackend:
                     yield batch
 
             with self.database.writing() as connection:
-                self.layout.refresh(connection)
-                insert = Insert(self.database, connection)
+                self.layout.refresh(connection, to_write=True)
+                insert = Insert(self.database, self.layout, connection)
                 # Use few statements: at its end, each of them writes an incomplete row group.
                 for index, first in enumerate(chunks):
                     if index:

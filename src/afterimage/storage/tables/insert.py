@@ -22,7 +22,7 @@ from afterimage.storage.records.objects import to_object
 from afterimage.storage.records.schema import arrow_type
 from afterimage.storage.records.validation import check, is_conversation
 from afterimage.storage.system.interrupts import checkpoint
-from afterimage.storage.tables.layout import StoredTable
+from afterimage.storage.tables.layout import Layout, StoredTable
 
 __all__ = ["Insert", "Other", "batches_of_models", "split_by_kind"]
 
@@ -38,11 +38,13 @@ class Insert:
 
     Args:
         database: the database of the tables.
+        layout: the tables.
         connection: a connection in a transaction; the caller holds the writer lock.
     """
 
-    def __init__(self, database: Database, connection: sa.Connection) -> None:
+    def __init__(self, database: Database, layout: Layout, connection: sa.Connection) -> None:
         self._database = database
+        self._layout = layout
         self._connection = connection
         # The column has UTC times without a time zone.
         self._saved_at = dt.datetime.now(dt.UTC).replace(tzinfo=None)
@@ -57,8 +59,15 @@ class Insert:
             ]
         )
         first = self._database.catalog.next_number(self._connection, stored.sequence)
-        numbered = _numbered(batches, schema, first, stored)
-        with streamed(self._connection, schema, numbered) as incoming:
+        first = next_number = max(first, stored.next_number)
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            nonlocal next_number
+            for batch in _numbered(batches, schema, first, stored):
+                next_number += len(batch)
+                yield batch
+
+        with streamed(self._connection, schema, counted()) as incoming:
             values: dict[str, Any] = {
                 stored.kind.sequence: incoming.c.sequence,
                 "timestamp": sa.literal(self._saved_at),
@@ -69,6 +78,8 @@ class Insert:
             self._connection.execute(
                 stored.table.insert().from_select(list(values), sa.select(*values.values()))
             )
+        # A number is not used again, even if the rows with the highest numbers are deleted.
+        self._layout.store_next_number(self._connection, stored, min(next_number, _HIGHEST))
 
     def others(self, stored: StoredTable, others: Iterable[Other], rows: int) -> None:
         """Append records of other models, in batches of `rows`."""

@@ -17,7 +17,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from afterimage.storage.engine.dialect import SqlType
-from afterimage.storage.engine.statements import execute_arrow, existing, fetch_all
+from afterimage.storage.engine.statements import (
+    columns_of,
+    existing,
+    is_view,
+    readable_schema,
+    tables_of,
+)
 from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, shorten
 from afterimage.storage.query.json_values import json_path, kind_of_type
 from afterimage.storage.query.relations import RecordSource, Source, TableSource
@@ -33,14 +39,20 @@ from afterimage.storage.records.fields import (
 from afterimage.storage.records.paths import is_text
 from afterimage.storage.records.schema import arrow_type, sql_type
 from afterimage.storage.tables.migrations import migrate, must_migrate
+from afterimage.storage.tables.names import folded, messages_view, records_table
+from afterimage.storage.tables.schema_rows import (
+    SCHEMA,
+    SchemaRow,
+    add_next_number,
+    names_match,
+    read_rows,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
     "VECTOR_ROWS",
     "Layout",
     "StoredTable",
-    "messages_view",
-    "records_table",
 ]
 
 SCHEMA_VERSION: Final = 1
@@ -48,15 +60,6 @@ SCHEMA_VERSION: Final = 1
 
 VECTOR_ROWS: Final = 2048
 """Rows that DuckDB processes at a time; also the row group size of the files of this package."""
-
-_CATALOG: Final = sa.Table(
-    "afterimage_schema",
-    sa.MetaData(),
-    sa.Column("table_name", sa.String, nullable=False),
-    sa.Column("kind", sa.String, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("metadata_columns", sa.String, nullable=False),
-)
 
 # Metadata keys in filters typically have few distinct or short values. Zstandard, the compression
 # of all other text, would need four bytes per row for the lengths alone.
@@ -88,12 +91,15 @@ class StoredTable:
         compress: whether the columns of metadata keys are declared with a compression method.
         metadata_columns: names of the text and type columns of each metadata key that has its own
             columns.
+        next_number: the lowest number that no row of the table has ever had, as last read; 0 if
+            the file does not say.
     """
 
     name: str
     kind: RecordKind
     compress: bool
     metadata_columns: dict[str, tuple[str, str]] = field(default_factory=dict)
+    next_number: int = field(default=0, init=False)
     _table: sa.Table | None = field(default=None, init=False, repr=False)
 
     @property
@@ -147,18 +153,6 @@ class StoredTable:
         return values
 
 
-def records_table(conversations_table: str) -> str:
-    """Return the name of the table of records of other models."""
-    return "records" if conversations_table == "conversations" else f"{conversations_table}_records"
-
-
-def messages_view(conversations_table: str) -> str:
-    """Return the name of the view with one row per message."""
-    return (
-        "messages" if conversations_table == "conversations" else f"{conversations_table}_messages"
-    )
-
-
 class Layout:
     """The tables of one storage.
 
@@ -166,6 +160,10 @@ class Layout:
         conversations: name of the table of conversations.
         documents: name of the table of documents.
         compress: whether columns can be declared with a compression method.
+
+    Attributes:
+        lost_columns: whether `afterimage_schema` names metadata columns that the last check did not
+            find. They are not used.
 
     Raises:
         InvalidQueryError: a name is not a string.
@@ -176,12 +174,13 @@ class Layout:
         for name in (conversations, documents):
             if not isinstance(name, str) or not is_text(name):
                 raise InvalidQueryError(f"a table name must be a string, not {name!a}")
+        self.lost_columns = False
         self.conversations = StoredTable(conversations, CONVERSATIONS, compress)
         self.documents = StoredTable(documents, DOCUMENTS, compress)
         self.records = StoredTable(records_table(conversations), OTHERS, compress)
         names = [table.name.casefold() for table in self.all] + [
             messages_view(conversations).casefold(),
-            _CATALOG.name,
+            SCHEMA.name,
         ]
         duplicates = {name for name in names if names.count(name) > 1}
         if duplicates or not all(names):
@@ -203,7 +202,7 @@ class Layout:
     @property
     def _relations(self) -> tuple[str, ...]:
         tables = (table.name for table in self.all)
-        return (*tables, messages_view(self.conversations.name), _CATALOG.name)
+        return (*tables, messages_view(self.conversations.name), SCHEMA.name)
 
     def is_ready(self, connection: sa.Connection, metadata_fields: Iterable[str]) -> bool:
         """Return whether the tables exist in the current layout, with these metadata columns.
@@ -211,12 +210,16 @@ class Layout:
         If so, opening the storage does not need to write to the database.
 
         Raises:
-            SchemaMismatchError: a table has other columns, or was written by a newer version.
+            SchemaMismatchError: a table has other columns, was renamed or replaced by a view, or
+                was written by a newer version.
         """
         present = existing(connection, self._relations)
-        if self._outdated(connection, present) or len(present) < len(self._relations):
+        rows = self._rows(connection, present)
+        if self._outdated(rows) or len(present) < len(self._relations):
             return False
-        self.refresh(connection)
+        if not all(folded(table.name) in rows for table in self.all):
+            return False
+        self._apply(rows)
         self._check_columns(connection, present)
         return all(key in self.conversations.metadata_columns for key in metadata_fields)
 
@@ -225,63 +228,135 @@ class Layout:
     ) -> None:
         """Create missing tables, upgrade old ones, and add the columns of `metadata_fields`.
 
+        A table that was dropped is created with the metadata columns that it had. A metadata column
+        that was dropped is forgotten.
+
         Args:
             connection: a connection for writing.
             metadata_fields: metadata keys of conversations.
             is_new: whether the database is known to be empty.
 
         Raises:
-            SchemaMismatchError: a table has other columns, or was written by a newer version; or a
-                metadata key cannot get a column.
+            SchemaMismatchError: a table has other columns, was renamed or replaced by a view, or
+                was written by a newer version; or a metadata key cannot get a column.
         """
         present = set() if is_new else existing(connection, self._relations)
-        _upgrade(connection, self._outdated(connection, present))
+        rows = self._rows(connection, present)
+        self._check_renamed(connection, present, rows)
+        _upgrade(connection, self._outdated(rows))
+        self._apply(rows)
         self._check_columns(connection, present)
-        if _CATALOG.name not in present:
-            connection.execute(sa.schema.CreateTable(_CATALOG))
-        known = _catalog_names(connection) if not is_new else set()
+        if SCHEMA.name not in present:
+            connection.execute(sa.schema.CreateTable(SCHEMA))
         if self.conversations.name not in present:
             taken = list(self.conversations.fields)
-            for key in metadata_fields:
-                self.conversations.metadata_columns[key] = names = _free_names(key, taken)
+            for names in self.conversations.metadata_columns.values():
                 taken += names
+            for key in metadata_fields:
+                if key not in self.conversations.metadata_columns:
+                    self.conversations.metadata_columns[key] = names = _free_names(key, taken)
+                    taken += names
         for table in self.all:
             if table.name not in present:
                 connection.execute(sa.schema.CreateTable(table.table, if_not_exists=True))
-        if unknown := [_catalog_row(table) for table in self.all if table.name not in known]:
-            connection.execute(_CATALOG.insert().values(unknown))
+        unknown = [_schema_row(table) for table in self.all if folded(table.name) not in rows]
+        if unknown:
+            connection.execute(SCHEMA.insert().values(unknown))
         if messages_view(self.conversations.name) not in present:
             connection.execute(sa.text(_messages_ddl(connection, self.conversations)))
         if not is_new:
-            self.refresh(connection)
             self._add_metadata_fields(connection, metadata_fields)
+            row = rows.get(folded(self.conversations.name))
+            if row is None or row.metadata_columns != self.conversations.metadata_columns:
+                self._write_metadata_columns(connection)
+            self.lost_columns = False
 
-    def refresh(self, connection: sa.Connection) -> None:
-        """Read the metadata keys that have columns; another process may have added some."""
-        for row in fetch_all(connection, sa.select(_CATALOG)):
-            for table in self.all:
-                if row.table_name == table.name:
-                    must_migrate(table.name, row.version, SCHEMA_VERSION)
-                    pairs = json.loads(row.metadata_columns)
-                    table.metadata_columns = {key: tuple(pair) for key, pair in pairs.items()}
+    def refresh(self, connection: sa.Connection, *, to_write: bool = False) -> None:
+        """Read what may have changed: the metadata keys with columns, and the next numbers.
 
-    def _outdated(self, connection: sa.Connection, present: set[str]) -> list[sa.Row[Any]]:
-        """Return the `afterimage_schema` rows of the tables that have an older layout."""
-        if _CATALOG.name not in present:
-            return []
-        names = {table.name for table in self.all}
-        rows = [
-            row for row in fetch_all(connection, sa.select(_CATALOG)) if row.table_name in names
-        ]
-        return [row for row in rows if must_migrate(row.table_name, row.version, SCHEMA_VERSION)]
+        Args:
+            connection: a connection to the database.
+            to_write: whether rows will be inserted, so that the next numbers must be stored.
+        """
+        rows, has_numbers = read_rows(connection)
+        if to_write and not has_numbers:
+            add_next_number(connection)
+        self._outdated(rows)
+        self._apply(rows)
+
+    def store_next_number(self, connection: sa.Connection, table: StoredTable, number: int) -> None:
+        """Store that all numbers below `number` may have been used by rows of a table."""
+        connection.execute(
+            SCHEMA.update().where(names_match(table.name)).values(next_number=number)
+        )
+        table.next_number = number
+
+    def check(self, connection: sa.Connection) -> None:
+        """Check the tables of a storage that is open: they may have been changed with SQL.
+
+        Metadata columns that are missing are forgotten.
+
+        Raises:
+            SchemaMismatchError: a table is missing or has other columns.
+        """
+        present = existing(connection, self._relations)
+        rows = self._rows(connection, present)
+        self._check_renamed(connection, present, rows)
+        missing = [name for name in self._relations if name not in present]
+        if missing:
+            raise SchemaMismatchError(
+                f"table {missing[0]!r} is missing: it was dropped or renamed with SQL. Rename it "
+                "back, or open the storage again to create an empty one."
+            )
+        self._apply(rows)
+        self._check_columns(connection, present)
+
+    def _rows(self, connection: sa.Connection, present: set[str]) -> dict[str, SchemaRow]:
+        """Return the rows of `afterimage_schema` about the tables, by their folded names."""
+        if SCHEMA.name not in present:
+            return {}
+        return read_rows(connection)[0]
+
+    def _apply(self, rows: Mapping[str, SchemaRow]) -> None:
+        for table in self.all:
+            if (row := rows.get(folded(table.name))) is not None:
+                table.metadata_columns = dict(row.metadata_columns)
+                table.next_number = row.next_number
+
+    def _outdated(self, rows: Mapping[str, SchemaRow]) -> list[SchemaRow]:
+        """Return the rows of the tables that have an older layout."""
+        found = [rows[name] for table in self.all if (name := folded(table.name)) in rows]
+        return [row for row in found if must_migrate(row.table_name, row.version, SCHEMA_VERSION)]
+
+    def _check_renamed(
+        self, connection: sa.Connection, present: set[str], rows: Mapping[str, SchemaRow]
+    ) -> None:
+        """Refuse to create a table anew whose records are probably in a table of another name."""
+        for table in self.all:
+            if table.name in present or folded(table.name) not in rows:
+                continue
+            for name, columns in tables_of(connection).items():
+                if table.fields.keys() <= columns and folded(name) not in rows:
+                    raise SchemaMismatchError(
+                        f"table {table.name!r} is missing, and table {name!r} has its columns. If "
+                        f"it was renamed, rename it back: ALTER TABLE {name!r} RENAME TO "
+                        f"{table.name!r}, with names in double quotes. Nothing was changed."
+                    )
 
     def _check_columns(self, connection: sa.Connection, present: set[str]) -> None:
-        declared = {table.name: table.fields for table in self.all}
-        declared[messages_view(self.conversations.name)] = _MESSAGES
+        view = messages_view(self.conversations.name)
+        declared = {**{table.name: table.fields for table in self.all}, view: _MESSAGES}
         for relation, fields in declared.items():
             if relation not in present:
                 continue
-            schema = _arrow_schema_of(connection, relation)
+            schema = readable_schema(connection, relation)
+            if schema is None and self.conversations.name not in present:
+                continue  # the view can be read again once the table is there
+            if schema is None:
+                raise SchemaMismatchError(
+                    f"view {relation!r} cannot be read, because what it reads was changed. Undo "
+                    "that, or drop the view; a view of messages is created again on opening."
+                )
             for name, kind in fields.items():
                 index = schema.get_field_index(name)
                 if index < 0 or _with_large_offsets(schema.field(index).type) != arrow_type(kind):
@@ -289,8 +364,33 @@ class Layout:
                     raise SchemaMismatchError(
                         f"table {relation!r} already exists with other columns: "
                         f"column {name!r} should be {shorten(sql_type(kind), 60)}, "
-                        f"found {shorten(actual, 60)}. Give another table name or file."
+                        f"found {shorten(actual, 60)}. If the column was changed with SQL, undo "
+                        "that; otherwise give another table name or file."
                     )
+            if relation != view:
+                self._check_table(connection, relation, schema)
+
+    def _check_table(self, connection: sa.Connection, name: str, schema: pa.Schema) -> None:
+        if is_view(connection, name):
+            raise SchemaMismatchError(
+                f"{name!r} is a view, and records are saved to a table. If the table was renamed, "
+                "drop the view and rename the table back. Otherwise give another table name or "
+                "file."
+            )
+        table = next(table for table in self.all if table.name == name)
+        texts = {
+            folded(each.name)
+            for each in schema
+            if _with_large_offsets(each.type) == pa.large_string()
+        }
+        # The metadata has the same values, so nothing is lost with the columns.
+        found = {
+            key: pair
+            for key, pair in table.metadata_columns.items()
+            if {folded(column) for column in pair} <= texts
+        }
+        self.lost_columns |= found.keys() != table.metadata_columns.keys()
+        table.metadata_columns = found
 
     def _add_metadata_fields(self, connection: sa.Connection, keys: Iterable[str]) -> None:
         """Add the columns of metadata keys, and fill them for existing rows."""
@@ -298,7 +398,7 @@ class Layout:
         missing = [key for key in keys if key not in stored.metadata_columns]
         if not missing:
             return
-        taken = [*_arrow_schema_of(connection, stored.name).names]
+        taken = [*columns_of(connection, stored.name)]
         quote = connection.dialect.identifier_preparer.quote
         # Add all columns before filling any: DuckDB 1.5 cannot alter a table after the same
         # transaction has changed its rows.
@@ -314,34 +414,25 @@ class Layout:
         table = stored.table
         values = stored.metadata_values(table.c["metadata"], missing)
         connection.execute(table.update().values(values))
+
+    def _write_metadata_columns(self, connection: sa.Connection) -> None:
+        stored = self.conversations
         connection.execute(
-            _CATALOG.update()
-            .where(_CATALOG.c.table_name == stored.name)
-            .values(metadata_columns=_catalog_row(stored)["metadata_columns"])
+            SCHEMA.update()
+            .where(names_match(stored.name))
+            .values(metadata_columns=_schema_row(stored)["metadata_columns"])
         )
 
 
-def _upgrade(connection: sa.Connection, outdated: Iterable[sa.Row[Any]]) -> None:
+def _upgrade(connection: sa.Connection, outdated: Iterable[SchemaRow]) -> None:
     for row in outdated:
         migrate(connection, row.kind, row.table_name, row.version, SCHEMA_VERSION)
         connection.execute(
-            _CATALOG.update()
-            .where(_CATALOG.c.table_name == row.table_name)
-            .values(version=SCHEMA_VERSION)
+            SCHEMA.update().where(names_match(row.table_name)).values(version=SCHEMA_VERSION)
         )
 
 
-def _arrow_schema_of(connection: sa.Connection, relation: str) -> pa.Schema:
-    """Return the Arrow schema of a table or view, as DuckDB exports it."""
-    statement = sa.select(sa.text("*")).select_from(sa.table(relation)).limit(0)
-    return execute_arrow(connection, statement).schema
-
-
-def _catalog_names(connection: sa.Connection) -> set[str]:
-    return {row.table_name for row in fetch_all(connection, sa.select(_CATALOG))}
-
-
-def _catalog_row(table: StoredTable) -> dict[str, Any]:
+def _schema_row(table: StoredTable) -> dict[str, Any]:
     return {
         "table_name": table.name,
         "kind": table.kind.name,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from afterimage.storage.engine.database import Database
-from afterimage.storage.errors import SchemaMismatchError
+from afterimage.storage.errors import DatabaseError, SchemaMismatchError
 from afterimage.storage.tables.layout import Layout
 
 __all__ = ["StorageTables"]
@@ -46,6 +47,9 @@ class StorageTables:
         with database.reading() as connection:
             ready = self.layout.is_ready(connection, self.metadata_fields)
         if ready:
+            if self.may_create and self.layout.lost_columns:
+                with suppress(DatabaseError), database.writing() as connection:  # may be read-only
+                    self.layout.create(connection, self.metadata_fields)
             return
         if not self.may_create:
             raise SchemaMismatchError(
@@ -55,3 +59,21 @@ class StorageTables:
             )
         with database.writing() as connection:
             self.layout.create(connection, self.metadata_fields)
+
+    def explain(self, database: Database) -> None:
+        """Check the tables after a statement failed: they may have been changed with SQL.
+
+        Raises:
+            DatabaseError: they were.
+        """
+        try:
+            with database.reading() as connection:
+                self.layout.check(connection)
+        except SchemaMismatchError as error:
+            raise DatabaseError(f"{database.name}: {error}") from error
+        if self.layout.lost_columns:
+            raise DatabaseError(
+                f"{database.name}: columns of metadata fields were dropped, renamed or changed "
+                "with SQL. Nothing was saved. Open the storage again: it then works without "
+                "these columns."
+            )
