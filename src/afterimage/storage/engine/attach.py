@@ -429,7 +429,8 @@ def _connected(name: str, *, read_only: bool = False) -> duckdb.DuckDBPyConnecti
     DuckDB prints one on the standard output of a program without a main file, such as `python -c`.
     """
     connection = duckdb.connect(name, read_only=read_only)
-    connection.execute("SET enable_progress_bar = false")
+    with suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets, it is off
+        connection.execute("SET enable_progress_bar = false")
     return connection
 
 

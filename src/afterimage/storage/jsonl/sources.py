@@ -27,7 +27,7 @@ from afterimage.storage.jsonl.torn import blank
 from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.locks import file_lock, lock_path
-from afterimage.storage.system.targets import refuse_own_file
+from afterimage.storage.system.targets import check_path, refuse_own_file
 
 __all__ = ["CHUNK_BYTES", "DAMAGE", "LineSource", "OpenSource", "Origin", "refuse_own_source"]
 
@@ -141,7 +141,9 @@ def refuse_own_source(origin: Origin, own_files: Iterable[Path]) -> None:
         InvalidQueryError: it is neither a path nor a readable stream, or one of `own_files`.
     """
     if isinstance(origin, Path):
-        refuse_own_file(origin, own_files)
+        check_path(origin)
+        if origin.exists():
+            refuse_own_file(origin, own_files)
         return
     if not callable(getattr(origin, "read", None)):
         raise InvalidQueryError(

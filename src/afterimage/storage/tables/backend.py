@@ -138,7 +138,7 @@ class TablesBackend:
         # The first chunk comes before the database is opened: a source that cannot be read fails.
         chunks = chain([*islice(chunks, 1)], chunks)
         saved = 0
-        folder = temporary_name() or (self.files() or [path])[0]
+        folder = temporary_name() or path or Path.cwd() / "unnamed"
         with SpooledTemporaryFile(max_size=_OTHERS_IN_MEMORY, dir=str(folder.parent)) as others:
 
             def batches(group: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
