@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def changed(draw: st.DrawFn, records: st.SearchStrategy[Any]) -> Any:
     for _ in range(draw(st.integers(0, 2))):
         model, name = draw(st.sampled_from(fields_in(record)))
         change = draw(st.sampled_from([_set, _set, _set, _remove, _add]))
-        change(model, name, draw(st.sampled_from(ODD)))
+        change(model, name, deepcopy(draw(st.sampled_from(ODD))))  # a copy: it may be changed next
     return record
 
 
@@ -215,3 +216,16 @@ def test_keys_that_become_one_key_in_json_are_rejected(storage: Any, metadata: A
     with pytest.raises(InvalidRecordError, match="several keys"):
         storage.save_documents([Document().model_copy(update=update)])
     assert storage.count_conversations() == storage.count_documents() == 0
+
+
+def test_documents_and_conversations_are_not_filed_with_each_other(storage: Any) -> None:
+    class Tagged(Document):
+        tag: str = ""
+
+    for document in (Document(id="d"), Tagged(id="d")):
+        with pytest.raises(InvalidRecordError, match=r"record 1 of the batch.*save_documents"):
+            storage.save_conversations([conversation(), document])
+    with pytest.raises(InvalidRecordError, match=r"record 0 of the batch.*save_conversations"):
+        storage.save_documents([conversation()])
+    assert storage.count_conversations() == storage.count_records() == 0
+    assert storage.count_documents() == 0

@@ -8,7 +8,7 @@ an object is rejected here. Records of this package's own classes with exact val
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -37,7 +37,32 @@ from afterimage.storage.records.validation import (
     repeated_key,
 )
 
-__all__ = ["exact_lines", "exact_records", "stored_object", "to_line"]
+__all__ = ["as_records", "exact_lines", "exact_records", "stored_object", "to_line"]
+
+
+def as_records(kind: RecordKind, records: Any) -> list[BaseModel]:
+    """Return the records of a save as a list.
+
+    Raises:
+        InvalidRecordError: the argument is not a list, or has a record for the other call.
+    """
+    if isinstance(records, BaseModel | str | Mapping) or not isinstance(records, Iterable):
+        raise InvalidRecordError(
+            f"records must be a list, not one {type(records).__name__}: give [record]"
+        )
+    found = list(records)
+    other, call = (
+        (Document, "save_documents")
+        if kind is CONVERSATIONS
+        else (Conversation, "save_conversations")
+    )
+    classes: set[type] = {*map(type, found)}
+    if any(issubclass(cls, other) for cls in classes):
+        index = next(index for index, record in enumerate(found) if isinstance(record, other))
+        raise InvalidRecordError(
+            f"record {index} of the batch is a {type(found[index]).__name__}: use {call}"
+        )
+    return found
 
 
 def stored_object(kind: RecordKind, record: Any) -> dict[str, Any]:
