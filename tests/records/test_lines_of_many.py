@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from afterimage.storage import Conversation, ConversationEntry, InvalidRecordError, JSONLStorage
+from afterimage.storage.records.fields import CONVERSATIONS
 from afterimage.storage.records.objects import exact_lines, to_line
 from tests.support.records import TracedConversation
 from tests.support.strategies import conversations
@@ -34,9 +35,9 @@ def _other_order() -> Conversation:
 
 @given(st.lists(conversations, min_size=1, max_size=6))
 def test_lines_of_many_are_the_lines_of_each(records: list[BaseModel]) -> None:
-    together = exact_lines(records)
+    together = exact_lines(CONVERSATIONS, records)
     if together is not None:
-        assert together == b"".join(to_line(record) + b"\n" for record in records)
+        assert together == b"".join(to_line(CONVERSATIONS, record) + b"\n" for record in records)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +65,12 @@ def test_no_record_is_taken_for_two_or_two_for_one(
     store = JSONLStorage(tmp_path / "c.jsonl", tmp_path / "d.jsonl")
     store.save_conversations(records)
     written = store.conversations_path.read_bytes()
-    assert written == b"".join(to_line(record) + b"\n" for record in records)
+    assert written == b"".join(to_line(CONVERSATIONS, record) + b"\n" for record in records)
 
 
 def test_many_plain_records_are_written_together() -> None:
     records = [_said(_BETWEEN, domain="Flights", n=3, intents=["a"]), _said("two")] * 300
-    assert exact_lines(records) is not None
+    assert exact_lines(CONVERSATIONS, records) is not None
 
 
 def test_an_invalid_role_among_many_is_rejected_and_nothing_is_written(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ The methods that read or write other files are in `import_export.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator
 from contextlib import closing
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 from afterimage.storage.base import BaseStorage
-from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, shown
+from afterimage.storage.errors import InvalidQueryError, shown
 from afterimage.storage.import_export import ImportExport
 from afterimage.storage.models import (
     Conversation,
@@ -33,6 +33,7 @@ from afterimage.storage.records.fields import (
     Json,
     RecordKind,
 )
+from afterimage.storage.records.objects import as_records
 from afterimage.storage.records.validation import matching
 from afterimage.storage.reports.faults import Faults, OnError
 from afterimage.storage.reports.progress import Progress, ignore, share_only, split
@@ -93,10 +94,11 @@ class RecordStorage(ImportExport, BaseStorage):
         `load_records`.
 
         Raises:
-            InvalidRecordError: a record cannot be written as JSON, or could not be read back.
+            InvalidRecordError: a record cannot be written as JSON, would not be read back equal, or
+                is a document. The message names its index and, where possible, the field.
             LockTimeoutError: another process held the file for all of `lock_timeout`.
         """
-        self._backend.append(CONVERSATIONS, _as_records(conversations))
+        self._backend.append(CONVERSATIONS, as_records(CONVERSATIONS, conversations))
 
     async def asave_conversations(
         self,
@@ -222,10 +224,11 @@ class RecordStorage(ImportExport, BaseStorage):
         """Save documents in their order: all of them, or none if one is refused.
 
         Raises:
-            InvalidRecordError: a record is not a document, or cannot be written as JSON.
+            InvalidRecordError: a record is not a document, cannot be written as JSON, or would not
+                be read back equal. The message names its index and, where possible, the field.
             LockTimeoutError: another process held the file for all of `lock_timeout`.
         """
-        self._backend.append(DOCUMENTS, _as_records(documents))
+        self._backend.append(DOCUMENTS, as_records(DOCUMENTS, documents))
 
     async def asave_documents(self, documents: list[Document]) -> None:
         """Run `save_documents`, or a subclass's override of it, in a worker thread."""
@@ -483,11 +486,3 @@ class RecordStorage(ImportExport, BaseStorage):
             projected_schema(query.columns),
             BatchIterator(read.faults.warn_after(self._backend.select(read))),
         )
-
-
-def _as_records(records: Any) -> list[BaseModel]:
-    if isinstance(records, BaseModel | str | Mapping) or not isinstance(records, Iterable):
-        raise InvalidRecordError(
-            f"records must be a list, not one {type(records).__name__}: give [record]"
-        )
-    return list(records)

@@ -47,7 +47,6 @@ from afterimage.storage.jsonl.lines import (
 from afterimage.storage.jsonl.sources import LineSource, Origin, refuse_own_source
 from afterimage.storage.jsonl.staging import staged
 from afterimage.storage.jsonl.verify import report_killed_save, verify_lines
-from afterimage.storage.models import Document
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
@@ -55,8 +54,7 @@ from afterimage.storage.records.fields import (
     FieldType,
     RecordKind,
 )
-from afterimage.storage.records.objects import exact_lines, to_line, to_object
-from afterimage.storage.records.validation import as_declared
+from afterimage.storage.records.objects import exact_lines, to_line
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.reports.progress import Progress, after_each, ignore, report, split
 from afterimage.storage.reports.verification import Findings, Verification
@@ -142,16 +140,14 @@ class JsonlBackend:
                 )
 
     def _block(self, kind: RecordKind, records: Sequence[BaseModel], start: int) -> bytes:
-        if kind is CONVERSATIONS and self.codec == "utf-8":
-            block = exact_lines(records)
+        if self.codec == "utf-8":
+            block = exact_lines(kind, records)
             if block is not None:
                 return block
         lines = []
         for index, record in enumerate(records, start):
             try:
-                if kind is DOCUMENTS and type(record) is not Document:
-                    as_declared(DOCUMENTS, to_object(record))
-                lines.append(to_line(record, self.codec))
+                lines.append(to_line(kind, record, self.codec))
             except InvalidRecordError as error:
                 raise InvalidRecordError(f"record {index} of the batch: {error}") from None
         lines.append(b"")

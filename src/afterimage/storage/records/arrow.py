@@ -1,15 +1,17 @@
 """Convert records to Arrow record batches and back, one column at a time.
 
-The invariant: `to_objects(kind, to_batch(kind, rows_of(kind, records)))` returns every record as a
+The invariant: `to_objects(kind, batch_of_models(kind, records, indexes))` returns every record as a
 JSON object, whatever its class. The schema is always the declared one of `schema.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import cache
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -19,16 +21,15 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from afterimage.storage.errors import InvalidRecordError, shorten
 from afterimage.storage.records.extras import overlay, restore
-from afterimage.storage.records.fast_json import as_plain_dict, as_plain_dicts
 from afterimage.storage.records.fields import FieldType, Json, List, RecordKind, Struct, Text
-from afterimage.storage.records.objects import metadata_text, to_object
+from afterimage.storage.records.objects import exact_records, stored_object
 from afterimage.storage.records.schema import arrow_schema, arrow_type
 from afterimage.storage.records.validation import as_declared, readable
 
 __all__ = [
     "Rows",
+    "batch_of_models",
     "parts_of",
-    "rows_of",
     "rows_of_objects",
     "to_batch",
     "to_objects",
@@ -63,32 +64,61 @@ class Rows(NamedTuple):
     extra: list[bytes | None]
 
 
-def rows_of(kind: RecordKind, records: Sequence[Any], start: int = 0) -> Rows:
-    """Return the rows of models.
+def batch_of_models(
+    kind: RecordKind, records: Sequence[BaseModel], indexes: Sequence[int]
+) -> pa.RecordBatch:
+    """Return a record batch of models.
 
     Args:
         kind: the kind of the records.
         records: the models.
-        start: index of the first record within the whole save, for error messages.
+        indexes: index of each record within the whole save, for error messages.
 
     Raises:
-        InvalidRecordError: a record cannot be stored; the message gives its index.
+        InvalidRecordError: a record cannot be stored; the message gives its index and the field.
     """
+    plains = exact_records(records, checked=())  # Arrow checks the values of messages
+    if plains is not None:
+        rows = Rows(plains.rows, _absent_fields(kind, records, plains.rows))
+        with suppress(*_CONVERSION_ERRORS):
+            return _to_batch(kind, rows, depth=None, messages=plains.messages)
     rows = Rows([], [])
-    absent: dict[type[BaseModel], bytes | None] = {}
-    for index, (record, plain) in enumerate(
-        zip(records, _plain_dicts(records), strict=True), start
-    ):
-        if plain is None:
-            declared, extra = _convert_one(kind, record, index)
-        else:
-            declared, cls = plain, type(record)
-            if cls not in absent:
-                absent[cls] = _extra(overlay(kind.record, plain))
-            extra = absent[cls]
-        rows.declared.append(declared)
-        rows.extra.append(extra)
-    return rows
+    for index, record in zip(indexes, records, strict=True):
+        try:
+            own = _exact_rows(kind, record) or _stored_rows(kind, record)
+        except InvalidRecordError as error:
+            raise InvalidRecordError(f"record {index} of the batch: {error}") from None
+        rows.declared.extend(own.declared)
+        rows.extra.extend(own.extra)
+    return to_batch(kind, rows, indexes)
+
+
+def _absent_fields(
+    kind: RecordKind, records: Sequence[BaseModel], plains: list[dict[str, Any]]
+) -> list[bytes | None]:
+    """Return the value of `extra` for records that have exactly the fields of their class."""
+    absent = {
+        cls: _extra(overlay(kind.record, plain))
+        for cls, plain in dict(zip(map(type, records), plains, strict=True)).items()
+    }
+    return [absent[type(record)] for record in records]
+
+
+def _exact_rows(kind: RecordKind, record: BaseModel) -> Rows | None:
+    plains = exact_records([record])
+    if plains is None:
+        return None
+    declared = plains.with_messages()
+    try:
+        to_json(declared)
+    except ValueError:  # a string is not valid Unicode
+        return None
+    return Rows(declared, _absent_fields(kind, [record], declared))
+
+
+def _stored_rows(kind: RecordKind, record: BaseModel) -> Rows:
+    stored = stored_object(kind, record)
+    return Rows([stored], [_extra(overlay(kind.record, stored))])
 
 
 def rows_of_objects(kind: RecordKind, objects: Iterable[dict[str, Any]]) -> Rows:
@@ -106,35 +136,40 @@ def rows_of_objects(kind: RecordKind, objects: Iterable[dict[str, Any]]) -> Rows
             rows.extra.append(None)
         else:
             rows.declared.append(as_declared(kind, record))
-            rows.extra.append(_extra(overlay(kind.record, record)))
+            extra = overlay(kind.record, record)
+            if extra.keys() - {"absent"}:
+                _check_nesting(record)
+            rows.extra.append(_extra(extra))
     return rows
 
 
-def to_batch(kind: RecordKind, rows: Rows, start: int = 0) -> pa.RecordBatch:
+def to_batch(kind: RecordKind, rows: Rows, indexes: Sequence[int] | None = None) -> pa.RecordBatch:
     """Return a record batch with the declared fields and `extra`.
 
     Args:
         kind: the kind of the records.
         rows: the rows of the batch.
-        start: index of the first row within the whole save, for error messages.
+        indexes: index of each row within the whole save, for error messages; None if these are all
+            rows.
 
     Raises:
         InvalidRecordError: a value does not have the declared type; the message gives the index
             of the record.
     """
     try:
-        return _to_batch(kind, rows.declared, rows.extra)
+        return _to_batch(kind, rows)
     except _CONVERSION_ERRORS as conversion_error:
         # Validate each record with the model. It may coerce values to the declared types;
         # otherwise its error names the invalid record and value.
         declared = []
-        for index, row in enumerate(rows.declared, start):
+        numbers = indexes or range(len(rows.declared))
+        for index, row in zip(numbers, rows.declared, strict=True):
             try:
                 declared.append(as_declared(kind, from_json(to_json(row))))
             except (InvalidRecordError, *_CONVERSION_ERRORS) as error:
                 raise InvalidRecordError(f"record {index} of the batch: {error}") from None
         try:
-            return _to_batch(kind, declared, rows.extra)
+            return _to_batch(kind, rows._replace(declared=declared))
         except _CONVERSION_ERRORS:
             raise InvalidRecordError(
                 f"a record does not fit the schema: {conversion_error}"
@@ -173,62 +208,97 @@ def parts_of(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
 
 
 def _to_batch(
-    kind: RecordKind, declared: list[dict[str, Any]], extra: list[bytes | None]
+    kind: RecordKind,
+    rows: Rows,
+    depth: int | None = 1,
+    messages: list[dict[str, Any]] | None = None,
 ) -> pa.RecordBatch:
+    """Return the batch of rows.
+
+    Args:
+        kind: the kind of the rows.
+        rows: the rows.
+        depth: see `_array`.
+        messages: the messages of all rows, if they are not in the rows themselves.
+    """
     defaults = kind.record.defaults
+    declared = rows.declared
     arrays = []
     for name, field_type in kind.record.fields.items():
         if name in defaults:
             values = [row.get(name, defaults[name]) for row in declared]
         else:
             values = [row[name] for row in declared]
-        array = _array(field_type, values)
+        if messages and isinstance(field_type, List) and isinstance(field_type.of, Struct):
+            array = _list_array(field_type.of, [*map(len, values)], messages, depth)
+        else:
+            array = _array(field_type, values, depth)
         _check(field_type, array, nulls=name in kind.record.nullable, parent_nulls=0)
         arrays.append(array)
-    arrays.append(pa.array(extra, pa.large_string()))
+    arrays.append(pa.array(rows.extra, pa.large_string()))
     return pa.RecordBatch.from_arrays(arrays, schema=_schema(kind))
 
 
-def _array(field_type: FieldType, values: list[Any]) -> pa.Array:
-    if values.count(None) == len(values):  # common, and faster than a builder
-        return pa.nulls(len(values), arrow_type(field_type))
+def _array(field_type: FieldType, values: list[Any], depth: int | None) -> pa.Array:
+    """Return values as an array of their declared type.
+
+    Args:
+        field_type: the declared type.
+        values: the values.
+        depth: number of levels of the record around each value; None if a check has shown that
+            all metadata can be parsed again.
+
+    Raises:
+        TypeError: a value does not have the declared type; also other exceptions.
+    """
+    if not values or (values[0] is None and values.count(None) == len(values)):
+        return pa.nulls(len(values), arrow_type(field_type))  # common, and faster than a builder
     match field_type:
         case Json():
-            texts = [_json_text(value) for value in values]
+            texts = [_json_text(value, depth) for value in values]
             return pa.array(texts, pa.large_string(), memory_pool=_POOL)
-        case Struct(fields) if _holds_json(field_type):
-            children = [
-                _array(child_type, [value[name] for value in values])
-                for name, child_type in fields.items()
-            ]
-            return pa.StructArray.from_arrays(children, fields=list(arrow_type(field_type)))
-        case List(item_type) if _holds_json(item_type):
-            offsets = [0]
-            for value in values:
-                offsets.append(offsets[-1] + len(value))
-            items = _array(item_type, list(chain.from_iterable(values)))
-            return pa.LargeListArray.from_arrays(
-                pa.array(offsets, pa.int64()), items, type=arrow_type(field_type)
+        case List(Struct() as item_type):
+            if not {*map(type, values)} <= {list}:
+                raise TypeError("a list of objects is required")
+            return _list_array(
+                item_type, [*map(len, values)], [*chain.from_iterable(values)], depth
             )
         case _:
-            return pa.array(values, arrow_type(field_type), memory_pool=_POOL)
+            array = pa.array(values, arrow_type(field_type), memory_pool=_POOL)
+            if isinstance(field_type, Text) and depth is None:
+                # Arrow takes bytes as text. This is the quickest check that all are strings.
+                "".join([v for v in values if v is not None] if array.null_count else values)
+            return array
 
 
-@cache
-def _holds_json(field_type: FieldType) -> bool:
-    match field_type:
-        case Struct(fields):
-            return any(map(_holds_json, fields.values()))
-        case List(item_type):
-            return _holds_json(item_type)
-        case _:
-            return isinstance(field_type, Json)
+def _list_array(
+    struct: Struct, counts: list[int], items: list[dict[str, Any]], depth: int | None
+) -> pa.Array:
+    """Return lists of objects as an array.
+
+    Args:
+        struct: the type of the objects.
+        counts: number of objects in each list.
+        items: the objects of all lists.
+        depth: number of levels of the record around each list; see `_array`.
+    """
+    inner = None if depth is None else depth + 2
+    children = [
+        _array(field_type, [*map(itemgetter(name), items)], inner)
+        for name, field_type in struct.fields.items()
+    ]
+    return pa.LargeListArray.from_arrays(
+        pa.array([0, *accumulate(counts)], pa.int64()),
+        pa.StructArray.from_arrays(children, fields=list(arrow_type(struct))),
+        type=arrow_type(List(struct)),
+    )
 
 
-def _json_text(value: Any) -> bytes:
+def _json_text(value: Any, depth: int | None) -> bytes:
     if not isinstance(value, dict):
         raise TypeError(f"metadata must be an object, not {type(value).__name__}")
-    return readable(metadata_text(value))
+    text = to_json(value, by_alias=False)
+    return text if depth is None else readable(text, depth)
 
 
 def _check(field_type: FieldType, array: pa.Array, *, nulls: bool, parent_nulls: int) -> None:
@@ -288,36 +358,14 @@ def _has_declared_fields(struct: Struct, record: Any) -> bool:
     return True
 
 
-def _plain_dicts(records: Sequence[Any]) -> Sequence[dict[str, Any] | None]:
-    try:
-        if (plain := as_plain_dicts(records)) is not None:
-            return plain
-    except (AttributeError, TypeError):  # a model that was constructed without validation
-        pass
-    return [as_plain_dict(record) if isinstance(record, BaseModel) else None for record in records]
-
-
-def _convert_one(
-    kind: RecordKind, record: BaseModel, index: int
-) -> tuple[dict[str, Any], bytes | None]:
-    try:
-        dumped = to_object(record)
-        return as_declared(kind, dumped), _extra(overlay(kind.record, dumped))
-    except InvalidRecordError as error:
-        raise InvalidRecordError(f"record {index} of the batch: {error}") from None
-
-
 def _extra(node: Mapping[str, Any]) -> bytes | None:
-    """Return an overlay as JSON text; None if it is empty.
+    """Return an overlay as JSON text; None if it is empty."""
+    return to_json(node) if node else None
 
-    Raises:
-        InvalidRecordError: it is nested too deep to be parsed again. Values are nested a little
-            deeper in the overlay than in the record.
-    """
-    if not node:
-        return None
+
+def _check_nesting(record: Mapping[str, Any]) -> None:
     try:
-        return readable(to_json(node))
+        readable(to_json(record))
     except ValueError as error:
         raise InvalidRecordError(shorten(error)) from None
 

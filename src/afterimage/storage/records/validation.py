@@ -5,27 +5,31 @@ Every storage uses these functions for saves, imports and loads, so all storages
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from afterimage.storage import models
-from afterimage.storage.errors import InvalidRecordError, shorten
-from afterimage.storage.records.fast_json import as_plain_dict
-from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, RecordKind
+from afterimage.storage.errors import InvalidRecordError, shorten, shown
+from afterimage.storage.records.fields import DOCUMENTS, RecordKind
+from afterimage.storage.records.plain import as_plain_dict
 
 __all__ = [
     "MAX_DIGITS",
+    "MAX_NESTING",
     "as_declared",
-    "check",
     "is_conversation",
     "list_adapter",
     "matching",
+    "parsed",
     "readable",
+    "reading",
     "reason",
+    "repeated_key",
 ]
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -35,6 +39,13 @@ _SHALLOW = 100
 
 # Python and the JSON parsers used here reject integers with more digits.
 MAX_DIGITS = 4300
+
+# Levels of objects and arrays that the parser used here accepts, including the outermost.
+_PARSED_NESTING = 200
+
+# Levels that a saved or imported record may have. A table keeps the extra fields of messages in an
+# object that has three levels more than the record.
+MAX_NESTING = 196
 
 
 @cache
@@ -65,48 +76,55 @@ def matching(model: type[_Model]) -> Callable[[dict[str, Any]], _Model | None]:
     An object matches `model` if it validates and all its keys are fields of the model (or the
     model allows extra fields). This rule lets records of several models share a storage.
     """
-    computed = set(model.model_computed_fields)
-    known = set(model.model_fields) | computed
-    known |= {
-        alias
-        for field in model.model_fields.values()
-        for alias in (field.validation_alias, field.serialization_alias)
-        if isinstance(alias, str)
-    }
-    open_ended = model.model_config.get("extra") == "allow"
+    known = _known_keys(model)
+    read: Callable[[dict[str, Any]], _Model] = reading(model)
 
     def match(record: dict[str, Any]) -> _Model | None:
-        if not (open_ended or record.keys() <= known):
+        if known is not None and not record.keys() <= known:
             return None
-        written = {name: value for name, value in record.items() if name not in computed}
         try:
-            # Validate JSON text: only there do strict models accept strings as dates.
-            text = to_json(written)
-            try:
-                return model.model_validate_json(text, by_alias=False, by_name=True)
-            except ValidationError:  # another program wrote the record by alias
-                return model.model_validate_json(text, by_alias=True, by_name=True)
-        except ValidationError:
+            return read(record)
+        except ValueError:
             return None
 
     return match
 
 
-def check(record: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Return `record`, dumped from a `model`, if it can be loaded again.
+@cache
+def reading(model: type[_Model]) -> Callable[[dict[str, Any]], _Model]:
+    """Return the function of `matching` that raises ValueError instead of returning None."""
+    computed = set(model.model_computed_fields)
+    known = _known_keys(model)
 
-    Raises:
-        InvalidRecordError: the record has the form of a conversation but is not a valid one, so
-            `load_conversations` would fail on it; or `load_records(model)` could not read it.
-    """
-    if is_conversation(record):
-        as_declared(CONVERSATIONS, record)
-    elif not issubclass(model, models.Document) and matching(model)(record) is None:
-        raise InvalidRecordError(
-            f"a record of {model.__name__} would not be read back from its own JSON: "
-            f"{shorten(record, 100)}"
-        )
-    return record
+    def read(record: dict[str, Any]) -> _Model:
+        if known is not None and not record.keys() <= known:
+            unknown = next(name for name in record if name not in known)
+            raise InvalidRecordError(f"{shown(unknown, 60)} is not a field of {model.__name__}")
+        written = {name: value for name, value in record.items() if name not in computed}
+        # Validate JSON text: only there do strict models accept strings as dates.
+        text = to_json(written)
+        try:
+            return model.model_validate_json(text, by_alias=False, by_name=True)
+        except ValidationError as error:
+            try:  # another program wrote the record by alias
+                return model.model_validate_json(text, by_alias=True, by_name=True)
+            except ValidationError:
+                raise error from None
+
+    return read
+
+
+def _known_keys(model: type[BaseModel]) -> set[str] | None:
+    """Return the keys that an object of a model may have; None if it may have any."""
+    if model.model_config.get("extra") == "allow":
+        return None
+    aliases = {
+        alias
+        for field in model.model_fields.values()
+        for alias in (field.validation_alias, field.serialization_alias)
+        if isinstance(alias, str)
+    }
+    return aliases | {*model.model_fields} | {*model.model_computed_fields}
 
 
 def as_declared(kind: RecordKind, record: dict[str, Any]) -> dict[str, Any]:
@@ -125,21 +143,49 @@ def as_declared(kind: RecordKind, record: dict[str, Any]) -> dict[str, Any]:
             valid = model.model_validate_json(to_json(record))
     except ValidationError as error:
         raise InvalidRecordError(f"not a valid record of {kind.name}: {reason(error)}") from None
-    plain = as_plain_dict(valid)
-    assert plain is not None
-    return plain
+    return as_plain_dict(valid)
 
 
-def readable(text: bytes) -> bytes:
-    """Return `text` if the JSON parsers used here can parse it.
+def readable(text: bytes, depth: int = 0) -> bytes:
+    """Return JSON text of a record, or of a value in it, if every parser used here can parse it.
+
+    Args:
+        text: the text.
+        depth: number of objects and arrays of the record around the value.
 
     Raises:
-        ValueError: it is nested too deep, or has an integer of more than 4,300 digits.
+        ValueError: the record is nested deeper than `MAX_NESTING`, or has an integer of more than
+            4,300 digits.
     """
     if len(text) > MAX_DIGITS or text.count(b"{") + text.count(b"[") > _SHALLOW:
-        # Metadata is parsed alone and inside its record. Wrap it: that is the deeper nesting.
-        from_json(b'{"":' + text + b"}")
+        parsed(text, depth)
     return text
+
+
+def parsed(text: bytes, depth: int = 0) -> Any:
+    """Return the value of JSON text; see `readable`."""
+    levels = _PARSED_NESTING - MAX_NESTING + depth
+    value = from_json(b"[" * levels + text + b"]" * levels)
+    for _ in range(levels):
+        [value] = value
+    return value
+
+
+def repeated_key(text: str | bytes) -> str | None:
+    """Return a key that an object in JSON text has twice, at any depth; None if there is none."""
+    repeated: list[str] = []
+
+    def seen(pairs: list[tuple[str, Any]]) -> None:
+        if len({*map(_key, pairs)}) < len(pairs):
+            keys = [*map(_key, pairs)]
+            repeated.append(next(key for key in keys if keys.count(key) > 1))
+
+    # An integer of any size is only copied; every number is a constant here.
+    json.loads(text, object_pairs_hook=seen, parse_int=len, parse_float=len, parse_constant=len)
+    return repeated[0] if repeated else None
+
+
+_key = itemgetter(0)
 
 
 def reason(error: Exception) -> str:

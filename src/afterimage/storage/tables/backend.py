@@ -104,9 +104,9 @@ class TablesBackend:
     def append(self, kind: RecordKind, records: Sequence[BaseModel]) -> None:
         if not records:
             return
-        declared, others = split_by_kind(kind, records)
+        declared, indexes, others = split_by_kind(kind, records)
         # Build the first batch before the file is opened, and the others while DuckDB inserts.
-        batches = batches_of_models(kind, declared, self._insert_rows)
+        batches = batches_of_models(kind, declared, indexes, self._insert_rows)
         first = list(islice(batches, 1))
         with self.database.writing() as connection, paused_collector():
             self.layout.refresh(connection, to_write=True)

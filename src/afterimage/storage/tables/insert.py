@@ -16,11 +16,11 @@ from afterimage.storage.engine.database import Database
 from afterimage.storage.engine.statements import streamed
 from afterimage.storage.errors import DatabaseError, InvalidRecordError
 from afterimage.storage.models import Conversation
-from afterimage.storage.records.arrow import rows_of, to_batch
+from afterimage.storage.records.arrow import batch_of_models
 from afterimage.storage.records.fields import CONVERSATIONS, RecordKind
-from afterimage.storage.records.objects import to_object
+from afterimage.storage.records.objects import stored_object
 from afterimage.storage.records.schema import arrow_type
-from afterimage.storage.records.validation import check, is_conversation
+from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.tables.layout import Layout, StoredTable
 
@@ -98,46 +98,52 @@ class Insert:
 
 
 def batches_of_models(
-    kind: RecordKind, records: Sequence[BaseModel], rows: int
+    kind: RecordKind, records: Sequence[BaseModel], indexes: Sequence[int], rows: int
 ) -> Iterator[pa.RecordBatch]:
     """Yield record batches of models, with `rows` records each.
 
+    Args:
+        kind: the kind of the records.
+        records: the models.
+        indexes: the index of each record within the whole save, for error messages.
+        rows: number of records in a batch.
+
     Raises:
-        InvalidRecordError: a record cannot be stored; the message gives its index in `records`.
+        InvalidRecordError: a record cannot be stored; the message gives its index in the save.
     """
     # Build each batch separately. DuckDB misreads structs in a slice of a larger batch.
     for start in range(0, len(records), rows):
         checkpoint()
-        part = records[start : start + rows]
-        yield to_batch(kind, rows_of(kind, part, start), start)
+        part = slice(start, start + rows)
+        yield batch_of_models(kind, records[part], indexes[part])
 
 
 def split_by_kind(
     kind: RecordKind, records: Sequence[BaseModel]
-) -> tuple[Sequence[BaseModel], list[Other]]:
-    """Return the records of `kind`, and the records of other models.
+) -> tuple[Sequence[BaseModel], Sequence[int], list[Other]]:
+    """Return the records of `kind` with their indexes, and the records of other models.
 
     Raises:
-        InvalidRecordError: a record cannot be written as JSON, or could not be read back.
+        InvalidRecordError: a record cannot be stored; the message gives its index.
     """
     if kind is not CONVERSATIONS or all(isinstance(record, Conversation) for record in records):
-        return records, []
+        return records, range(len(records)), []
     declared: list[BaseModel] = []
+    indexes: list[int] = []
     others: list[Other] = []
     for index, record in enumerate(records):
-        if isinstance(record, Conversation):
-            declared.append(record)
-            continue
-        checkpoint()
-        try:
-            dumped = check(to_object(record), type(record))
-        except InvalidRecordError as error:
-            raise InvalidRecordError(f"record {index} of the batch: {error}") from None
-        if is_conversation(dumped):
-            declared.append(record)
-        else:
-            others.append((type(record).__name__, to_json(dumped)))
-    return declared, others
+        if not isinstance(record, Conversation):
+            checkpoint()
+            try:
+                stored = stored_object(kind, record)
+            except InvalidRecordError as error:
+                raise InvalidRecordError(f"record {index} of the batch: {error}") from None
+            if not is_conversation(stored):
+                others.append((type(record).__name__, to_json(stored)))
+                continue
+        declared.append(record)
+        indexes.append(index)
+    return declared, indexes, others
 
 
 def _numbered(
