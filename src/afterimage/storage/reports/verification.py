@@ -83,7 +83,8 @@ _TITLES: Final = {
     "torn_tails": "torn last lines",
     "duplicate_ids": "duplicate document ids",
     "duplicate_numbers": "duplicate sequence numbers",
-    "stale_columns": "rows whose metadata columns differ from their metadata",
+    "stale_columns": "rows whose metadata columns differ from their metadata "
+    "(verify with repair sets them again)",
 }
 
 

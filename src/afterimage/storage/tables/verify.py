@@ -23,7 +23,7 @@ from afterimage.storage.reports.progress import Progress, ignore, report, split
 from afterimage.storage.reports.verification import Findings, Verification
 from afterimage.storage.tables.layout import Layout, StoredTable
 
-__all__ = ["verify_database"]
+__all__ = ["repair_columns", "verify_database"]
 
 
 def verify_database(
@@ -57,6 +57,16 @@ def verify_database(
                 corrupt += 1
             findings.counts[stored.kind.name] = count - corrupt
     return findings.report()
+
+
+def repair_columns(connection: sa.Connection, stored: StoredTable) -> None:
+    """Set the metadata columns of the rows in which they differ from the metadata."""
+    if not stored.metadata_columns:
+        return
+    table = stored.table
+    values = stored.metadata_values(table.c["metadata"], stored.metadata_columns)
+    differs = [table.c[name].is_distinct_from(value) for name, value in values.items()]
+    connection.execute(table.update().where(sa.or_(*differs)).values(values))
 
 
 def _row_count(database: Database, stored: StoredTable) -> int:
