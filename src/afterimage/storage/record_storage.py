@@ -417,15 +417,17 @@ class RecordStorage(ImportExport, BaseStorage):
     # -- what is stored -----------------------------------------------------------------------
 
     @signal_safe
-    def verify(self, *, progress: Progress | None = None) -> Verification:
+    def verify(self, *, progress: Progress | None = None, repair: bool = False) -> Verification:
         """Read all stored records again, in bounded memory, and report all faults.
 
-        No data is changed. `print` shows the report as a page; `report.ok` is true if there is no
+        No record is changed. `print` shows the report as a page; `report.ok` is true if there is no
         fault.
 
         Args:
             progress: called repeatedly with the number of records, or of lines of a JSONL file,
                 read since the last call.
+            repair: whether to set the columns of metadata fields again first, where they differ
+                from the metadata. The report is about the repaired state.
 
         Raises:
             LockTimeoutError: another process held the file for all of `lock_timeout`.
@@ -437,6 +439,8 @@ class RecordStorage(ImportExport, BaseStorage):
         >>> report.ok, report.documents, report.duplicate_ids.count
         (False, 2, 1)
         """
+        if repair:
+            self._backend.repair()
         return self._backend.verify(progress)
 
     # -- shared by the above ------------------------------------------------------------------

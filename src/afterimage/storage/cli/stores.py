@@ -65,7 +65,7 @@ def open_existing(store: str, kind: str = "conversations", tables: Tables = USUA
         if not is_database(path):
             raise SchemaMismatchError(f"{path} is not a DuckDB file.")
         try:
-            return storage.SQLStorage(f"{_URL}{path}", *tables.names(), create=False)
+            return storage.SQLStorage(path, *tables.names(), create=False)
         except SchemaMismatchError as error:
             raise SchemaMismatchError(
                 f"{error} On the command line, use --conversations-table and --documents-table; "
@@ -90,8 +90,7 @@ def open_or_make(
     """
     path = path_of(store)
     if path is None or store.startswith(_URL) or is_database(path) or _is(path, _DATABASES):
-        url = store if path is None else f"{_URL}{path}"
-        return storage.SQLStorage(url, *tables.names(), list(metadata_fields) or None)
+        return storage.SQLStorage(path or store, *tables.names(), list(metadata_fields) or None)
     if not _is(path, _LINES) and not _holds_lines(path):
         raise click.BadParameter(
             f"the kind of store is not clear from the name {path}. Use a name that ends in .duckdb "

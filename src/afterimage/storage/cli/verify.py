@@ -19,6 +19,11 @@ __all__ = ["verify_command"]
 @click.command("verify")
 @click.argument("store", metavar="STORE", type=options.STORE)
 @options.kind("conversations", "documents")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="First set the columns of metadata fields again where they differ from the metadata.",
+)
 @options.tables
 @options.as_json
 @click.pass_context
@@ -26,17 +31,18 @@ def verify_command(
     context: click.Context,
     store: str,
     kind: Any,
+    repair: bool,  # noqa: FBT001  click passes it by name
     tables: Tables,
     as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
     """Read all records of a store, and report all faults.
 
-    The store is not changed. The exit code is 1 if a fault was found.
+    The store is changed only with --repair. The exit code is 1 if a fault was found.
     """
     source = open_existing(store, kind, tables)
     with progress_bar(f"reading {store}") as progress:
         if isinstance(source, storage.SQLStorage):
-            report = source.verify(progress=progress)
+            report = source.verify(progress=progress, repair=repair)
         else:  # only the given file
             report = storage.verify_jsonl(Path(store), kind, progress=progress)
     if as_json:

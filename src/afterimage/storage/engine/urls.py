@@ -46,6 +46,11 @@ def database_name(url: str) -> str:
             f"{shorten(parsed.render_as_string(), 80)!r} names a server or a driver. Give "
             "'duckdb:///file.duckdb' (three slashes, four for an absolute path)."
         )
+    if not parsed.query and isinstance(url, str) and "?" in url:
+        raise UnsupportedURLError(
+            f"{shorten(url, 80)!r} has a query part that is not understood. If the '?' is a part "
+            "of the file name, give a Path instead of a URL."
+        )
     if parsed.query:
         raise UnsupportedURLError(
             f"options in the URL are not supported ({', '.join(parsed.query)}): all connections of "

@@ -327,6 +327,9 @@ class JsonlBackend:
             return error
         return original if isinstance(original, StorageError) else StorageError(shorten(original))
 
+    def repair(self) -> None:
+        """Do nothing: a file has only its records."""
+
     def verify(self, progress: Progress | None) -> Verification:
         findings = Findings(", ".join(map(str, self.files())))
         kinds = (CONVERSATIONS, DOCUMENTS)

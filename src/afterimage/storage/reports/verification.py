@@ -95,7 +95,8 @@ _TITLES: Final = {
     "killed_saves": "saves that were killed",
     "duplicate_ids": "duplicate document ids",
     "duplicate_numbers": "duplicate sequence numbers",
-    "stale_columns": "rows whose metadata columns differ from their metadata",
+    "stale_columns": "rows whose metadata columns differ from their metadata "
+    "(verify with repair sets them again)",
 }
 
 

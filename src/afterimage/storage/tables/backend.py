@@ -48,7 +48,7 @@ from afterimage.storage.tables.checks import UNREADABLE, RowFaults, record_objec
 from afterimage.storage.tables.insert import Insert, batches_of_models, split_by_kind
 from afterimage.storage.tables.layout import VECTOR_ROWS, Layout, StoredTable
 from afterimage.storage.tables.select import SMALL_PAGE, scan_table
-from afterimage.storage.tables.verify import verify_database
+from afterimage.storage.tables.verify import repair_columns, verify_database
 
 __all__ = ["TablesBackend"]
 
@@ -244,6 +244,11 @@ class TablesBackend:
                     except ValueError as error:
                         raise self._faults(kind, whole=False).first(query, error) from None
                     yield models
+
+    def repair(self) -> None:
+        with self.database.writing() as connection:
+            self.layout.refresh(connection)
+            repair_columns(connection, self.layout.conversations)
 
     def verify(self, progress: Progress | None) -> Verification:
         def faults(stored: StoredTable, progress: Progress) -> Iterator[CorruptRecordError]:

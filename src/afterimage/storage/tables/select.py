@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from afterimage.storage.engine.database import MUCH_CACHED, Database
 from afterimage.storage.engine.statements import execute_arrow, fetch_all, stream_arrow
+from afterimage.storage.errors import DatabaseError
 from afterimage.storage.query.predicates import filtered, in_order, sliced
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.relations import Source
@@ -75,7 +76,7 @@ def scan_table(
                     yield _conform(part, schema)
             return
         size = database.catalog.size()
-        for low, high in (bounds := _Ranges(connection, source, query, size)):
+        for low, high in (bounds := _Ranges(connection, source, stored.table, query, size)):
             if size > MUCH_CACHED:
                 database.trim_cache(connection)
             statement = filtered(sa.select(source.sequence, *labelled), source, query)
@@ -96,6 +97,8 @@ def _page(
     numbers = [row[0] for row in fetch_all(connection, chosen)]
     if not numbers:
         return execute_arrow(connection, sa.select(source.sequence, *columns).limit(0))
+    if None in numbers:
+        raise _bad_numbers(table, "rows without a number")
     # Literals instead of bound values: DuckDB 1.5 takes longer to plan many bound values than to
     # read the page. The values are integers that DuckDB returned, so they need no escaping.
     first, last = (
@@ -107,9 +110,18 @@ def _page(
     within = source.sequence.between(first, last)
     statement = sa.select(source.sequence, *columns).where(within, source.sequence.in_(on_page))
     rows = execute_arrow(connection, statement)
+    if len(rows) != len(numbers):
+        raise _bad_numbers(table, "several rows with the same number or none")
     index = {number: row for row, number in enumerate(rows.column(0).to_pylist())}
     page = rows.take(pa.array([index[number] for number in numbers], pa.int64()))
     return page.combine_chunks()
+
+
+def _bad_numbers(table: sa.FromClause, what: str) -> DatabaseError:
+    return DatabaseError(
+        f"table {getattr(table, 'name', table)!r} has {what} in its first column, so that pages "
+        "would repeat or lose rows. `verify` lists them. Give each row its own number with SQL."
+    )
 
 
 class _Ranges:
@@ -125,6 +137,7 @@ class _Ranges:
         self,
         connection: sa.Connection,
         source: Source,
+        table: sa.Table,
         query: Query,
         file_size: int,
     ) -> None:
@@ -133,8 +146,11 @@ class _Ranges:
             chosen = sliced(chosen.order_by(source.sequence), query)
         within = chosen.subquery()
         count = sa.select(sa.func.count(source.sequence)).scalar_subquery()
-        bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at), count)
-        self._next, self._last, rows = fetch_all(connection, bounds)[0]
+        unnumbered = sa.func.count() - sa.func.count(within.c.at)
+        bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at), count, unnumbered)
+        self._next, self._last, rows, without = fetch_all(connection, bounds)[0]
+        if without:
+            raise _bad_numbers(table, f"{without:,} rows without a number")
         self._width = VECTOR_ROWS
         if rows and file_size:
             likely = _LIKELY_COMPRESSION * file_size // rows + 1

@@ -23,7 +23,7 @@ from afterimage.storage.reports.progress import Progress, ignore, report, split
 from afterimage.storage.reports.verification import Findings, Verification
 from afterimage.storage.tables.layout import Layout, StoredTable
 
-__all__ = ["verify_database"]
+__all__ = ["repair_columns", "verify_database"]
 
 
 def verify_database(
@@ -52,11 +52,31 @@ def verify_database(
                 _verify_columns(connection, path, stored, findings)
                 count = _counted(connection, stored)
             corrupt = 0
+            if unnumbered := _unnumbered(database, stored):
+                findings.counts[stored.kind.name] = count - unnumbered
+                continue  # its rows cannot be read in order
             for error in faults(stored, _with_share(stage, total)):
                 findings.tallies["corrupt"].add(Place.of(error))
                 corrupt += 1
             findings.counts[stored.kind.name] = count - corrupt
     return findings.report()
+
+
+def repair_columns(connection: sa.Connection, stored: StoredTable) -> None:
+    """Set the metadata columns of the rows in which they differ from the metadata."""
+    if not stored.metadata_columns:
+        return
+    table = stored.table
+    values = stored.metadata_values(table.c["metadata"], stored.metadata_columns)
+    differs = [table.c[name].is_distinct_from(value) for name, value in values.items()]
+    connection.execute(table.update().where(sa.or_(*differs)).values(values))
+
+
+def _unnumbered(database: Database, stored: StoredTable) -> int:
+    """Return the number of rows without a sequence number."""
+    with database.reading() as connection:
+        statement = sa.select(sa.func.count()).where(stored.sequence.is_(None))
+        return int(fetch_all(connection, statement.select_from(stored.table))[0][0])
 
 
 def _row_count(database: Database, stored: StoredTable) -> int:
@@ -98,6 +118,10 @@ def _verify_columns(
 ) -> None:
     """Find duplicate numbers, duplicate ids and stale metadata columns with the engine."""
     table, sequence, tallies = stored.table, stored.sequence, findings.tallies
+    unnumbered = sa.select(sa.func.count()).where(sequence.is_(None)).select_from(table)
+    for _ in range(int(fetch_all(connection, unnumbered)[0][0])):
+        fault = f"a row without {sequence.name}, which no load returns"
+        tallies["corrupt"].add(Place(path, stored.name, None, None, fault))
     tallies["duplicate_numbers"].add_all(repeated(connection, path, table, sequence, sequence))
     if stored.kind is DOCUMENTS:
         same_ids = repeated(connection, path, table, table.c["id"], sequence)
