@@ -11,9 +11,11 @@ import pyarrow as pa
 import pytest
 
 from afterimage.storage import (
+    CorruptRecordError,
     Document,
     EvaluatedConversationWithContext,
     JSONLStorage,
+    SkippedRecordsWarning,
     StorageError,
     verify_jsonl,
 )
@@ -212,3 +214,27 @@ class TestJsonLines:
     def test_paths_may_be_text(self, filled: Any, tmp_path: Path) -> None:
         assert filled.export_jsonl(str(tmp_path / "a.jsonl"), limit=2) == 2
         assert filled.import_jsonl(str(tmp_path / "a.jsonl")) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"conversations":[],"persona":"a","persona":"b"}',
+        '{"conversations":[{"role":"user","content":"a","content":"b"}]}',
+        '{"conversations":[],"metadata":{"k":[{"n":1,"n":2}]}}',
+        '{"title":"a","title":"b"}',
+    ],
+    ids=["top", "message", "metadata", "other model"],
+)
+def test_a_line_that_repeats_a_key_is_not_imported(storage: Any, tmp_path: Path, line: str) -> None:
+    # Programs differ in the value that they take for such a key.
+    path = tmp_path / "source.jsonl"
+    path.write_text(f'{{"conversations":[]}}\n{line}\n')
+    report = verify_jsonl(path)
+    assert (report.corrupt.count, report.corrupt.first[0].line) == (1, 2)
+    assert "repeated" in report.corrupt.first[0].reason
+    with pytest.raises(CorruptRecordError, match=r"line 2.*repeated"):
+        storage.import_jsonl(path)
+    assert storage.count_conversations() == 0
+    with pytest.warns(SkippedRecordsWarning):
+        assert storage.import_jsonl(path, on_error="skip") == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
-from afterimage.storage.jsonl.lines import Chunk, Line, parse
+from afterimage.storage.jsonl.lines import Chunk, Line, parse_exact
 from afterimage.storage.records.arrow import rows_of_objects, to_batch
 from afterimage.storage.records.fields import CONVERSATIONS, RecordKind
 from afterimage.storage.records.validation import is_conversation
@@ -62,7 +62,7 @@ def batch_of_lines(kind: RecordKind, chunk: Chunk) -> tuple[pa.RecordBatch, list
     others: list[bytes] = []
     for line in chunk.records():
         try:
-            record = parse(chunk, line)
+            record = parse_exact(chunk, line)
         except CorruptRecordError:
             _raise_for_first_invalid(kind, chunk, lines, objects)  # an earlier line comes first
             raise

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
-from afterimage.storage.jsonl.lines import Chunk, Line, parse
+from afterimage.storage.jsonl.lines import Chunk, Line, parse, parse_exact
 from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, OTHERS, RecordKind
-from afterimage.storage.records.validation import as_declared, is_conversation, readable, reason
+from afterimage.storage.records.validation import as_declared, is_conversation, reason
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.system.gc_pause import paused_collector
 
@@ -50,12 +50,11 @@ def importable(kind: RecordKind) -> Callable[[Chunk, Line], dict[str, Any]]:
     """
 
     def check(chunk: Chunk, line: Line) -> dict[str, Any]:
-        record = parse(chunk, line)
+        record = parse_exact(chunk, line)
         if kind is DOCUMENTS or is_conversation(record):
             try:
-                readable(line.text)
                 as_declared(kind, record)
-            except (InvalidRecordError, ValueError) as error:
+            except InvalidRecordError as error:
                 raise chunk.corrupt(line, str(error)) from None
         return record
 

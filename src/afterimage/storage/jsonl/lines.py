@@ -18,9 +18,11 @@ from afterimage.storage.errors import (
     InvalidRecordError,
     StorageError,
     shorten,
+    shown,
 )
 from afterimage.storage.jsonl.containers import refuse_other_formats
 from afterimage.storage.jsonl.sources import DAMAGE, LineSource
+from afterimage.storage.records.validation import readable, repeated_key
 from afterimage.storage.system.interrupts import checkpoint
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "is_compressed",
     "objects_of",
     "parse",
+    "parse_exact",
     "read_chunks",
 ]
 
@@ -132,6 +135,22 @@ def parse(chunk: Chunk, line: Line) -> dict[str, Any]:
         raise chunk.corrupt(line, str(error)) from None
     if not isinstance(record, dict):
         raise chunk.corrupt(line, f"not a JSON object but {type(record).__name__}")
+    return record
+
+
+def parse_exact(chunk: Chunk, line: Line) -> dict[str, Any]:
+    """Return a line as a JSON object, if every program that reads it gets the same object.
+
+    Raises:
+        CorruptRecordError: the line is not a JSON object, is nested too deep, or repeats a key.
+    """
+    record = parse(chunk, line)
+    try:
+        readable(line.text)
+    except ValueError as error:
+        raise chunk.corrupt(line, str(error)) from None
+    if (key := repeated_key(line.text)) is not None:
+        raise chunk.corrupt(line, f"the key {shown(key, 60)} is repeated")
     return record
 
 

@@ -181,7 +181,14 @@ def repeated_key(text: str | bytes) -> str | None:
             repeated.append(next(key for key in keys if keys.count(key) > 1))
 
     # An integer of any size is only copied; every number is a constant here.
-    json.loads(text, object_pairs_hook=seen, parse_int=len, parse_float=len, parse_constant=len)
+    json.loads(
+        text,
+        strict=False,
+        object_pairs_hook=seen,
+        parse_int=len,
+        parse_float=len,
+        parse_constant=len,
+    )
     return repeated[0] if repeated else None
 
 
