@@ -27,6 +27,7 @@ import duckdb
 
 from afterimage.storage.engine.held_files import HeldFiles
 from afterimage.storage.engine.new_files import has_other_names
+from afterimage.storage.engine.urls import MEMORY
 from afterimage.storage.errors import (
     DatabaseError,
     LockTimeoutError,
@@ -49,6 +50,7 @@ from afterimage.storage.system.locks import (
 __all__ = [
     "Opened",
     "Release",
+    "attach_memory",
     "attach_new",
     "connect",
     "connect_memory",
@@ -133,7 +135,7 @@ class _Instance:
 
     def _running(self) -> duckdb.DuckDBPyConnection:
         if self._root is None:
-            self._root = _connected(":memory:")
+            self._root = _connected(MEMORY)
             for name, value in _SETTINGS.items():
                 self._root.execute(f"SET {name} = '{value}'")
             self._root.execute(f"SET GLOBAL {_NO_PYTHON_VARIABLES}")
@@ -160,7 +162,8 @@ class _Instance:
 
     def _attach(self, path: str, options: str) -> _Attached:
         held = _Attached(f"file_{next(self._numbers)}", self._running())
-        held.root.execute(f"ATTACH {quoted(path)} AS {held.alias} ({options})")
+        name = MEMORY if path.startswith(MEMORY) else path  # the path of a file is absolute
+        held.root.execute(f"ATTACH {quoted(name)} AS {held.alias} ({options})")
         return held
 
     def release(self, path: str, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -300,6 +303,19 @@ def open_memory(name: str) -> duckdb.DuckDBPyConnection:
     root.execute("SET arrow_large_buffer_size = true")
     root.execute(f"SET GLOBAL {_NO_PYTHON_VARIABLES}")
     return root
+
+
+def attach_memory(name: str) -> Opened:
+    """Return a connection to a database in memory, in the instance that files are attached to.
+
+    It exists until its last connection is closed. This is quicker than a separate instance.
+
+    Args:
+        name: `:memory:` and a name of the database.
+    """
+    with _lock:
+        cursor, release = _attached(name, _ROW_GROUP)
+    return cursor, _releasing(release)
 
 
 def attach_new(path: Path) -> Opened:

@@ -6,6 +6,7 @@ rows, create the database. `tables/` uses the protocol and never checks the clas
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 
 from afterimage.storage.engine.attach import (
     Opened,
+    attach_memory,
     attach_new,
     connect,
     drop_cached_blocks,
@@ -40,7 +42,7 @@ from afterimage.storage.system.forks import at_fork
 from afterimage.storage.system.interrupts import acquire
 from afterimage.storage.system.targets import check_path, is_utf8, refuse_side_file
 
-__all__ = ["Catalog", "FileCatalog", "MemoryCatalog", "catalog_of"]
+__all__ = ["Catalog", "EmptyCatalog", "FileCatalog", "MemoryCatalog", "catalog_of"]
 
 
 class Catalog(Protocol):
@@ -295,6 +297,26 @@ class MemoryCatalog(_SequenceFromTable):
 
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         """Do nothing: the database itself is in memory."""
+
+
+class EmptyCatalog(MemoryCatalog):
+    """An empty database in memory, for reads of a file that does not exist.
+
+    It exists until its last connection is closed.
+    """
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.display_name = f"{MEMORY}empty_{next(_empty_numbers)}"
+        self.lock_timeout = 0
+        self._lock = _WriterLock()
+
+    def connect(self, *, private: bool = False) -> Opened:
+        del private
+        return attach_memory(self.display_name)
+
+
+_empty_numbers = itertools.count(1)
 
 
 class _WriterLock:

@@ -10,7 +10,7 @@ from typing import Protocol
 import sqlalchemy as sa
 
 from afterimage.storage.engine.attach import Opened, connect_memory
-from afterimage.storage.engine.catalog import Catalog, MemoryCatalog
+from afterimage.storage.engine.catalog import Catalog, EmptyCatalog
 from afterimage.storage.engine.dialect import OWN_URL, PUBLIC_URL, engine_over
 from afterimage.storage.engine.statements import driver_of, is_about_names, translated
 from afterimage.storage.engine.urls import MEMORY
@@ -28,6 +28,9 @@ class Tables(Protocol):
 
     def create(self, connection: sa.Connection) -> None:
         """Create them in an empty database."""
+
+    def check_names(self) -> bool:
+        """Check their names without a database; return whether they can surely be created."""
 
     def check(self, database: Database) -> None:
         """Check those of an existing database, and create or upgrade them if that is allowed."""
@@ -103,9 +106,7 @@ class Database:
             private: see `Catalog.connect`; opening the database then takes longer.
         """
         if (tables := self._to_create()) is not None:
-            empty = Database(MemoryCatalog(MEMORY, 0))
-            _make(empty, tables)
-            with empty.reading() as connection:
+            with _empty(tables) as empty, empty.reading() as connection:
                 yield connection
             return
         engine = self.engine if private else self._own
@@ -178,8 +179,22 @@ def open_database(catalog: Catalog, tables: Tables, *, create: bool) -> Database
         else:
             tables.check(Database(catalog))
         return Database(catalog, tables=tables)
-    _make(Database(MemoryCatalog(MEMORY, 0)), tables)  # finds tables that cannot be created
+    if not tables.check_names():
+        with _empty(tables):  # fails for tables that cannot be created
+            pass
     return Database(catalog, tables, tables)
+
+
+@contextmanager
+def _empty(tables: Tables) -> Iterator[Database]:
+    """Provide an empty database in memory with the tables."""
+    catalog = EmptyCatalog()
+    _, release = catalog.connect()  # keeps it
+    try:
+        _make(database := Database(catalog), tables)
+        yield database
+    finally:
+        release()
 
 
 def _make(database: Database, tables: Tables) -> None:

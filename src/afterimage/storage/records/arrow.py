@@ -266,8 +266,9 @@ def _array(field_type: FieldType, values: list[Any], depth: int | None) -> pa.Ar
         case _:
             array = pa.array(values, arrow_type(field_type), memory_pool=_POOL)
             if isinstance(field_type, Text) and depth is None:
-                # Arrow takes bytes as text. This is the quickest check that all are strings.
-                "".join([v for v in values if v is not None] if array.null_count else values)
+                types = {*map(type, values)}  # Arrow takes bytes as text
+                if not all(issubclass(cls, (str, type(None))) for cls in types):
+                    raise TypeError("text must be a string")
             return array
 
 

@@ -114,10 +114,9 @@ def _exact_conversations(records: Sequence[Any], checked: Iterable[str]) -> Plai
     lists = [*map(itemgetter("conversations"), plains)]
     if {*map(type, lists)} != {list} or _types_at("metadata", plains) != {dict}:
         return None
-    entries = [*chain.from_iterable(lists)]
-    if not {*map(type, entries)} <= _ENTRY:
+    if not {*map(type, chain.from_iterable(lists))} <= _ENTRY:
         return None
-    messages = [*map(_fields_of, entries)]
+    messages = [*map(_fields_of, chain.from_iterable(lists))]
     if not {*map(len, messages)} <= {len(_MESSAGE_TYPES)}:
         return None
     if not all(_types_at(name, messages) <= _MESSAGE_TYPES[name] for name in checked):
@@ -225,11 +224,12 @@ def is_plain_metadata(plains: Sequence[dict[str, Any]]) -> bool:
     dicts = [*map(itemgetter("metadata"), owners)]
     lists: list[Any] = []
     for _ in range(_QUICK_LEVELS):
+        orders = {*map(tuple, dicts)}
         try:
-            "".join(chain.from_iterable(dicts))  # the quickest check that all keys are strings
+            "".join(chain.from_iterable(orders))  # the quickest check that all keys are strings
         except TypeError:
             return False
-        if len({*map(tuple, dicts)}) == 1:  # the values of a key usually have one type
+        if len(orders) == 1:  # the values of a key usually have one type
             columns: list[Sequence[Any]] = [*zip(*map(dict.values, dicts), strict=True)]
         else:
             columns = [[*chain.from_iterable(map(dict.values, dicts))]]

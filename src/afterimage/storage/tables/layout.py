@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import pyarrow as pa
@@ -249,13 +250,7 @@ class Layout:
         if SCHEMA.name not in present:
             connection.execute(sa.schema.CreateTable(SCHEMA))
         if self.conversations.name not in present:
-            taken = list(self.conversations.fields)
-            for names in self.conversations.metadata_columns.values():
-                taken += names
-            for key in metadata_fields:
-                if key not in self.conversations.metadata_columns:
-                    self.conversations.metadata_columns[key] = names = _free_names(key, taken)
-                    taken += names
+            self.name_columns(metadata_fields)
         for table in self.all:
             if table.name not in present:
                 connection.execute(sa.schema.CreateTable(table.table, if_not_exists=True))
@@ -270,6 +265,19 @@ class Layout:
             if row is None or row.metadata_columns != self.conversations.metadata_columns:
                 self._write_metadata_columns(connection)
             self.lost_columns = False
+
+    def name_columns(self, metadata_fields: Iterable[str]) -> None:
+        """Choose the names of the columns of metadata keys, for a table that is not created yet.
+
+        Raises:
+            SchemaMismatchError: a metadata key cannot get a column.
+        """
+        columns = self.conversations.metadata_columns
+        taken = [*self.conversations.fields, *chain.from_iterable(columns.values())]
+        for key in metadata_fields:
+            if key not in columns:
+                columns[key] = _free_names(key, taken)
+                taken += columns[key]
 
     def refresh(self, connection: sa.Connection, *, to_write: bool = False) -> None:
         """Read what may have changed: the metadata keys with columns, and the next numbers.

@@ -37,6 +37,18 @@ class StorageTables:
         """
         self.layout.create(connection, self.metadata_fields, is_new=True)
 
+    def check_names(self) -> bool:
+        """Check the names without a database; return whether the tables can surely be created.
+
+        Raises:
+            SchemaMismatchError: a metadata key cannot get a column.
+        """
+        names = [*(table.name for table in self.layout.all), *self.metadata_fields]
+        if not all(name.isascii() and name.isidentifier() for name in names):
+            return False
+        self.layout.name_columns(self.metadata_fields)
+        return True
+
     def check(self, database: Database) -> None:
         """Check the tables of an existing database; create or upgrade them if that is allowed.
 
