@@ -9,6 +9,7 @@ from pathlib import Path
 
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.jsonl.backend import JsonlBackend
+from afterimage.storage.query.arguments import seconds
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.system.locks import lock_path
 
@@ -62,7 +63,7 @@ class JSONLStorage(RecordStorage):
                 f"{paths['conversations']} cannot hold both conversations and documents; "
                 "give two paths"
             )
-        super().__init__(JsonlBackend(paths, codec, lock_timeout))
+        super().__init__(JsonlBackend(paths, codec, seconds(lock_timeout, "lock_timeout")))
 
     @property
     def conversations_path(self) -> Path:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.catalog import catalog_of
+from afterimage.storage.engine.catalog import Catalog, FileCatalog, catalog_of
 from afterimage.storage.engine.database import open_database
-from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, shorten
-from afterimage.storage.query.arguments import as_list, positive
+from afterimage.storage.errors import (
+    InvalidQueryError,
+    SchemaMismatchError,
+    StorageError,
+    shorten,
+)
+from afterimage.storage.query.arguments import as_list, positive, seconds
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.records.paths import is_text
 from afterimage.storage.system.interrupts import signal_safe
@@ -81,35 +86,78 @@ class SQLStorage(RecordStorage):
         create: bool = True,
     ) -> None:
         keys = _metadata_keys(metadata_fields)
-        self.batch_size = positive(batch_size, "batch_size")
-        catalog = catalog_of(url, lock_timeout)
-        layout = Layout(
-            conversations_table_name, documents_table_name, compress=catalog.column_compression
-        )
-        make = partial(layout.create, metadata_fields=keys) if create else None
-        database = open_database(catalog, make)
-        if not database.is_new:
-            with database.reading() as connection:
-                ready = layout.is_ready(connection, keys)
-            if not (ready or create):
-                raise SchemaMismatchError(
-                    f"the DuckDB database {database.name} has no storage tables named "
-                    f"{conversations_table_name!r} and {documents_table_name!r}. Give the names "
-                    "of existing tables, or open it with create=True to create them."
-                )
-            if not ready:
-                with database.writing() as connection:
-                    layout.create(connection, keys)
-        rows = None if batch_size == _DEFAULT_BATCH else batch_size
-        super().__init__(TablesBackend(database, layout, rows))
+        self._batch_size = positive(batch_size, "batch_size")
+        names = (conversations_table_name, documents_table_name)
+        catalog = catalog_of(url, seconds(lock_timeout, "lock_timeout"))
+        super().__init__(_opened(catalog, names, keys, create=create))
+        self.batch_size = batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """See the class; may be changed at any time."""
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, records: int) -> None:
+        self._batch_size = positive(records, "batch_size")
+        self._backend.batch_rows = None if records == _DEFAULT_BATCH else records
 
     @property
     def engine(self) -> sa.Engine:
         """The SQLAlchemy engine, for your own SQL and for `pandas.read_sql`."""
         return self._backend.database.engine
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs to open the same file.
+
+        Raises:
+            StorageError: the database is in memory.
+        """
+        catalog, layout = self._backend.database.catalog, self._backend.layout
+        if catalog.path is None:
+            raise StorageError(
+                f"{catalog.display_name} is in the memory of this process, so the storage cannot "
+                "be copied, or sent to another process. Use a database file."
+            )
+        names = (layout.conversations.name, layout.documents.name)
+        return {**self.__dict__, "_backend": (catalog.path, catalog.lock_timeout, names)}
+
+    @signal_safe
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the file of a storage that was copied or sent from another process.
+
+        Raises:
+            StorageError: as the constructor with `create=False`.
+        """
+        path, lock_timeout, names = state["_backend"]
+        self.__dict__.update(state)
+        self._backend = _opened(FileCatalog(path, lock_timeout), names, [], create=False)
+        self.batch_size = self._batch_size
+
     def __repr__(self) -> str:
         return f"SQLStorage({self._backend.database.name!r})"
+
+
+def _opened(
+    catalog: Catalog, names: tuple[str, str], keys: list[str], *, create: bool
+) -> TablesBackend:
+    """Return the tables of a database; make or upgrade them if `create` allows it."""
+    layout = Layout(*names, compress=catalog.column_compression)
+    make = partial(layout.create, metadata_fields=keys) if create else None
+    database = open_database(catalog, make)
+    if not database.is_new:
+        with database.reading() as connection:
+            ready = layout.is_ready(connection, keys)
+        if not (ready or create):
+            raise SchemaMismatchError(
+                f"the DuckDB database {database.name} has no storage tables named "
+                f"{names[0]!r} and {names[1]!r}. Give the names "
+                "of existing tables, or open it with create=True to create them."
+            )
+        if not ready:
+            with database.writing() as connection:
+                layout.create(connection, keys)
+    return TablesBackend(database, layout, None)
 
 
 def _metadata_keys(metadata_fields: Sequence[str] | None) -> list[str]:
