@@ -7,11 +7,13 @@ be there, whole. `AFTERIMAGE_STOPS=200 pytest tests/system/test_stops.py` makes 
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ from typing import Any
 import pytest
 
 from afterimage.storage import Document, LockTimeoutError
+from afterimage.storage.system.interrupts import deferred_signals
 from tests.support.factories import Storage
 from tests.support.processes import KINDS, child, opened
 from tests.support.records import conversation, numbered_batch
@@ -38,7 +41,9 @@ _FIRST = 4000
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 
 
-def _works(storage: Any, folder: Path, save: Callable[[int], None]) -> dict[str, Callable[[], Any]]:
+def _works(
+    storage: Any, folder: Path, save: Callable[[int], None], cancelled: Callable[[], Any]
+) -> dict[str, Callable[[], Any]]:
     """Every way to use a storage."""
     newest: dict[str, Any] = {"order_by": [("metadata.at", -1)]}
     documents = [Document(text="x" * 500)] * 300
@@ -60,6 +65,7 @@ def _works(storage: Any, folder: Path, save: Callable[[int], None]) -> dict[str,
     return {
         "save one": lambda: save(1),
         "save many": lambda: save(_MANY),
+        "save in a task": cancelled,
         "save documents": lambda: storage.save_documents(documents),
         "load": lambda: storage.load_conversations(limit=1500),
         "sorted": lambda: storage.load_conversations(limit=1500, **newest),
@@ -99,13 +105,34 @@ def use_until_stopped(pipe: Connection, orders: Connection, kind: str, folder: P
         storage.save_conversations(batches[size])
         returned.append(last)
 
+    async def save_and_cancel() -> None:
+        nonlocal last
+        last += 1
+        for record in batches[_MANY]:
+            record.metadata["batch"] = last
+        task = asyncio.create_task(storage.asave_conversations(batches[_MANY]))
+        await asyncio.sleep(random.uniform(0.0, 0.08))
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+            returned.append(last)
+
+    def cancelled() -> None:
+        # An event loop may drop the exception of a handler. So it runs in another thread, and the
+        # signal is raised when that thread has ended.
+        with deferred_signals():
+            thread = threading.Thread(target=asyncio.run, args=[save_and_cancel()])
+            thread.start()
+            thread.join()
+
     def on_alarm(number: int, frame: Any) -> None:
         raise TimeoutError("it took too long")
 
     handlers = (signal.default_int_handler, on_alarm)
     signal.signal(signal.SIGINT, handlers[0])
     signal.signal(signal.SIGALRM, handlers[1])
-    works = _works(storage, folder, save)
+    works = _works(storage, folder, save, cancelled)
     kept: list[BaseException] = []  # with all frames, as a notebook keeps the last one
     while (order := orders.recv()) != "end":
         name = ""

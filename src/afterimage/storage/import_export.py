@@ -18,6 +18,7 @@ from pydantic_core import to_json
 from afterimage.storage.backend import Backend
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.query.arguments import Columns, Filters, OrderBy, as_list, positive
+from afterimage.storage.query.arguments import seconds as checked_seconds
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import (
@@ -74,7 +75,7 @@ class ImportExport:
 
     @lock_timeout.setter
     def lock_timeout(self, seconds: float) -> None:
-        self._backend.lock_timeout = seconds
+        self._backend.lock_timeout = checked_seconds(seconds, "lock_timeout")
 
     @signal_safe
     def import_jsonl(

@@ -10,7 +10,7 @@ from pathlib import Path
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.jsonl.backend import JsonlBackend
 from afterimage.storage.jsonl.lines import MAX_LINE_BYTES
-from afterimage.storage.query.arguments import positive
+from afterimage.storage.query.arguments import positive, seconds
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.system.locks import lock_path
 from afterimage.storage.system.targets import check_path, is_side_file_of, same_place
@@ -65,9 +65,9 @@ class JSONLStorage(RecordStorage):
             "documents": _path(documents_path, "documents"),
         }
         _check_apart(*paths.values())
-        super().__init__(
-            JsonlBackend(paths, codec, lock_timeout, positive(max_line_bytes, "max_line_bytes"))
-        )
+        timeout = seconds(lock_timeout, "lock_timeout")
+        most_bytes = positive(max_line_bytes, "max_line_bytes")
+        super().__init__(JsonlBackend(paths, codec, timeout, most_bytes))
 
     @property
     def conversations_path(self) -> Path:

@@ -5,7 +5,6 @@ The methods that read or write other files are in `import_export.py`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator
 from contextlib import closing
 from itertools import chain, islice
@@ -39,7 +38,7 @@ from afterimage.storage.reports.faults import Faults, OnError
 from afterimage.storage.reports.progress import Progress, ignore, share_only, split
 from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.gc_pause import kept_until_the_end
-from afterimage.storage.system.interrupts import checkpoint, signal_safe
+from afterimage.storage.system.interrupts import checkpoint, in_thread, signal_safe
 from afterimage.storage.system.streams import BatchIterator, RecordIterator
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load Arrow
@@ -104,8 +103,12 @@ class RecordStorage(ImportExport, BaseStorage):
         self,
         conversations: list[EvaluatedConversationWithContext | ConversationWithContext | BaseModel],
     ) -> None:
-        """Run `save_conversations`, or a subclass's override of it, in a worker thread."""
-        await asyncio.to_thread(self.save_conversations, conversations)
+        """Run `save_conversations`, or a subclass's override of it, in a worker thread.
+
+        If the task is cancelled, the save ends first: all records are saved, or none. Before you
+        save them again, look for them, for example by a metadata key of your own.
+        """
+        await in_thread(self.save_conversations, conversations)
 
     @signal_safe
     def load_conversations(  # type: ignore[override]  # lists are invariant; both are documented
@@ -231,8 +234,8 @@ class RecordStorage(ImportExport, BaseStorage):
         self._backend.append(DOCUMENTS, as_records(DOCUMENTS, documents))
 
     async def asave_documents(self, documents: list[Document]) -> None:
-        """Run `save_documents`, or a subclass's override of it, in a worker thread."""
-        await asyncio.to_thread(self.save_documents, documents)
+        """Run `save_documents` in a worker thread; see `asave_conversations`."""
+        await in_thread(self.save_documents, documents)
 
     @signal_safe
     def load_documents(

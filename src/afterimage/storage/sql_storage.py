@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.catalog import catalog_of
+from afterimage.storage.engine.catalog import Catalog, FileCatalog, catalog_of
 from afterimage.storage.engine.database import open_database
-from afterimage.storage.errors import InvalidQueryError, shorten
-from afterimage.storage.query.arguments import as_list, positive
+from afterimage.storage.errors import InvalidQueryError, StorageError, shorten
+from afterimage.storage.query.arguments import as_list, positive, seconds
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.records.paths import is_text
 from afterimage.storage.system.interrupts import signal_safe
@@ -84,23 +84,68 @@ class SQLStorage(RecordStorage):
         create: bool = True,
     ) -> None:
         keys = _metadata_keys(metadata_fields)
-        self.batch_size = positive(batch_size, "batch_size")
-        catalog = catalog_of(url, lock_timeout)
-        layout = Layout(
-            conversations_table_name, documents_table_name, compress=catalog.column_compression
-        )
-        tables = StorageTables(layout, keys, may_create=create)
-        database = open_database(catalog, tables, create=create)
-        rows = None if batch_size == _DEFAULT_BATCH else batch_size
-        super().__init__(TablesBackend(database, layout, rows))
+        self._batch_size = positive(batch_size, "batch_size")
+        self._options = (conversations_table_name, documents_table_name, keys, create)
+        catalog = catalog_of(url, seconds(lock_timeout, "lock_timeout"))
+        super().__init__(_opened(catalog, *self._options))
+        self.batch_size = batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """See the class; may be changed at any time."""
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, records: int) -> None:
+        self._batch_size = positive(records, "batch_size")
+        self._backend.batch_rows = None if records == _DEFAULT_BATCH else records
 
     @property
     def engine(self) -> sa.Engine:
         """The SQLAlchemy engine, for your own SQL and for `pandas.read_sql`."""
         return self._backend.database.engine
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs to open the same file.
+
+        Raises:
+            StorageError: the database is in memory.
+        """
+        catalog = self._backend.database.catalog
+        if catalog.path is None:
+            raise StorageError(
+                f"{catalog.display_name} is in the memory of this process, so the storage cannot "
+                "be copied, or sent to another process. Use a database file."
+            )
+        return {**self.__dict__, "_backend": (catalog.path, catalog.lock_timeout)}
+
+    @signal_safe
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the file of a storage that was copied or sent from another process.
+
+        Raises:
+            StorageError: as the constructor.
+        """
+        path, lock_timeout = state["_backend"]
+        self.__dict__.update(state)
+        self._backend = _opened(FileCatalog(path, lock_timeout), *self._options)
+        self.batch_size = self._batch_size
+
     def __repr__(self) -> str:
         return f"SQLStorage({self._backend.database.name!r})"
+
+
+def _opened(
+    catalog: Catalog,
+    conversations: str,
+    documents: str,
+    keys: list[str],
+    create: bool,  # noqa: FBT001  the options in the order of the constructor
+) -> TablesBackend:
+    """Return the tables of a database; make or upgrade them if `create` allows it."""
+    layout = Layout(conversations, documents, compress=catalog.column_compression)
+    tables = StorageTables(layout, keys, may_create=create)
+    return TablesBackend(open_database(catalog, tables, create=create), layout, None)
 
 
 def _metadata_keys(metadata_fields: Sequence[str] | None) -> list[str]:

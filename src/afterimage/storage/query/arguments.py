@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from afterimage.storage.errors import InvalidQueryError, shown
 
-__all__ = ["Columns", "Filters", "OrderBy", "as_list", "positive", "record_count"]
+__all__ = ["Columns", "Filters", "OrderBy", "as_list", "positive", "record_count", "seconds"]
 
 Filters = Mapping[str, Any] | Sequence[Any] | None
 """`{field: value}`, or `[(field, op, value), …]` (ANDed), or a list of such lists (ORed)."""
@@ -52,6 +53,28 @@ def record_count(value: Any, what: str) -> int:
             f"{what} must be a whole number of records, 0 or more, not {shown(value, 40)}"
         )
     return min(number, 2**63 - 1)
+
+
+def seconds(value: Any, what: str) -> float:
+    """Return `value` if it is a number of seconds: 0 or more, and possibly infinite.
+
+    Raises:
+        InvalidQueryError: `value` is not a number of 0 or more.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not value >= 0 or not _is_a_float(value):
+        raise InvalidQueryError(
+            f"{what} must be a number of seconds, 0 or more, not {shown(value, 40)}"
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def _is_a_float(value: Any) -> bool:
+    try:
+        float(value)
+    except OverflowError:  # an integer that is too large
+        return False
+    return True
 
 
 def positive(value: Any, what: str) -> int:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import asyncio
+import contextvars
 import operator
 import signal
 import threading
@@ -36,6 +38,7 @@ __all__ = [
     "checkpoint",
     "current_operation",
     "deferred_signals",
+    "in_thread",
     "interruptible",
     "resend_soon",
     "signal_safe",
@@ -330,6 +333,37 @@ def signal_safe(
             return function(*args, **kwargs)
 
     return call
+
+
+async def in_thread(
+    function: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
+) -> _Result:
+    """Run a function in a worker thread; if the task is cancelled, end the function first.
+
+    It ends at its next checkpoint, with everything done or nothing. When the interpreter ends,
+    Python starts no threads any more; the function then runs in this one.
+    """
+    operation = Operation()
+    context = contextvars.copy_context()
+
+    def call() -> _Result:
+        with deferred_signals(operation):
+            return context.run(function, *args, **kwargs)
+
+    try:
+        future = asyncio.get_running_loop().run_in_executor(None, call)
+    except RuntimeError:
+        return function(*args, **kwargs)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        while not future.done():
+            operation.stop()  # again and again: between two statements, a request is lost
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([future], timeout=_INTERRUPT_SECONDS)
+        if not future.cancelled():
+            future.exception()  # the cancellation is raised, whatever the function did
+        raise
 
 
 def current_operation() -> Operation | None:
