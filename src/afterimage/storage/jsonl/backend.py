@@ -164,7 +164,9 @@ class JsonlBackend:
         sources = [LineSource(origin, lock_timeout=self.lock_timeout) for origin in origins]
         limit = min(read.max_line_bytes or self.max_line_bytes, self.max_line_bytes)
         checking, appending = split(read.progress, [9, 1])
-        chunks = chunks_of_sources(sources, read.faults.handle, limit)
+        chunks = chunks_of_sources(
+            sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
+        )
         importing = importable(read.kind)
         count = others = 0
 
@@ -317,6 +319,7 @@ class JsonlBackend:
             self.codec,
             handle=None if faults is None else faults.handle,
             max_line_bytes=self.max_line_bytes,
+            of_documents=kind is DOCUMENTS,
         )
 
     @contextmanager

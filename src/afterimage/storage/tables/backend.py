@@ -31,6 +31,7 @@ from afterimage.storage.query.relations import Relation, Source
 from afterimage.storage.records.arrow import to_objects, without_extra
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
+    DOCUMENTS,
     OTHERS,
     FieldType,
     RecordKind,
@@ -131,7 +132,9 @@ class TablesBackend:
             for origin in origins
         ]
         limit = read.max_line_bytes or MAX_LINE_BYTES
-        chunks = chunks_of_sources(sources, read.faults.handle, limit)
+        chunks = chunks_of_sources(
+            sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
+        )
         if read.faults.skip:
             chunks = valid_chunks(chunks, importable(read.kind), read.faults)
         # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
