@@ -219,7 +219,8 @@ class JsonlBackend:
             select_lines,
         )
 
-        chunks = self._valid_chunks(read)
+        # A training tool must not get what a load rejects; the engine makes a text of any value.
+        chunks = self._valid_chunks(read, check=text is not None)
         with self._located(read.kind):
             if text is None:
                 yield from select_columns(read.kind, chunks, read.query)
@@ -273,16 +274,17 @@ class JsonlBackend:
             for batch in select_lines(read.kind, chunks, read.query, whole=True):
                 yield [text.encode() for text in batch.column(0).to_pylist()]
 
-    def _valid_chunks(self, read: Read) -> Iterator[Chunk]:
+    def _valid_chunks(self, read: Read, *, check: bool = False) -> Iterator[Chunk]:
         """Yield the chunks of the file for the engine, without corrupt lines if these are skipped.
 
-        Otherwise they stay: the engine raises an error for a corrupt line.
+        Otherwise they stay: the engine raises an error for a line that it cannot read. With
+        `check`, there is an error for every line that cannot be loaded.
         """
         chunks = after_each(
             self._chunks(read.kind, read.faults),
             lambda chunk: report(read.progress, len(chunk.lines), chunk.share),
         )
-        if not read.faults.skip:
+        if not (read.faults.skip or check):
             return chunks
         return valid_chunks(chunks, loadable(read.kind), read.faults)
 
