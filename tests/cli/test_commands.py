@@ -24,7 +24,7 @@ class TestImport:
     def test_adds_files_to_a_store_and_creates_it(self, run: Run, dest: str) -> None:
         run("export", "talks.duckdb", "packed.jsonl.zst")
         assert run("import", "talks.jsonl", "packed.jsonl.zst", dest) == (
-            f"9 conversations in {dest}\n"
+            f"8 conversations and 1 record of other models in {dest}\n"
         )
         found = run("head", dest, "--json")
         assert objects(found) == objects(run("head", "talks.duckdb", "--json")) * 2
@@ -33,8 +33,16 @@ class TestImport:
         told = json.loads(
             run("import", "texts.jsonl", "new.duckdb", "--kind", "documents", "--json")
         )
-        assert told == {"records": 3, "kind": "documents", "path": "new.duckdb"}
+        assert told == {"records": 3, "others": 0, "kind": "documents", "path": "new.duckdb"}
         assert SQLStorage("duckdb:///new.duckdb").load_documents() == DOCUMENTS
+
+    def test_records_of_other_models_are_named_apart(self, run: Run) -> None:
+        Path("rows.jsonl").write_text('{"title": "a"}\n{"title": "b"}\n', encoding="utf-8")
+        said = run("import", "rows.jsonl", "talks.jsonl", "new.duckdb")
+        assert said == "4 conversations and 3 records of other models in new.duckdb\n"
+        told = json.loads(run("import", "rows.jsonl", "new.duckdb", "--json"))
+        path = {"kind": "conversations", "path": "new.duckdb"}
+        assert told == {"records": 2, "others": 2, **path}
 
     def test_metadata_fields_get_columns(self, run: Run) -> None:
         run("import", "talks.jsonl", "new.duckdb", "--metadata-field", "domain")
@@ -60,7 +68,7 @@ class TestImport:
             assert (result.exit_code, "--into talks.jsonl" in result.stderr) == (2, True)
         assert Path("talks.jsonl").read_bytes() == before
         said = run("import", "more.jsonl", "more.jsonl", "--into", "talks.jsonl")
-        assert said == "10 conversations in talks.jsonl\n"
+        assert said == "8 conversations and 2 records of other models in talks.jsonl\n"
         assert Path("talks.jsonl").read_bytes() == before * 3
 
     def test_one_argument_is_no_import(self, folder: Path) -> None:

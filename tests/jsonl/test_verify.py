@@ -69,7 +69,7 @@ class TestVerifyJsonl:
 
     def test_documents(self, tmp_path: Path) -> None:
         path = tmp_path / "texts.jsonl"
-        # Without an id, each load gives a new one: two of those are not the same document.
+        # Without an id, each gets one of its own: two of those are not the same document.
         path.write_text(
             '{"id": "a"}\n{"text": "x"}\n{"text": "x"}\n{"id": "a"}\n{"conversations": []}'
         )

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Role,
     )
     from afterimage.storage.reports.faults import SkippedRecords, SkippedRecordsWarning
+    from afterimage.storage.reports.imports import ImportCount
     from afterimage.storage.reports.statistics import Statistics
     from afterimage.storage.reports.verification import Verification
     from afterimage.storage.sql_storage import SQLStorage
@@ -58,6 +59,7 @@ __all__ = [
     "EvaluationEntrySchema",
     "EvaluationSchema",
     "GradeSchema",
+    "ImportCount",
     "InvalidQueryError",
     "InvalidRecordError",
     "JSONLStorage",
@@ -82,6 +84,7 @@ __all__ = [
 
 _MODULES = {
     "BaseStorage": "base",
+    "ImportCount": "reports.imports",
     "JSONLStorage": "jsonl_storage",
     "SQLStorage": "sql_storage",
     "Statistics": "reports.statistics",

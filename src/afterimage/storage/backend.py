@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import FieldType, RecordKind
+from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import Progress
 from afterimage.storage.reports.verification import Verification
 
@@ -44,14 +45,14 @@ class Backend(Protocol):
     def append(self, kind: RecordKind, records: Sequence[BaseModel]) -> None:
         """Save all records or none. They are durable on return."""
 
-    def append_sources(self, origins: Sequence[Path | IO[Any]], read: Read) -> int:
+    def append_sources(self, origins: Sequence[Path | IO[Any]], read: Read) -> ImportCount:
         """Save the records of JSON lines that do not belong to the backend.
 
         All records of all sources that `read.faults` does not skip are saved, or none. Each source
         is read once.
 
         Returns:
-            The number of saved records.
+            The number of saved records, and how many of them are of other models.
         """
 
     def relation(self, read: Read) -> AbstractContextManager[Relation]:

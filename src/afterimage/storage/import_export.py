@@ -29,6 +29,7 @@ from afterimage.storage.records.fields import (
     kind_named,
 )
 from afterimage.storage.reports.faults import Faults, OnError
+from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import (
     Progress,
     counting,
@@ -86,7 +87,7 @@ class ImportExport:
         progress: Progress | None = None,
         on_error: OnError = "raise",
         max_line_bytes: int | None = None,
-    ) -> int:
+    ) -> ImportCount:
         r"""Save all records of JSON lines, in their order, or none.
 
         Args:
@@ -103,7 +104,8 @@ class ImportExport:
                 or what a `JSONLStorage` was given.
 
         Returns:
-            The number of records saved.
+            The number of records saved, as an integer. Its attribute `of_kind` is the number of
+            those that a load of `kind` returns, and `others` of records of other models.
 
         Raises:
             CorruptRecordError: a line is not a valid record; the message names it. No record was

@@ -15,7 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afterimage.storage import Document, JSONLStorage, SQLStorage, UnknownFieldError
+from afterimage.storage import (
+    Conversation,
+    Document,
+    EvaluatedConversationWithContext,
+    JSONLStorage,
+    SQLStorage,
+    UnknownFieldError,
+)
 from tests.support import strategies
 from tests.support.plain_python import plain, rank, select
 from tests.support.records import (
@@ -66,11 +73,16 @@ def histogram(scores: list[float]) -> dict[str, Any]:
     return {"edges": tuple(edges), "counts": tuple(counts)}
 
 
+def is_unscored(record: Any) -> bool:
+    score = record.final_score
+    return score is None or (score == 0 and record.evaluation is None)
+
+
 def expected(loaded: list[Any], documents: int = 0, records: int = 0) -> dict[str, Any]:
     """The expected `as_dict()` for these conversations, with all keys by rows and name."""
     messages = [entry for record in loaded for entry in record.conversations]
     evaluated = [record.evaluation for record in loaded if record.evaluation is not None]
-    final = [record.final_score for record in loaded if record.final_score is not None]
+    final = [record.final_score for record in loaded if not is_unscored(record)]
     scores = {name: [getattr(each, name).score for each in evaluated] for name in CRITERIA}
     values: dict[str, list[Any]] = {}
     for record in loaded:
@@ -102,6 +114,7 @@ def expected(loaded: list[Any], documents: int = 0, records: int = 0) -> dict[st
         "final_score": distribution(final),
         "final_score_histogram": histogram(final),
         "final_score_nulls": sum(record.final_score is None for record in loaded),
+        "unscored": sum(map(is_unscored, loaded)),
         "not_finite": sum(
             not math.isfinite(score) for found in [final, *scores.values()] for score in found
         ),
@@ -157,6 +170,23 @@ class TestStatistics:
         with pytest.raises(UnknownFieldError):
             storage.stats({"final_scor": 1})
 
+    def test_conversations_without_a_score_are_counted_apart(self, storage: Any) -> None:
+        storage.save_conversations(
+            [
+                Conversation(conversations=[]),
+                EvaluatedConversationWithContext(conversations=[]),
+                conversation("null", final_score=None),
+                conversation("zero", evaluation=evaluation(0), final_score=0.0),
+                conversation("scored", final_score=0.5),
+            ]
+        )
+        found = storage.stats()
+        assert (found.unscored, found.final_score_nulls) == (3, 1)
+        assert (found.final_score.count, found.final_score.mean) == (2, 0.25)
+        assert sum(found.final_score_histogram.counts) == 2
+        assert re.search(r"^unscored +3 +60.0%$", str(found), re.MULTILINE)
+        assert found.as_dict()["unscored"] == 3
+
     def test_values_are_distinguished_as_in_filters(self, storage: Any) -> None:
         storage.save_conversations(RICH)
         found = {each.key: each for each in storage.stats().metadata_keys}
@@ -192,7 +222,8 @@ def test_any_records_have_equal_statistics_in_both_storages(data: st.DataObject)
     assert json.dumps(asdict(first)) == json.dumps(asdict(second))
     counted = expected(loaded, records=len(records) - len(loaded))
     for name in ("turns", "characters", "grades", "duplicates", "empty_contents", "not_finite",
-                 "with_reasoning", "final_score_nulls", "records", "metadata_keys"):  # fmt: skip
+                 "with_reasoning", "final_score_nulls", "unscored", "records",
+                 "metadata_keys"):  # fmt: skip
         assert first.as_dict()[name] == approximately(counted[name])
 
 
@@ -228,7 +259,7 @@ class TestReport:
         assert any(re.fullmatch(r"turns per conversation +10 +0 +2 +2 +2 +1\.7", x) for x in lines)
         assert any(re.fullmatch(r"with an evaluation +2 +20\.0%", line) for line in lines)
         assert any(re.fullmatch(r"n +8 +80\.0% +6", line) for line in lines)
-        assert any(re.fullmatch(r"\[0, 0\.3\) +█+ +7", line) for line in lines)
+        assert any(re.fullmatch(r"\[0, 0\.3\) +█+ +1", line) for line in lines)
 
     def test_html_is_escaped(self, found: Any) -> None:
         html = found._repr_html_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from afterimage.storage import (
     Document,
     EvaluatedConversationWithContext,
     InvalidQueryError,
+    SkippedRecordsWarning,
     UnknownFieldError,
 )
 from tests.support.plain_python import same
@@ -52,6 +54,22 @@ def test_records_of_other_models_are_counted_by_any_field(storage: Any) -> None:
     assert storage.count_records({"missing": "x"}) == 0
     with pytest.raises(InvalidQueryError):
         storage.count_records([("title", "like", "b")])
+
+
+def test_imports_count_what_loads_will_give(storage: Any, tmp_path: Path) -> None:
+    talk = json.dumps({"conversations": MESSAGES})
+    path = tmp_path / "mixed.jsonl"
+    path.write_text(f'{talk}\n{{"title": "a"}}\n{talk}\nbroken\n{{"conversations": 3}}\n')
+    with pytest.warns(SkippedRecordsWarning):
+        count = storage.import_jsonl([path, path], on_error="skip")
+    assert (count, count.of_kind, count.others) == (8, 4, 4)
+    assert count.of_kind == storage.count_conversations() == len(storage.load_conversations())
+    assert count.others == storage.count_records()
+    copy = pickle.loads(pickle.dumps(count))
+    assert (copy, copy.others, f"{copy:,}") == (8, 4, "8")
+    path.write_text('{"id": "a"}\n')
+    documents = storage.import_jsonl(path, kind="documents")
+    assert (documents, documents.of_kind, documents.others) == (1, 1, 0)
 
 
 class TestSubclasses:

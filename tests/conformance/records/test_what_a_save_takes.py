@@ -140,6 +140,13 @@ def _said(**fields: Any) -> Conversation:
     return Conversation.model_construct(conversations=[entry], metadata={})
 
 
+def _swapped(name: str) -> Conversation:
+    """A conversation whose message has an unknown attribute instead of a field."""
+    record = _said(unknown="x")
+    del record.conversations[0].__dict__[name]
+    return record
+
+
 _LETTERS = PersonaEntry(descriptions=[]).model_copy(update={"descriptions": "abc"})
 
 
@@ -155,6 +162,9 @@ def _scored(score: Any) -> EvaluatedConversationWithContext:
 @example(batch=[_said(role="user")])
 @example(batch=[_said(content=b"x")])
 @example(batch=[_said(name="tool")])
+@example(batch=[_swapped("role")])
+@example(batch=[_swapped("content")])
+@example(batch=[_swapped("reasoning_content")])
 @example(batch=[_scored(None)])
 @example(batch=[_scored("0.5")])
 @example(batch=[conversation(), conversation().model_copy(update={"conversations": None})])
@@ -179,6 +189,10 @@ REJECTED: dict[str, tuple[Callable[[], Any], str]] = {
     "content": (lambda: _said(content=None), "conversations.0.content"),
     "bytes": (lambda: _said(content=b"x"), "conversations.0.content"),
     "unknown attribute": (lambda: _said(name="tool"), "conversations.0.name"),
+    "unknown attribute instead of a field": (
+        lambda: _swapped("reasoning_content"),
+        "conversations.0.",
+    ),
     "score": (lambda: _scored(None), "evaluation.coherence.score"),
     "messages": (
         lambda: conversation().model_copy(update={"conversations": None}),

@@ -60,7 +60,7 @@ def import_command(
     title = Path(names[0]).name if len(names) == 1 else f"{len(names)} files"
     with progress_bar(f"import {title}") as progress:
         saved = store.import_jsonl(sources, kind=kind, on_error=on_error, progress=progress)
-    print_count(saved, kind, dest, as_json=as_json)
+    print_count(saved, kind, dest, as_json=as_json, others=saved.others)
 
 
 def _told_apart(paths: Sequence[str], dest: str | None) -> tuple[Sequence[str], str]:

@@ -209,9 +209,21 @@ def _print(grid: Table, wide: int) -> None:
         say(line.rstrip())
 
 
-def print_count(count: int, kind: str, where: str, *, as_json: bool) -> None:
-    """Print the result of an import or an export: the number of records and the path."""
+def print_count(
+    count: int, kind: str, where: str, *, as_json: bool, others: int | None = None
+) -> None:
+    """Print the result of an import or an export: the number of records and the path.
+
+    Args:
+        count: the number of records.
+        kind: their kind.
+        where: the path.
+        as_json: whether to print a line of JSON.
+        others: how many of them are records of other models; None for an export.
+    """
     if as_json:
-        json_line(to_json({"records": count, "kind": kind, "path": where}))
+        known = {} if others is None else {"others": others}
+        json_line(to_json({"records": count, **known, "kind": kind, "path": where}))
     else:
-        say(f"{counted(count, kind)} in {where}")
+        more = f" and {counted(others, 'records of other models')}" if others else ""
+        say(f"{counted(count - (others or 0), kind)}{more} in {where}")

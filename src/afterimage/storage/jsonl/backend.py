@@ -39,6 +39,7 @@ from afterimage.storage.jsonl.journal import Visible, visible, warn_of_killed_sa
 from afterimage.storage.jsonl.lines import (
     MAX_LINE_BYTES,
     Chunk,
+    Line,
     chunks_of_sources,
     is_compressed,
     objects_of,
@@ -55,7 +56,9 @@ from afterimage.storage.records.fields import (
     RecordKind,
 )
 from afterimage.storage.records.objects import exact_lines, to_line
+from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.reports.faults import Faults
+from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import Progress, after_each, ignore, report, split
 from afterimage.storage.reports.verification import Findings, Verification
 from afterimage.storage.system.gc_pause import paused_collector
@@ -153,7 +156,7 @@ class JsonlBackend:
         lines.append(b"")
         return b"\n".join(lines)
 
-    def append_sources(self, origins: Sequence[Origin], read: Read) -> int:
+    def append_sources(self, origins: Sequence[Origin], read: Read) -> ImportCount:
         target = self._path(read.kind)
         for origin in origins:
             refuse_own_source(origin, [target])
@@ -161,9 +164,17 @@ class JsonlBackend:
         sources = [LineSource(origin, lock_timeout=self.lock_timeout) for origin in origins]
         limit = min(read.max_line_bytes or self.max_line_bytes, self.max_line_bytes)
         checking, appending = split(read.progress, [9, 1])
-        chunks = chunks_of_sources(sources, read.faults.handle, limit)
-        check = importable(read.kind)
-        count = 0
+        chunks = chunks_of_sources(
+            sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
+        )
+        importing = importable(read.kind)
+        count = others = 0
+
+        def check(chunk: Chunk, line: Line) -> None:
+            nonlocal others
+            record = importing(chunk, line)
+            others += read.kind is CONVERSATIONS and not is_conversation(record)
+
         # Read once, without the lock of the target: the source may be a pipe that takes long.
         with staged(target) as (write, staged_blocks):
             for chunk in valid_chunks(chunks, check, read.faults):
@@ -176,7 +187,7 @@ class JsonlBackend:
                 with self._locked(target):
                     append_lines(target, blocks, length, self.codec)
         report(appending, 0, 1.0)
-        return count
+        return ImportCount(count, others)
 
     def _encoded(self, lines: list[bytes]) -> bytes:
         """Return UTF-8 lines as lines in the encoding of the file."""
@@ -208,7 +219,8 @@ class JsonlBackend:
             select_lines,
         )
 
-        chunks = self._valid_chunks(read)
+        # A training tool must not get what a load rejects; the engine makes a text of any value.
+        chunks = self._valid_chunks(read, check=text is not None)
         with self._located(read.kind):
             if text is None:
                 yield from select_columns(read.kind, chunks, read.query)
@@ -262,16 +274,17 @@ class JsonlBackend:
             for batch in select_lines(read.kind, chunks, read.query, whole=True):
                 yield [text.encode() for text in batch.column(0).to_pylist()]
 
-    def _valid_chunks(self, read: Read) -> Iterator[Chunk]:
+    def _valid_chunks(self, read: Read, *, check: bool = False) -> Iterator[Chunk]:
         """Yield the chunks of the file for the engine, without corrupt lines if these are skipped.
 
-        Otherwise they stay: the engine raises an error for a corrupt line.
+        Otherwise they stay: the engine raises an error for a line that it cannot read. With
+        `check`, there is an error for every line that cannot be loaded.
         """
         chunks = after_each(
             self._chunks(read.kind, read.faults),
             lambda chunk: report(read.progress, len(chunk.lines), chunk.share),
         )
-        if not read.faults.skip:
+        if not (read.faults.skip or check):
             return chunks
         return valid_chunks(chunks, loadable(read.kind), read.faults)
 
@@ -308,6 +321,7 @@ class JsonlBackend:
             self.codec,
             handle=None if faults is None else faults.handle,
             max_line_bytes=self.max_line_bytes,
+            of_documents=kind is DOCUMENTS,
         )
 
     @contextmanager

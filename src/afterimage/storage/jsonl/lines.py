@@ -22,6 +22,7 @@ from afterimage.storage.errors import (
 )
 from afterimage.storage.jsonl.containers import refuse_other_formats
 from afterimage.storage.jsonl.sources import DAMAGE, LineSource
+from afterimage.storage.records.document_ids import ID_FIRST, with_id
 from afterimage.storage.records.validation import readable, repeated_key
 from afterimage.storage.system.interrupts import checkpoint
 
@@ -67,6 +68,8 @@ class Chunk(NamedTuple):
         ended: whether a line feed follows the last line.
         share: share of the (compressed) file that has been read, 0 to 1; None if its size is
             unknown.
+        of_documents: whether the lines are documents. Those without an id get one when they are
+            read, and `lines` keeps them as they are in the file.
     """
 
     path: Path
@@ -76,6 +79,7 @@ class Chunk(NamedTuple):
     encoding: str
     ended: bool = True
     share: float | None = None
+    of_documents: bool = False
 
     def records(self) -> Iterator[Line]:
         """Return the lines that are not blank, as UTF-8.
@@ -94,22 +98,26 @@ class Chunk(NamedTuple):
             offset += len(text) + 1
 
     def read(self, line: Line) -> Line:
-        """Return a line of `unread` as UTF-8.
+        """Return a line of `unread` as UTF-8, and a document with an id.
 
         Raises:
             CorruptRecordError: the line cannot be decoded with the file's encoding.
         """
-        if self.encoding == "utf-8":
-            return line
-        try:
-            return line._replace(text=line.text.decode(self.encoding).encode())
-        except UnicodeError as error:
-            raise self.corrupt(line, str(error)) from None
+        if self.encoding != "utf-8":
+            try:
+                line = line._replace(text=line.text.decode(self.encoding).encode())
+            except UnicodeError as error:
+                raise self.corrupt(line, str(error)) from None
+        if self.of_documents and not line.text.startswith(ID_FIRST):
+            return line._replace(text=with_id(line.text, line.number))
+        return line
 
     def texts(self) -> list[bytes]:
-        """Return the texts of the lines that are not blank, as UTF-8."""
+        """Return the texts of the lines that are not blank, as UTF-8; documents have an id."""
         if self.encoding == "utf-8":
-            return [text for text in self.lines if text and not text.isspace()]
+            texts = [text for text in self.lines if text and not text.isspace()]
+            if not self.of_documents or all(text.startswith(ID_FIRST) for text in texts):
+                return texts
         return [line.text for line in self.records()]
 
     def part(self, start: int, count: int) -> Chunk:
@@ -182,6 +190,7 @@ def read_chunks(
     *,
     handle: Callable[[CorruptRecordError], object] | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
+    of_documents: bool = False,
 ) -> Iterator[Chunk]:
     """Yield the lines of a source in chunks of about 4 MiB, or of one line if that is longer.
 
@@ -192,6 +201,7 @@ def read_chunks(
         handle: called with the error of a line that is too long, which is then left out; None to
             raise the error.
         max_line_bytes: maximum length of a line.
+        of_documents: whether the lines are documents.
 
     Raises:
         MissingFileError: the file does not exist or is a folder.
@@ -202,7 +212,8 @@ def read_chunks(
     """
     source = LineSource(source) if isinstance(source, Path) else source
     with source.opened() as opened:
-        lines = _Lines(opened.path, encoding, max_line_bytes, handle or _raised)
+        empty = Chunk(opened.path, 1, 0, [], encoding, of_documents=of_documents)
+        lines = _Lines(empty, max_line_bytes, handle or _raised)
         try:
             for index, read in enumerate(opened.blocks):
                 checkpoint()
@@ -229,13 +240,18 @@ def chunks_of_sources(
     sources: Sequence[LineSource],
     handle: Callable[[CorruptRecordError], object],
     max_line_bytes: int,
+    *,
+    of_documents: bool,
 ) -> Iterator[Chunk]:
     """Yield the chunks of several sources; `share` is the share of all of them."""
     sizes = [source.known_size() for source in sources]
     total = sum(size or 0 for size in sizes)
     done = 0
     for source, size in zip(sources, sizes, strict=True):
-        for chunk in read_chunks(source, handle=handle, max_line_bytes=max_line_bytes):
+        chunks = read_chunks(
+            source, handle=handle, max_line_bytes=max_line_bytes, of_documents=of_documents
+        )
+        for chunk in chunks:
             share = None
             if len(sources) == 1:
                 share = chunk.share
@@ -248,18 +264,22 @@ def chunks_of_sources(
 class _Lines:
     """Splits blocks of bytes into chunks of lines.
 
+    Args:
+        empty: a chunk without lines, with the values that all chunks have.
+        limit: maximum length of a line.
+        handle: called with the error of a line that is too long.
+
     Attributes:
         number: number of the next line.
         offset: position of its first byte.
     """
 
     def __init__(
-        self, path: Path, encoding: str, limit: int, handle: Callable[[CorruptRecordError], object]
+        self, empty: Chunk, limit: int, handle: Callable[[CorruptRecordError], object]
     ) -> None:
         self.number = 1
         self.offset = 0
-        self._path = path
-        self._encoding = encoding
+        self._empty = empty
         self._limit = limit
         self._handle = handle
         self._parts: list[bytes] = []  # the beginning of a line whose end has not been read
@@ -284,8 +304,8 @@ class _Lines:
                 size = len(ending) + 1
                 if len(ending) > self._limit:
                     self._blank_long(lines)
-                yield Chunk(
-                    self._path, self.number, self.offset, lines, self._encoding, share=share
+                yield self._empty._replace(
+                    number=self.number, offset=self.offset, lines=lines, share=share
                 )
                 self.number += len(lines)
                 self.offset += size
@@ -297,8 +317,8 @@ class _Lines:
             self._leave_out()
         elif self._length:
             lines = [b"".join(self._parts)]
-            yield Chunk(
-                self._path, self.number, self.offset, lines, self._encoding, ended=False, share=1.0
+            yield self._empty._replace(
+                number=self.number, offset=self.offset, lines=lines, ended=False, share=1.0
             )
 
     def _add(self, part: bytes) -> None:
@@ -323,7 +343,7 @@ class _Lines:
 
     def _too_long(self, number: int, offset: int) -> CorruptRecordError:
         return CorruptRecordError(
-            self._path,
+            self._empty.path,
             number,
             offset,
             f"longer than {self._limit:,} bytes, the limit that max_line_bytes sets",

@@ -62,8 +62,14 @@ def verify_jsonl(
     findings = Findings(str(path))
     damage = Faults("skip")
     source = _source(Path(path), findings)
-    chunks = read_chunks(source, handle=damage.handle, max_line_bytes=max_line_bytes)
-    verify_lines(kind_named(kind).saved_as, chunks, findings, progress or ignore, damage)
+    saved_as = kind_named(kind).saved_as
+    chunks = read_chunks(
+        source,
+        handle=damage.handle,
+        max_line_bytes=max_line_bytes,
+        of_documents=saved_as is DOCUMENTS,
+    )
+    verify_lines(saved_as, chunks, findings, progress or ignore, damage)
     return findings.report()
 
 
@@ -137,8 +143,7 @@ def _check_lines(
                     continue
                 if kind is DOCUMENTS:
                     name: Kind = "documents"
-                    if "id" in record:  # a document without an id gets a new one on each load
-                        ids.append((record["id"], chunk.path, line.number, line.offset))
+                    ids.append((record["id"], chunk.path, line.number, line.offset))
                 else:
                     name = "conversations" if is_conversation(record) else "records"
                 findings.counts[name] += 1

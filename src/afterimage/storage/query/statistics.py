@@ -36,6 +36,7 @@ __all__ = ["conversation_statistics"]
 _ROLES: Final = Text(Role).choices
 _GRADES: Final = Text(GradeSchema).choices
 _BINS: Final = 10
+_DEFAULT_SCORE: Final = CONVERSATIONS.record.defaults["final_score"]
 
 
 def conversation_statistics(
@@ -82,6 +83,7 @@ def conversation_statistics(
             *(tuple(row["histogram"][name]) for name in ("edges", "counts"))
         ),
         final_score_nulls=row["final_score_nulls"],
+        unscored=row["unscored"],
         not_finite=row["not_finite"],
         metadata_keys=tuple(MetadataKey(**part) for part in row["by_key"] or ()),
         metadata_key_count=row["metadata_key_count"],
@@ -114,7 +116,7 @@ def _narrow(relation: Relation, within: sa.ColumnElement[bool]) -> sa.Select[Any
         sa.select(
             source.value(_field("conversations")).label("messages"),
             source.value(_field("evaluation")).label("evaluation"),
-            source.value(_field("final_score")).label("final_score"),
+            source.value(_field("final_score")).label("stored_score"),
             metadata.json.label("metadata"),
         )
         .select_from(relation.table)
@@ -135,7 +137,12 @@ def _narrow(relation: Relation, within: sa.ColumnElement[bool]) -> sa.Select[Any
         evaluation.is_not(None).label("evaluated"),
         _inside(evaluation, "overall_grade").label("grade"),
         sa.func.list_value(*scores).label("scores"),
-        every.c.final_score,
+        # The default score says nothing about a conversation that nobody has evaluated.
+        sa.case(
+            (sa.and_(evaluation.is_(None), every.c.stored_score == _DEFAULT_SCORE), sa.null()),
+            else_=every.c.stored_score,
+        ).label("final_score"),
+        every.c.stored_score.is_(None).label("score_is_null"),
         sa.func.json_keys(every.c.metadata).label("keys"),
         sa.func.list_transform(metadata_values, _HASHED).label("hashes"),
     )
@@ -196,7 +203,8 @@ def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:
         "mean_scores": sa.func.list_value(*map(_mean, scores)),
         "final_score": _distribution(every.final_score),
         "histogram": _histogram(narrow),
-        "final_score_nulls": count.filter(every.final_score.is_(None)),
+        "final_score_nulls": count.filter(every.score_is_null),
+        "unscored": count.filter(every.final_score.is_(None)),
         "not_finite": sum(not_finite[1:], not_finite[0]),
         "by_key": _by_key(narrow, top_keys),
         "metadata_key_count": _key_count(narrow),

@@ -8,6 +8,7 @@ an object is rejected here. Records of this package's own classes with exact val
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Literal
@@ -201,16 +202,21 @@ def exact_lines(kind: RecordKind, records: Sequence[Any]) -> bytes | None:
     """Return records as lines of JSON; None if each must be converted by `to_line`."""
     plains = exact_records(records, checked=("role",))  # the serializer checks other values
     try:
-        if plains is None or not _have_content(plains.messages):
+        if plains is None or not _have_all_fields(plains.messages):
             return None
         return lines_of(kind, plains.with_messages())
     except (KeyError, ValueError):
         return None
 
 
-def _have_content(messages: Sequence[dict[str, Any]]) -> bool:
-    """Return whether no content is None, which the serializer accepts for every type."""
+def _have_all_fields(messages: Sequence[dict[str, Any]]) -> bool:
+    """Return whether no content is None, which the serializer accepts for every type.
+
+    Raises:
+        KeyError: a message lacks a field, which the serializer accepts, too.
+    """
     content = itemgetter("content")
+    deque(map(itemgetter("reasoning_content"), messages), maxlen=0)  # the quickest loop
     # Most conversations have no empty content, and this is the quickest check for that.
     return all(map(content, messages)) or None not in [*map(content, messages)]
 

@@ -87,9 +87,11 @@ class Statistics:
         with_evaluation: number of conversations with an evaluation.
         grades: number of conversations by overall grade; lists every grade, from best to worst.
         mean_scores: mean score of each evaluation criterion; None if there are no scores.
-        final_score: distribution of the final scores.
-        final_score_histogram: histogram of the final scores.
-        final_score_nulls: number of conversations without a final score.
+        final_score: distribution of the final scores, without those of unscored conversations.
+        final_score_histogram: histogram of the same scores.
+        final_score_nulls: number of conversations whose final score is null.
+        unscored: number of conversations without a score: the final score is null, or it is the
+            default, 0, and there is no evaluation.
         not_finite: number of final scores and criterion scores that are NaN or infinite.
             `mean_scores`, `final_score` and `final_score_histogram` do not include them.
         metadata_keys: the most frequent metadata keys, by descending `rows`, then by name.
@@ -113,6 +115,7 @@ class Statistics:
     final_score: Distribution
     final_score_histogram: Histogram
     final_score_nulls: int
+    unscored: int
     not_finite: int
     metadata_keys: tuple[MetadataKey, ...]
     metadata_key_count: int
@@ -215,7 +218,7 @@ def _shares(stats: Statistics) -> _Table:
     counts = {
         "with reasoning": (stats.with_reasoning, conversations),
         "with an evaluation": (stats.with_evaluation, conversations),
-        "without a final score": (stats.final_score_nulls, conversations),
+        "unscored": (stats.unscored, conversations),
         "duplicates of another one": (stats.duplicates, conversations),
         "empty contents": (stats.empty_contents, messages),
     }

@@ -31,6 +31,7 @@ from afterimage.storage.query.relations import Relation, Source
 from afterimage.storage.records.arrow import to_objects, without_extra
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
+    DOCUMENTS,
     OTHERS,
     FieldType,
     RecordKind,
@@ -38,6 +39,7 @@ from afterimage.storage.records.fields import (
 from afterimage.storage.records.paths import resolve
 from afterimage.storage.records.schema import projected_schema
 from afterimage.storage.records.validation import list_adapter
+from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import Progress, counting, report
 from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.atomic_files import temporary_name
@@ -116,7 +118,7 @@ class TablesBackend:
             if others:
                 insert.others(self.layout.records, others, self._insert_rows)
 
-    def append_sources(self, origins: Sequence[Origin], read: Read) -> int:
+    def append_sources(self, origins: Sequence[Origin], read: Read) -> ImportCount:
         path = self.database.catalog.path
         for origin in origins:
             refuse_own_source(origin, self.files())
@@ -130,24 +132,27 @@ class TablesBackend:
             for origin in origins
         ]
         limit = read.max_line_bytes or MAX_LINE_BYTES
-        chunks = chunks_of_sources(sources, read.faults.handle, limit)
+        chunks = chunks_of_sources(
+            sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
+        )
         if read.faults.skip:
             chunks = valid_chunks(chunks, importable(read.kind), read.faults)
         # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
         chunks = regrouped(chunks, self._insert_rows)
         # The first chunk comes before the database is opened: a source that cannot be read fails.
         chunks = chain([*islice(chunks, 1)], chunks)
-        saved = 0
+        saved = other = 0
         folder = temporary_name() or path or Path.cwd() / "unnamed"
         with SpooledTemporaryFile(max_size=_OTHERS_IN_MEMORY, dir=str(folder.parent)) as others:
 
             def batches(group: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
-                nonlocal saved
+                nonlocal saved, other
                 for chunk in group:
                     with paused_collector():
                         batch, lines = batch_of_lines(read.kind, chunk)
                     others.writelines(line + b"\n" for line in lines)
                     saved += len(batch) + len(lines)
+                    other += len(lines)
                     report(read.progress, len(batch) + len(lines), chunk.share)
                     yield batch
 
@@ -164,7 +169,7 @@ class TablesBackend:
                     others.seek(0)
                     unnamed = (("", line[:-1]) for line in others)
                     insert.others(self.layout.records, unnamed, self._insert_rows)
-        return saved
+        return ImportCount(saved, other)
 
     @property
     def _insert_rows(self) -> int:
