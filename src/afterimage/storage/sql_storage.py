@@ -91,7 +91,7 @@ class SQLStorage(RecordStorage):
         )
         tables = StorageTables(layout, keys, may_create=create)
         database = open_database(catalog, tables, create=create)
-        rows = None if batch_size == _DEFAULT_BATCH else batch_size
+        rows = None if batch_size == _DEFAULT_BATCH else self.batch_size
         super().__init__(TablesBackend(database, layout, rows))
 
     @property
