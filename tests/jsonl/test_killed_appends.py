@@ -38,7 +38,7 @@ def save_until_killed(pipe: Connection, path: Path) -> None:
         yield from SAVE
         os.kill(os.getpid(), signal.SIGKILL)
 
-    append_lines(path, blocks(), sum(map(len, SAVE)) + 100, "utf-8")
+    append_lines(path, blocks(), sum(map(len, SAVE)) + 100, "utf-8", print)
 
 
 class Killed(NamedTuple):
@@ -124,7 +124,7 @@ class TestLinesOfOthers:
             raise StorageError("it ends here")
 
         with pytest.raises(StorageError, match="it ends here"):
-            append_lines(path, blocks(), sum(map(len, SAVE)) + 1, "utf-8")
+            append_lines(path, blocks(), sum(map(len, SAVE)) + 1, "utf-8", print)
         store = JSONLStorage(path, tmp_path / "texts.jsonl")
         assert texts(store) == ["before", "a", "(others)", "zzz"]
         assert THEIRS in path.read_bytes()

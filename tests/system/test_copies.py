@@ -86,7 +86,9 @@ class TestCopies:
         assert_short(caught.value)
 
     def test_a_file_that_is_gone_is_not_created(self, tmp_path: Path) -> None:
-        data = pickle.dumps(opened("sql", tmp_path))
+        storage = opened("sql", tmp_path)
+        storage.save_conversations([conversation("a")])
+        data = pickle.dumps(storage)
         (tmp_path / "store.duckdb").unlink()
         with pytest.raises(StorageError):
             pickle.loads(data)

@@ -122,3 +122,9 @@ class TestIterators:
 def _live() -> int:
     kind = type(conversation())
     return sum(type(each) is kind for each in gc.get_objects())
+
+
+def test_a_size_beyond_64_bits_means_no_limit(tmp_path: Path) -> None:
+    store = sql(tmp_path, 2**70, 3)
+    assert firsts(store.load_conversations()) == ["0", "1", "2"]
+    assert store.scan_conversations(order_by=[("metadata.n", -1)]).read_all().num_rows == 3

@@ -40,6 +40,7 @@ from afterimage.storage.reports.progress import (
 )
 from afterimage.storage.system.atomic_files import written_lines
 from afterimage.storage.system.interrupts import checkpoint, signal_safe
+from afterimage.storage.system.package import DeferredWarnings
 from afterimage.storage.system.prefetch import prefetched
 from afterimage.storage.system.targets import refuse_own_file
 
@@ -131,7 +132,8 @@ class ImportExport:
         )
         several = path if isinstance(path, Sequence) and not isinstance(path, str) else [path]
         origins = [Path(each) if isinstance(each, str | Path) else each for each in several]
-        saved = self._backend.append_sources(origins, read)
+        with DeferredWarnings() as warn:
+            saved = self._backend.append_sources(origins, replace(read, warn=warn))
         read.faults.warn()
         return saved
 

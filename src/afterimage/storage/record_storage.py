@@ -396,7 +396,7 @@ class RecordStorage(ImportExport, BaseStorage):
         )
 
         query = self._query(CONVERSATIONS, None, None, filters, None)
-        positive(top_keys, "top_keys")
+        top_keys = positive(top_keys, "top_keys")
         weights = self._backend.read_weights([DOCUMENTS, OTHERS, CONVERSATIONS])
         first, second, last = split(progress or ignore, weights)
         faults = Faults(on_error)

@@ -98,7 +98,7 @@ class SQLStorage(RecordStorage):
     @batch_size.setter
     def batch_size(self, records: int) -> None:
         self._batch_size = positive(records, "batch_size")
-        self._backend.batch_rows = None if records == _DEFAULT_BATCH else records
+        self._backend.batch_rows = None if records == _DEFAULT_BATCH else self._batch_size
 
     @property
     def engine(self) -> sa.Engine:
@@ -117,7 +117,12 @@ class SQLStorage(RecordStorage):
                 f"{catalog.display_name} is in the memory of this process, so the storage cannot "
                 "be copied, or sent to another process. Use a database file."
             )
-        return {**self.__dict__, "_backend": (catalog.path, catalog.lock_timeout)}
+        *names, create = self._options
+        return {
+            **self.__dict__,
+            "_backend": (catalog.path, catalog.lock_timeout),
+            "_options": (*names, create and not catalog.path.exists()),  # create no second file
+        }
 
     @signal_safe
     def __setstate__(self, state: dict[str, Any]) -> None:

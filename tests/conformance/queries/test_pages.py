@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,3 +130,14 @@ class TestIterators:
             limit=2, offset=1, filters=[("metadata.n", ">", 2)], order_by=[("id", -1)]
         )
         assert [document.id for document in some] == ["8", "7"]
+
+
+@pytest.mark.parametrize("huge", [2**31, 2**63, 2**70])
+def test_numbers_beyond_64_bits_mean_no_limit(tmp_path: Path, storage: Any, huge: int) -> None:
+    storage.save_conversations(conversations({"n": 1}, {"n": 2}))
+    assert len(list(storage.iter_conversations(batch_size=huge))) == 2
+    assert len(storage.load_conversations(limit=huge)) == 2
+    assert len(storage.stats(top_keys=huge).metadata_keys) == 1
+    assert storage.export_parquet(tmp_path / "a.parquet", row_group_bytes=huge) == 2
+    storage.export_jsonl(tmp_path / "lines.jsonl")
+    assert storage.import_jsonl(tmp_path / "lines.jsonl", max_line_bytes=huge) == 2

@@ -12,7 +12,12 @@ import sqlalchemy as sa
 from afterimage.storage.engine.attach import Opened, connect_memory
 from afterimage.storage.engine.catalog import Catalog, EmptyCatalog
 from afterimage.storage.engine.dialect import OWN_URL, PUBLIC_URL, engine_over
-from afterimage.storage.engine.statements import driver_of, is_about_names, translated
+from afterimage.storage.engine.statements import (
+    driver_of,
+    give_space_back,
+    is_about_names,
+    translated,
+)
 from afterimage.storage.engine.urls import MEMORY
 from afterimage.storage.errors import DatabaseError, MissingFileError
 from afterimage.storage.system.interrupts import interruptible
@@ -21,6 +26,9 @@ __all__ = ["MUCH_CACHED", "Database", "Tables", "open_database", "scratch_connec
 
 MUCH_CACHED = 32 * 2**20
 """Bytes of a file that DuckDB may cache while the whole file is read or written."""
+
+# A transaction that is rolled back may leave this much in the file, which the next one uses.
+_LITTLE_GROWTH = 2**20
 
 
 class Tables(Protocol):
@@ -128,11 +136,24 @@ class Database:
             self._explained(),
             self.catalog.write_turn(),
             translated(self.name),
-            self._own.begin() as connection,  # its commit is not interrupted
+            self._own.connect() as connection,
+            self._space_given_back(connection),
+            connection.begin(),  # its commit is not interrupted
             self.catalog.same_place(),
             interruptible(driver_of(connection).interrupt),
         ):
             yield connection
+
+    @contextmanager
+    def _space_given_back(self, connection: sa.Connection) -> Iterator[None]:
+        """Make the file as small as before if the block fails: the disk may be full."""
+        size = self.catalog.size()
+        try:
+            yield
+        except BaseException:
+            if self.catalog.size() > size + _LITTLE_GROWTH:
+                give_space_back(driver_of(connection))
+            raise
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

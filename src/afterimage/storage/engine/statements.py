@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ __all__ = [
     "execute_arrow",
     "existing",
     "fetch_all",
+    "give_space_back",
     "is_about_names",
     "is_view",
     "readable_schema",
@@ -105,6 +106,18 @@ def is_about_names(error: DatabaseError) -> bool:
     return isinstance(
         cause, duckdb.CatalogException | duckdb.BinderException | duckdb.ConversionException
     )
+
+
+def give_space_back(driver: duckdb.DuckDBPyConnection) -> None:
+    """Remove unused blocks from the end of the file, which a rolled-back transaction has left.
+
+    DuckDB knows these blocks until the file is detached. It shortens a file only in a checkpoint,
+    and makes none if nothing has changed. So a table is created and dropped. The space remains in
+    the file if another transaction is active.
+    """
+    name = f"unused_{uuid.uuid4().hex}"
+    with suppress(duckdb.Error):
+        driver.execute(f"BEGIN; CREATE TABLE {name} (i INT); DROP TABLE {name}; COMMIT; CHECKPOINT")
 
 
 @contextmanager

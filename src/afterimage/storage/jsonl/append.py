@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import IO, Final
@@ -28,7 +28,9 @@ __all__ = ["append_lines"]
 _HEAD_BYTES: Final = 1024
 
 
-def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -> None:
+def append_lines(
+    path: Path, blocks: Iterable[bytes], length: int, codec: str, warn: Callable[[str], None]
+) -> None:
     """Append blocks of whole lines.
 
     Args:
@@ -36,6 +38,7 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
         blocks: at least one block. Every line ends with a line feed.
         length: total size of the blocks in bytes.
         codec: encoding of the file.
+        warn: called with a warning about bytes that were moved to a side file. It must not raise.
 
     Raises:
         InvalidQueryError: the file is a side file of another one.
@@ -51,8 +54,8 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
         with path.open("ab", buffering=0) as file:
             if has_hard_links(file.fileno()):
                 raise hard_link_error(path)
-            roll_back(path)
-            end = _quarantine_torn_tail(path, codec)
+            roll_back(path, warn)
+            end = _quarantine_torn_tail(path, codec, warn)
             blocks = iter(blocks)
             first = next(blocks)
             if end and _last_byte(path) != b"\n":
@@ -69,7 +72,7 @@ def append_lines(path: Path, blocks: Iterable[bytes], length: int, codec: str) -
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _quarantine_torn_tail(path: Path, codec: str) -> int:
+def _quarantine_torn_tail(path: Path, codec: str, warn: Callable[[str], None]) -> int:
     """Move a torn last line to a side file, and return the size of the file after that.
 
     Raises:
@@ -91,7 +94,7 @@ def _quarantine_torn_tail(path: Path, codec: str) -> int:
                 raise _not_lines(path, "first")
     if is_whole:
         return size
-    quarantine(path, [(start, size)], "a torn record, left by a truncated write")
+    quarantine(path, [(start, size)], "a torn record, left by a truncated write", warn)
     return start
 
 

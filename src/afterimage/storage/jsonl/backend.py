@@ -35,7 +35,7 @@ from afterimage.storage.jsonl.checks import (
     until_damage,
     valid_chunks,
 )
-from afterimage.storage.jsonl.journal import Visible, visible, warn_of_killed_save
+from afterimage.storage.jsonl.journal import Visible, visible, warning_of_killed_save
 from afterimage.storage.jsonl.lines import (
     MAX_LINE_BYTES,
     Chunk,
@@ -64,6 +64,7 @@ from afterimage.storage.reports.verification import Findings, Verification
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.locks import file_lock
+from afterimage.storage.system.package import DeferredWarnings, warn_caller
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,8 +124,8 @@ class JsonlBackend:
             ]
         if blocks:
             path = self._path(kind)
-            with self._locked(path):
-                append_lines(path, blocks, sum(map(len, blocks)), self.codec)
+            with DeferredWarnings() as warn, self._locked(path):
+                append_lines(path, blocks, sum(map(len, blocks)), self.codec, warn)
 
     def _lines_to_save(self, kind: RecordKind, records: Sequence[BaseModel], start: int) -> bytes:
         """Return the lines of records; `start` is the index of the first within the save."""
@@ -161,7 +162,9 @@ class JsonlBackend:
         for origin in origins:
             refuse_own_source(origin, [target])
         _require_folder(target)
-        sources = [LineSource(origin, lock_timeout=self.lock_timeout) for origin in origins]
+        sources = [
+            LineSource(origin, lock_timeout=self.lock_timeout, warn=read.warn) for origin in origins
+        ]
         limit = min(read.max_line_bytes or self.max_line_bytes, self.max_line_bytes)
         checking, appending = split(read.progress, [9, 1])
         chunks = chunks_of_sources(
@@ -185,7 +188,7 @@ class JsonlBackend:
             if count:
                 length, blocks = staged_blocks()
                 with self._locked(target):
-                    append_lines(target, blocks, length, self.codec)
+                    append_lines(target, blocks, length, self.codec, read.warn)
         report(appending, 0, 1.0)
         return ImportCount(count, others)
 
@@ -292,14 +295,14 @@ class JsonlBackend:
         self,
         kind: RecordKind,
         faults: Faults | None = None,
-        on_killed: Callable[[Path, Visible], None] = warn_of_killed_save,
+        on_killed: Callable[[Path, Visible], None] | None = None,
     ) -> Generator[Chunk, None, None]:
         """Yield the chunks of the file with all complete saves; none if the file does not exist.
 
         Args:
             kind: the kind of the file.
             faults: handles lines that are too long; None to raise an error.
-            on_killed: called if the file contains a part of a save that was killed.
+            on_killed: called if the file contains a part of a save that was killed; None to warn.
         """
         path = self._path(kind)
         try:
@@ -315,7 +318,10 @@ class JsonlBackend:
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {error.strerror}") from error
         if seen.killed is not None:
-            on_killed(path, seen)
+            if on_killed is None:
+                warn_caller(warning_of_killed_save(path, seen))
+            else:
+                on_killed(path, seen)
         yield from read_chunks(
             LineSource(path, seen.size, tuple(seen.hidden)),
             self.codec,

@@ -20,7 +20,6 @@ journal, or if another program edited the file.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -29,10 +28,9 @@ from typing import IO, Final, NamedTuple
 
 from afterimage.storage.jsonl.torn import blank, is_object
 from afterimage.storage.system.atomic_files import write_all
-from afterimage.storage.system.package import stacklevel_of_caller
 from afterimage.storage.system.side_files import side_file
 
-__all__ = ["Visible", "quarantine", "roll_back", "saving", "visible", "warn_of_killed_save"]
+__all__ = ["Visible", "quarantine", "roll_back", "saving", "visible", "warning_of_killed_save"]
 
 _HEAD_BYTES: Final = 4096
 # The progress begins here in the journal, behind the longest mark.
@@ -150,27 +148,26 @@ def visible(path: Path) -> Visible:
     return Visible(size, ranges, killed)
 
 
-def warn_of_killed_save(path: Path, seen: Visible) -> None:
-    """Warn that a reader leaves out a save that was killed."""
+def warning_of_killed_save(path: Path, seen: Visible) -> str:
+    """Return the warning that a reader leaves out a save that was killed."""
     assert seen.killed is not None
     start, size = seen.killed
-    warnings.warn(
+    return (
         f"{path} contains {size} bytes of a save that was killed. They are not read. The next save "
-        f"moves them to {side_file(path, f'.torn-{start}').name}.",
-        stacklevel=stacklevel_of_caller(),
+        f"moves them to {side_file(path, f'.torn-{start}').name}."
     )
 
 
-def roll_back(path: Path) -> None:
+def roll_back(path: Path, warn: Callable[[str], None]) -> None:
     """Move the bytes of a killed save to a side file; call it under the file's lock."""
     ranges = _remnant(path)
     if ranges:
-        quarantine(path, ranges, "a save that was killed")
+        quarantine(path, ranges, "a save that was killed", warn)
     with suppress(FileNotFoundError):
         side_file(path, ".saving").unlink()
 
 
-def quarantine(path: Path, ranges: list[Range], what: str) -> None:
+def quarantine(path: Path, ranges: list[Range], what: str, warn: Callable[[str], None]) -> None:
     """Move ranges of a file to the side file `<name>.torn-<start>`, and warn.
 
     Lines of other programs after a range stay where they are; the range then becomes blanks.
@@ -188,10 +185,9 @@ def quarantine(path: Path, ranges: list[Range], what: str) -> None:
         is_last = file.seek(0, os.SEEK_END) == ranges[-1][1]
         _erase(path, file, ranges)
         os.fsync(file.fileno())
-    warnings.warn(
+    warn(
         f"{path} {'ended in' if is_last else 'contained'} {what}. "
-        f"Its {size} bytes were moved to {aside.name}.",
-        stacklevel=2,
+        f"Its {size} bytes were moved to {aside.name}."
     )
 
 

@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ from typing import IO, Any, Final
 
 from afterimage.storage.errors import InvalidQueryError, MissingFileError, StorageError
 from afterimage.storage.jsonl.containers import HEAD_BYTES, compression_of
-from afterimage.storage.jsonl.journal import visible, warn_of_killed_save
+from afterimage.storage.jsonl.journal import visible, warning_of_killed_save
 from afterimage.storage.jsonl.torn import blank
 from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.locks import file_lock, lock_path
+from afterimage.storage.system.package import warn_caller
 from afterimage.storage.system.targets import check_path, refuse_own_file
 
 __all__ = ["CHUNK_BYTES", "DAMAGE", "LineSource", "OpenSource", "Origin", "refuse_own_source"]
@@ -79,6 +80,7 @@ class LineSource:
             a save of another storage that is not complete, which its lock shows.
         spool: folder for a temporary file, which takes what a pipe or a stream gives before the
             first block is returned; None if the blocks are returned at once.
+        warn: called with a warning about a save that was killed.
     """
 
     origin: Origin
@@ -86,6 +88,7 @@ class LineSource:
     hidden: tuple[tuple[int, int], ...] = ()
     lock_timeout: float | None = None
     spool: Path | None = None
+    warn: Callable[[str], None] = warn_caller
 
     @property
     def path(self) -> Path:
@@ -124,7 +127,7 @@ class LineSource:
             if size is None and status is not None and status.st_size:  # in /proc, it is 0
                 size = status.st_size
                 if self.lock_timeout is not None and isinstance(self.origin, Path):
-                    size, hidden = _complete_saves(path, size, self.lock_timeout)
+                    size, hidden = _complete_saves(path, size, self.lock_timeout, self.warn)
             before = None if self.lock_timeout is None else status
             raw = _Bytes(path, file, size, before, is_pipe=is_pipe)
             if self.spool is not None and status is None:
@@ -368,7 +371,7 @@ def _wait(file: IO[Any]) -> None:
 
 
 def _complete_saves(
-    path: Path, size: int, lock_timeout: float
+    path: Path, size: int, lock_timeout: float, warn: Callable[[str], None]
 ) -> tuple[int, tuple[tuple[int, int], ...]]:
     """Return how many bytes of a file to read, and the ranges in them that are no complete save."""
     # No lock file at this point: no storage had begun to save when the size was taken.
@@ -378,7 +381,7 @@ def _complete_saves(
     else:
         seen = visible(path)
     if seen.killed is not None:
-        warn_of_killed_save(path, seen)
+        warn(warning_of_killed_save(path, seen))
     return size if seen.size is None else min(size, seen.size), tuple(seen.hidden)
 
 

@@ -80,9 +80,11 @@ def _is_a_float(value: Any) -> bool:
 def positive(value: Any, what: str) -> int:
     """Return `value` if it is an integer of 1 or more.
 
+    A value above 2**62 is returned as 2**62: DuckDB and Arrow have 64-bit integers, and add to it.
+
     Raises:
         InvalidQueryError: `value` is not an integer of 1 or more.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidQueryError(f"{what} must be a whole number, 1 or more, not {shown(value, 40)}")
-    return value
+    return min(value, 2**62)

@@ -6,12 +6,14 @@ the engine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.fields import RecordKind
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.reports.progress import Progress, ignore
+from afterimage.storage.system.package import warn_caller
 
 __all__ = ["Read"]
 
@@ -28,6 +30,7 @@ class Read:
         max_line_bytes: maximum length of a line of an import; None for the default.
         long_lived: whether the caller may keep the iterator for a long time. The read must then
             not block other users of the file.
+        warn: called with the warnings of an import.
     """
 
     kind: RecordKind
@@ -36,6 +39,7 @@ class Read:
     progress: Progress = ignore
     max_line_bytes: int | None = None
     long_lived: bool = False
+    warn: Callable[[str], None] = warn_caller
 
     def over(self, query: Query) -> Read:
         """Return the same read with another query."""

@@ -6,14 +6,13 @@ is bounded, however many records are corrupt.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shown, visible
-from afterimage.storage.system.package import stacklevel_of_caller
+from afterimage.storage.system.package import warn_caller
 
 __all__ = [
     "FEW",
@@ -186,7 +185,7 @@ class Faults:
         for path, places in self._places.items():
             found = places.found()
             report = SkippedRecords(path, found.count, found.first)
-            warnings.warn(SkippedRecordsWarning(report), stacklevel=stacklevel_of_caller())
+            warn_caller(SkippedRecordsWarning(report))
 
     def warn_after(self, items: Iterator[_Item]) -> Generator[_Item, None, None]:
         """Yield the same items; warn after the last one, or when the iterator is closed."""

@@ -126,6 +126,7 @@ class TablesBackend:
             LineSource(
                 origin,
                 lock_timeout=self.lock_timeout,
+                warn=read.warn,
                 # The database is not open, and so not locked, while a pipe is read.
                 spool=None if path is None else path.parent,
             )

@@ -50,7 +50,7 @@ def write_parquet(
         raise InvalidQueryError(
             f"unknown compression {shorten(repr(compression), 40)}; use {', '.join(_COMPRESSIONS)}"
         )
-    positive(row_group_bytes, "row_group_bytes")
+    row_group_bytes = positive(row_group_bytes, "row_group_bytes")
     schema = projected_schema(query.columns)
     if not partition_by:
         if path.is_dir():
