@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import duckdb
 import pyarrow as pa
@@ -20,10 +22,14 @@ __all__ = [
     "execute_arrow",
     "existing",
     "fetch_all",
+    "lacks_resources",
     "stream_arrow",
     "streamed",
     "translated",
 ]
+
+# Errors of the operating system that another attempt may not meet.
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
 
 
 def driver_of(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
@@ -152,6 +158,21 @@ def translated(where: str) -> Iterator[None]:
             raise
         # Arrow raises OSError without errno for failures in a stream.
         raise DatabaseError(f"{where}: {shorten(error, 300)}") from error
+
+
+def lacks_resources(error: DatabaseError) -> bool:
+    """Return whether the engine lacked memory, disk space or file handles: the data is no cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        original = getattr(cause, "orig", None) or cause
+        if isinstance(original, duckdb.OutOfMemoryException | MemoryError):
+            return True
+        if isinstance(original, duckdb.IOException) and any(
+            os.strerror(code) in str(original) for code in _SHORTAGES
+        ):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 @cache

@@ -59,13 +59,14 @@ def _quarantine_torn_tail(path: Path, codec: str) -> int:
     """Move a torn last line to a side file, and return the size of the file after that."""
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        start, tail = size, b""
-        while start and b"\n" not in tail:
+        start = size
+        parts: list[bytes] = []  # from the end of the file to its beginning
+        while start and not (parts and b"\n" in parts[-1]):
             step = min(start, 65536)
             start -= step
             file.seek(start)
-            tail = file.read(step) + tail
-        tail = tail.rpartition(b"\n")[2]
+            parts.append(file.read(step))
+        tail = b"".join(reversed(parts)).rpartition(b"\n")[2]
         if not tail.strip() or is_object(tail.removeprefix(codecs.BOM_UTF8), codec):
             return size
     quarantine(path, size - len(tail), "a torn record, left by a truncated write")

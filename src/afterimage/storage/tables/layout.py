@@ -62,6 +62,9 @@ _CATALOG: Final = sa.Table(
 # of all other text, would need four bytes per row for the lengths alone.
 _SHORT_TEXT_COMPRESSION: Final = "dict_fsst"
 
+# Metadata keys whose columns one statement fills: its size grows with the square of their number.
+_KEYS_AT_A_TIME: Final = 50
+
 _MESSAGES: Final[Mapping[str, FieldType]] = {
     "conversation_id": Integer(),
     "position": Integer(),
@@ -133,12 +136,26 @@ class StoredTable:
     def metadata_values(
         self, metadata: sa.ColumnElement[Any], keys: Iterable[str]
     ) -> dict[str, sa.ColumnElement[Any]]:
-        """Return the values of the columns of metadata `keys`, computed from `metadata`."""
+        """Return the values of the columns of metadata `keys`, computed from `metadata`.
+
+        The size of the statement grows with the square of the number of keys. For many keys, select
+        `metadata_lists` first.
+        """
         keys = list(keys)
+        return self.values_of_lists(*self.metadata_lists(metadata, keys), keys)
+
+    def metadata_lists(
+        self, metadata: sa.ColumnElement[Any], keys: Iterable[str]
+    ) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
+        """Return the texts and the JSON types of metadata `keys`, as one list each."""
         # One call for all paths: the metadata of a row is parsed twice, not twice per key.
         paths = sa.func.list_value(*(path for key in keys for path in json_path([key])))
-        texts = sa.func.json_extract_string(metadata, paths)
-        types = sa.func.json_type(metadata, paths)
+        return sa.func.json_extract_string(metadata, paths), sa.func.json_type(metadata, paths)
+
+    def values_of_lists(
+        self, texts: sa.ColumnElement[Any], types: sa.ColumnElement[Any], keys: Iterable[str]
+    ) -> dict[str, sa.ColumnElement[Any]]:
+        """Return the values of the columns of metadata `keys`, from the `metadata_lists`."""
         values: dict[str, sa.ColumnElement[Any]] = {}
         for index, key in enumerate(keys, 1):
             text, kind = self.metadata_columns[key]
@@ -312,8 +329,10 @@ class Layout:
                     statement += f" USING COMPRESSION {_SHORT_TEXT_COMPRESSION}"
                 connection.execute(sa.text(_escaped(statement)))
         table = stored.table
-        values = stored.metadata_values(table.c["metadata"], missing)
-        connection.execute(table.update().values(values))
+        for start in range(0, len(missing), _KEYS_AT_A_TIME):
+            keys = missing[start : start + _KEYS_AT_A_TIME]
+            values = stored.metadata_values(table.c["metadata"], keys)
+            connection.execute(table.update().values(values))
         connection.execute(
             _CATALOG.update()
             .where(_CATALOG.c.table_name == stored.name)
