@@ -301,7 +301,7 @@ class ImportExport:
             with closing(self._backend.select(reading, training.line)) as texts:
                 for batch in texts:
                     checkpoint()
-                    lines = batch.column(0).drop_null().to_pylist()
+                    lines = [*map(training.finished, batch.column(0).drop_null().to_pylist())]
                     joined = "".join(chain.from_iterable((line, "\n") for line in lines))
                     file.write(joined.encode())
                     written += len(lines)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import duckdb
 import pyarrow as pa
@@ -24,12 +26,16 @@ __all__ = [
     "give_space_back",
     "is_about_names",
     "is_view",
+    "lacks_resources",
     "readable_schema",
     "stream_arrow",
     "streamed",
     "tables_of",
     "translated",
 ]
+
+# Errors of the operating system that another attempt may not meet.
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
 
 
 def driver_of(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
@@ -229,6 +235,21 @@ def translated(where: str) -> Iterator[None]:
             raise
         # Arrow raises OSError without errno for failures in a stream.
         raise DatabaseError(f"{where}: {shorten(error, 300)}") from error
+
+
+def lacks_resources(error: DatabaseError) -> bool:
+    """Return whether the engine lacked memory, disk space or file handles: the data is no cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        original = getattr(cause, "orig", None) or cause
+        if isinstance(original, duckdb.OutOfMemoryException | MemoryError):
+            return True
+        if isinstance(original, duckdb.IOException) and any(
+            os.strerror(code) in str(original) for code in _SHORTAGES
+        ):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 @cache

@@ -129,7 +129,9 @@ class LineSource:
                 if self.lock_timeout is not None and isinstance(self.origin, Path):
                     size, hidden = _complete_saves(path, size, self.lock_timeout, self.warn)
             before = None if self.lock_timeout is None else status
-            raw = _Bytes(path, file, size, before, is_pipe=is_pipe)
+            raw = _Bytes(
+                path, file, size, before, is_pipe=is_pipe, is_whole_file=status is not None
+            )
             if self.spool is not None and status is None:
                 with _spooled(raw, path, self.spool) as spooled:
                     yield _open_blocks(path, spooled)
@@ -177,6 +179,7 @@ class _Bytes:
         before: os.stat_result | None = None,
         *,
         is_pipe: bool = False,
+        is_whole_file: bool = False,
     ) -> None:
         self.size = size
         self.count = 0
@@ -185,13 +188,18 @@ class _Bytes:
         self._read = getattr(file, "read1", file.read) if is_pipe else file.read
         self._before = before
         self._is_pipe = is_pipe
+        self._is_whole_file = is_whole_file
         self._ahead = b""
 
     def peek(self, count: int) -> bytes:
         """Return the first bytes without taking them; fewer if there are no more."""
-        self._ahead = self.read(count)
-        self.count -= len(self._ahead)
-        return self._ahead
+        head = self.read(count)
+        self.count -= len(head)
+        if self._is_whole_file:  # the next read then copies nothing
+            self._file.seek(0)
+        else:
+            self._ahead = head
+        return head
 
     def read(self, count: int) -> bytes:
         """Return the next bytes: as many as are asked for, unless the source ends."""

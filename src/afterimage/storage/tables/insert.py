@@ -29,6 +29,9 @@ __all__ = ["Insert", "Other", "batches_of_models", "split_by_kind"]
 # The highest number that a sequence column, of 64 bits, can hold.
 _HIGHEST = 2**63 - 1
 
+# Names of no column of a record.
+_TEXTS, _TYPES = "metadata texts", "metadata types"
+
 Other = tuple[str, bytes]
 """Class name and JSON text of a record of another model."""
 
@@ -68,13 +71,19 @@ class Insert:
                 yield batch
 
         with streamed(self._connection, schema, counted()) as incoming:
+            rows = incoming
+            keys = stored.metadata_columns if "metadata" in names else {}
+            if keys:  # select the lists first, so that they are not repeated for each column
+                texts, types = stored.metadata_lists(incoming.c["metadata"], keys)
+                lists = (texts.label(_TEXTS), types.label(_TYPES))
+                rows = sa.select(*incoming.c, *lists).subquery()
             values: dict[str, Any] = {
-                stored.kind.sequence: incoming.c.sequence,
+                stored.kind.sequence: rows.c.sequence,
                 "timestamp": sa.literal(self._saved_at),
-                **{name: incoming.c[name] for name in names},
+                **{name: rows.c[name] for name in names},
             }
-            if "metadata" in names:
-                values |= stored.metadata_values(values["metadata"], stored.metadata_columns)
+            if keys:
+                values |= stored.values_of_lists(rows.c[_TEXTS], rows.c[_TYPES], keys)
             self._connection.execute(
                 stored.table.insert().from_select(list(values), sa.select(*values.values()))
             )

@@ -40,7 +40,7 @@ from afterimage.storage.records.fields import (
 from afterimage.storage.records.paths import is_text
 from afterimage.storage.records.schema import arrow_type, sql_type
 from afterimage.storage.tables.migrations import migrate, must_migrate
-from afterimage.storage.tables.names import folded, messages_view, records_table
+from afterimage.storage.tables.names import folded, free_names, messages_view, records_table
 from afterimage.storage.tables.schema_rows import (
     SCHEMA,
     SchemaRow,
@@ -65,6 +65,9 @@ VECTOR_ROWS: Final = 2048
 # Metadata keys in filters typically have few distinct or short values. Zstandard, the compression
 # of all other text, would need four bytes per row for the lengths alone.
 _SHORT_TEXT_COMPRESSION: Final = "dict_fsst"
+
+# Metadata keys whose columns one statement fills: its size grows with the square of their number.
+_KEYS_AT_A_TIME: Final = 50
 
 _MESSAGES: Final[Mapping[str, FieldType]] = {
     "conversation_id": Integer(),
@@ -140,12 +143,26 @@ class StoredTable:
     def metadata_values(
         self, metadata: sa.ColumnElement[Any], keys: Iterable[str]
     ) -> dict[str, sa.ColumnElement[Any]]:
-        """Return the values of the columns of metadata `keys`, computed from `metadata`."""
+        """Return the values of the columns of metadata `keys`, computed from `metadata`.
+
+        The size of the statement grows with the square of the number of keys. For many keys, select
+        `metadata_lists` first.
+        """
         keys = list(keys)
+        return self.values_of_lists(*self.metadata_lists(metadata, keys), keys)
+
+    def metadata_lists(
+        self, metadata: sa.ColumnElement[Any], keys: Iterable[str]
+    ) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
+        """Return the texts and the JSON types of metadata `keys`, as one list each."""
         # One call for all paths: the metadata of a row is parsed twice, not twice per key.
         paths = sa.func.list_value(*(path for key in keys for path in json_path([key])))
-        texts = sa.func.json_extract_string(metadata, paths)
-        types = sa.func.json_type(metadata, paths)
+        return sa.func.json_extract_string(metadata, paths), sa.func.json_type(metadata, paths)
+
+    def values_of_lists(
+        self, texts: sa.ColumnElement[Any], types: sa.ColumnElement[Any], keys: Iterable[str]
+    ) -> dict[str, sa.ColumnElement[Any]]:
+        """Return the values of the columns of metadata `keys`, from the `metadata_lists`."""
         values: dict[str, sa.ColumnElement[Any]] = {}
         for index, key in enumerate(keys, 1):
             text, kind = self.metadata_columns[key]
@@ -276,7 +293,7 @@ class Layout:
         taken = [*self.conversations.fields, *chain.from_iterable(columns.values())]
         for key in metadata_fields:
             if key not in columns:
-                columns[key] = _free_names(key, taken)
+                columns[key] = free_names(key, taken)
                 taken += columns[key]
 
     def refresh(self, connection: sa.Connection, *, to_write: bool = False) -> None:
@@ -411,7 +428,7 @@ class Layout:
         # Add all columns before filling any: DuckDB 1.5 cannot alter a table after the same
         # transaction has changed its rows.
         for key in missing:
-            names = _free_names(key, taken)
+            names = free_names(key, taken)
             stored.metadata_columns[key] = names
             taken += names
             for name in names:
@@ -420,8 +437,10 @@ class Layout:
                     statement += f" USING COMPRESSION {_SHORT_TEXT_COMPRESSION}"
                 connection.execute(sa.text(_escaped(statement)))
         table = stored.table
-        values = stored.metadata_values(table.c["metadata"], missing)
-        connection.execute(table.update().values(values))
+        for start in range(0, len(missing), _KEYS_AT_A_TIME):
+            keys = missing[start : start + _KEYS_AT_A_TIME]
+            values = stored.metadata_values(table.c["metadata"], keys)
+            connection.execute(table.update().values(values))
 
     def _write_metadata_columns(self, connection: sa.Connection) -> None:
         stored = self.conversations
@@ -447,23 +466,6 @@ def _schema_row(table: StoredTable) -> dict[str, Any]:
         "version": SCHEMA_VERSION,
         "metadata_columns": json.dumps(table.metadata_columns),
     }
-
-
-def _free_names(key: str, taken: Iterable[str]) -> tuple[str, str]:
-    """Return the names for the columns of a metadata key: the key itself if it is not taken.
-
-    Raises:
-        SchemaMismatchError: no name is free.
-    """
-    used = {name.casefold() for name in taken}
-    for name in (key, f"metadata.{key}"):
-        pair = (name, f"{name}_type")
-        if name and not used & {part.casefold() for part in pair}:
-            return pair
-    raise SchemaMismatchError(
-        f"metadata field {key!r} cannot get a column: {key!r} and {f'metadata.{key}'!r} are taken "
-        "(column names are case-insensitive). Omit it; filters work without the column."
-    )
 
 
 def _messages_ddl(connection: sa.Connection, conversations: StoredTable) -> str:

@@ -1,13 +1,15 @@
-"""Names of tables: how DuckDB compares them, and the names that follow from others."""
+"""Names of tables and columns: how DuckDB compares them, and those that follow from others."""
 
 from __future__ import annotations
 
 import string
+from collections.abc import Iterable
 from typing import Final
 
+from afterimage.storage.errors import SchemaMismatchError
 from afterimage.storage.records.fields import CONVERSATIONS
 
-__all__ = ["folded", "messages_view", "records_table"]
+__all__ = ["folded", "free_names", "messages_view", "records_table"]
 
 _LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -33,3 +35,20 @@ def messages_view(conversations_table: str) -> str:
 
 def _is_usual(conversations_table: str) -> bool:
     return folded(conversations_table) == CONVERSATIONS.name
+
+
+def free_names(key: str, taken: Iterable[str]) -> tuple[str, str]:
+    """Return the names for the columns of a metadata key: the key itself if it is not taken.
+
+    Raises:
+        SchemaMismatchError: no name is free.
+    """
+    used = {name.casefold() for name in taken}
+    for name in (key, f"metadata.{key}"):
+        pair = (name, f"{name}_type")
+        if name and not used & {part.casefold() for part in pair}:
+            return pair
+    raise SchemaMismatchError(
+        f"metadata field {key!r} cannot get a column: {key!r} and {f'metadata.{key}'!r} are taken "
+        "(column names are case-insensitive). Omit it; filters work without the column."
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from afterimage.storage.engine.database import Database
-from afterimage.storage.engine.statements import fetch_all
+from afterimage.storage.engine.statements import fetch_all, lacks_resources
 from afterimage.storage.errors import (
     CorruptRecordError,
     DatabaseError,
@@ -105,6 +105,8 @@ def _damage_found(findings: Findings, path: Path, stored: StoredTable) -> Iterat
     except ReplacedFileError:  # not a fault of the current file
         raise
     except DatabaseError as error:
+        if lacks_resources(error):
+            raise
         findings.tallies["corrupt"].add(Place(path, stored.name, None, None, shorten(error, 300)))
 
 

@@ -8,9 +8,12 @@ An option that a format cannot represent is an error.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
+from pydantic_core import from_json, to_json
 
 from afterimage.storage.errors import InvalidQueryError, shorten
 from afterimage.storage.query.relations import Source
@@ -28,6 +31,8 @@ Reasoning = Literal["field", "think"]
 # Constant SQL. In it, `inputs` is a row of the messages, the context and the system prompt of a
 # line; `msg` is one of the messages.
 _MESSAGES: Final = "inputs[1]"
+# No line of JSON begins with it.
+_MARK: Final = "#"
 _CONTEXT: Final = "inputs[2]"
 _PROMPT: Final = "inputs[3]"
 _CONTENT: Final = "msg['content']"
@@ -125,24 +130,33 @@ class TrainingFormat:
             THEN to_json({{'messages': {messages}}}) END"""
 
     def _sharegpt(self, text: str) -> str:
-        """Join consecutive messages of a role to a turn; `starts` are the turns' first indexes."""
+        """Give each message a turn; a mark says that `finished` must join turns of one role.
+
+        Joining them here would take time and memory that grow with the square of their number.
+        """
         system = f"{{'from': 'system', 'value': {_PROMPT}}}"
-        turns = f"""CASE
-            WHEN len(starts) = len({_MESSAGES}) THEN list_transform({_MESSAGES}, lambda msg: {{
+        turns = f"""list_transform({_MESSAGES}, lambda msg: {{
                 'from': if(msg['role'] = 'user', 'human', 'gpt'), 'value': {text}
-            }})
-            ELSE list_transform(starts, lambda start, n: {{
-                'from': if({_MESSAGES}[start]['role'] = 'user', 'human', 'gpt'),
-                'value': array_to_string(list_transform(
-                    {_MESSAGES}[start : coalesce(starts[n + 1] - 1, len({_MESSAGES}))],
-                    lambda msg: {text}
-                ), chr(10))
-            }}) END"""
+            }})"""
         turns = self._after_system(system, turns)
-        return f"""list_transform([list_filter(range(1, len({_MESSAGES}) + 1), lambda idx:
-                idx = 1 OR {_MESSAGES}[idx]['role'] <> {_MESSAGES}[idx - 1]['role'])],
-            lambda starts: CASE WHEN len(starts) > 0
-                THEN to_json({{'conversations': {turns}}}) END)[1]"""
+        roles = f"array_to_string(list_transform({_MESSAGES}, lambda msg: msg['role']), ' ')"
+        repeated = f"{roles}.contains('user user') OR {roles}.contains('assistant assistant')"
+        return f"""CASE WHEN len({_MESSAGES}) > 0 THEN
+            if({repeated}, '{_MARK}', '') || to_json({{'conversations': {turns}}})::VARCHAR END"""
+
+    def finished(self, line: str) -> str:
+        """Return a line of `line` without its mark: turns that follow each other are one turn.
+
+        Their values are joined with line feeds.
+        """
+        if not line.startswith(_MARK):
+            return line
+        turns: list[dict[str, str]] = []
+        for role, group in groupby(
+            from_json(line.removeprefix(_MARK))["conversations"], itemgetter("from")
+        ):
+            turns.append({"from": role, "value": "\n".join(turn["value"] for turn in group)})
+        return to_json({"conversations": turns}).decode()
 
     def _after_system(self, system: str, rest: str) -> str:
         return f"list_concat([{system}], {rest})" if self.system_prompt else rest
