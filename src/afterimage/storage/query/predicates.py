@@ -40,6 +40,8 @@ def filtered(statement: sa.Select[Any], source: Source, query: Query) -> sa.Sele
     groups = [
         sa.and_(*(_condition(source, condition) for condition in group)) for group in query.where
     ]
+    if query.numbered:
+        statement = statement.where(source.sequence.is_not(None))
     if query.without:
         # DuckDB builds a hash table for a subquery. It would search a list again for each row.
         excluded = sa.func.unnest(_bound_list(list(query.without), "BIGINT[]"))
@@ -53,9 +55,15 @@ def sliced(statement: sa.Select[Any], query: Query) -> sa.Select[Any]:
 
 
 def in_order(
-    source: Source, query: Query, columns: Iterable[sa.ColumnElement[Any]], table: sa.FromClause
+    source: Source,
+    query: Query,
+    columns: Iterable[sa.ColumnElement[Any]],
+    table: sa.FromClause,
+    *last_keys: sa.ColumnElement[Any],
 ) -> sa.Select[Any]:
     """Select columns of the matching records, in the query's order; ties by sequence number.
+
+    Ties of sequence numbers are in the order of `last_keys`.
 
     A subquery extracts the value of each sort key from the record once. Its type, number and text
     are then computed from that value instead of the whole record.
@@ -66,7 +74,9 @@ def in_order(
         for index, key in enumerate(query.order)
         for part_index, part in enumerate(_sort_inputs(source, key.field))
     ]
-    records = sa.select(source.sequence.label("sequence"), *chosen, *inputs).select_from(table)
+    last = [key.label(f"last_{index}") for index, key in enumerate(last_keys)]
+    records = sa.select(source.sequence.label("sequence"), *chosen, *inputs, *last)
+    records = records.select_from(table)
     matching = filtered(records, source, query).subquery()
     ordered: list[sa.ColumnElement[Any]] = []
     for index, key in enumerate(query.order):
@@ -76,7 +86,8 @@ def in_order(
             directed = expression.desc() if key.descending else expression.asc()
             ordered.append(directed.nulls_last())
     statement = sa.select(*(matching.c[column.name] for column in chosen))
-    return statement.order_by(*ordered, matching.c.sequence.asc())
+    ties = [matching.c.sequence, *(matching.c[key.name] for key in last)]
+    return statement.order_by(*ordered, *(tie.asc() for tie in ties))
 
 
 def count_rows(relation: Relation) -> int:

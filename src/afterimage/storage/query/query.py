@@ -62,6 +62,7 @@ class Query:
         offset: number of records to skip at the start.
         columns: the projection; None for all declared fields.
         without: sequence numbers of the rows to skip because they are corrupt.
+        numbered: whether to skip rows without a sequence number.
     """
 
     where: tuple[tuple[Condition, ...], ...] = ()
@@ -70,6 +71,7 @@ class Query:
     offset: int = 0
     columns: tuple[FieldRef, ...] | None = None
     without: tuple[int, ...] = ()
+    numbered: bool = False
 
     @classmethod
     def of(

@@ -56,7 +56,8 @@ class Place(NamedTuple):
     @classmethod
     def of(cls, error: CorruptRecordError) -> Place:
         """Return the place that an error names."""
-        return cls(error.path, error.table, error.line, error.offset, error.reason)
+        line = error.line or None  # 0: a row without a number
+        return cls(error.path, error.table, line, error.offset, error.reason)
 
     def __str__(self) -> str:
         if self.table is None:

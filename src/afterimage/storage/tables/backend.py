@@ -47,7 +47,7 @@ from afterimage.storage.system.prefetch import prefetched
 from afterimage.storage.tables.checks import UNREADABLE, RowFaults, record_object
 from afterimage.storage.tables.insert import Insert, batches_of_models, split_by_kind
 from afterimage.storage.tables.layout import VECTOR_ROWS, Layout, StoredTable
-from afterimage.storage.tables.select import SMALL_PAGE, scan_table
+from afterimage.storage.tables.select import SMALL_PAGE, count_unnumbered, scan_table
 from afterimage.storage.tables.verify import repair_columns, verify_database
 
 __all__ = ["TablesBackend"]
@@ -253,7 +253,7 @@ class TablesBackend:
 
     def verify(self, progress: Progress | None) -> Verification:
         def faults(stored: StoredTable, progress: Progress) -> Iterator[CorruptRecordError]:
-            return self._faults(stored.kind, whole=True).matching(Query(), progress)
+            return self._faults(stored.kind, whole=True).matching(Query(numbered=True), progress)
 
         return verify_database(self.database, self.layout, faults, progress)
 
@@ -264,7 +264,9 @@ class TablesBackend:
 
     def _faults(self, kind: RecordKind, *, whole: bool) -> RowFaults:
         rows = partial(self._rows, kind)
-        return RowFaults(self.database.name, self.layout.of(kind), rows, whole=whole)
+        stored = self.layout.of(kind)
+        unnumbered = partial(count_unnumbered, self.database, stored)
+        return RowFaults(self.database.name, stored, rows, unnumbered, whole=whole)
 
     def _rows(
         self, kind: RecordKind, query: Query

@@ -25,10 +25,13 @@ from afterimage.storage.reports.progress import Progress, ignore
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.tables.layout import StoredTable
 
-__all__ = ["UNREADABLE", "RowFaults", "record_object"]
+__all__ = ["UNNUMBERED", "UNREADABLE", "RowFaults", "record_object"]
 
 UNREADABLE: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 """Exceptions that rows edited by hand can raise."""
+
+UNNUMBERED: Final = "a row without a number in its first column"
+"""The fault of a row that SQL left without a sequence number: it has no place in the order."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class RowFaults:
         stored: the table.
         rows: yields the sequence numbers and all columns of the rows that match a query, in its
             order.
+        unnumbered: counts the rows without a sequence number that match the filters of a query.
         whole: whether `extra` must also be readable. Reads of whole records need it.
     """
 
     database: str
     stored: StoredTable
     rows: Callable[[Query], Generator[tuple[list[int], pa.RecordBatch], None, None]]
+    unnumbered: Callable[[Query], int]
     whole: bool
 
     def excluded(self, query: Query, faults: Faults) -> Query:
@@ -59,7 +64,11 @@ class RowFaults:
         wanted = None if query.order or query.limit is None else query.offset + query.limit
         without: list[int] = []
         valid = 0
-        with closing(self.rows(Query(where=query.where))) as batches:
+        if unnumbered := self.unnumbered(query):
+            query = replace(query, numbered=True)
+        for _ in range(unnumbered):
+            faults.handle(CorruptRecordError(self.database, 0, None, UNNUMBERED, self.stored.name))
+        with closing(self.rows(Query(where=query.where, numbered=query.numbered))) as batches:
             for numbers, batch in batches:
                 if wanted is not None and valid >= wanted:
                     break

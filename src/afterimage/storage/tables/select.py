@@ -23,7 +23,7 @@ from afterimage.storage.query.row_ranges import range_starts
 from afterimage.storage.records.arrow import parts_of
 from afterimage.storage.tables.layout import VECTOR_ROWS, StoredTable
 
-__all__ = ["SMALL_PAGE", "scan_table"]
+__all__ = ["SMALL_PAGE", "count_unnumbered", "scan_table"]
 
 # Target size of a range, in bytes of Arrow data.
 _WINDOW_BYTES = 16 * 2**20
@@ -70,7 +70,10 @@ def scan_table(
             yield from _without_sequence(page, schema, most)
             return
         if query.order:
-            statement = sliced(in_order(source, query, columns, stored.table), query)
+            # SQL can give several rows one number. Slices then need a further key.
+            is_slice = query.limit is not None or query.offset
+            last = [sa.literal_column("rowid", sa.BigInteger)] if is_slice else []
+            statement = sliced(in_order(source, query, columns, stored.table, *last), query)
             for batch in stream_arrow(connection, statement, most):
                 for part in parts_of(batch, most):
                     yield _conform(part, schema)
@@ -81,6 +84,7 @@ def scan_table(
                 database.trim_cache(connection)
             statement = filtered(sa.select(source.sequence, *labelled), source, query)
             rows = execute_arrow(connection, statement.where(source.sequence.between(low, high)))
+            bounds.count(len(rows))
             bounds.adapt(rows.nbytes)
             yield from _without_sequence(_in_sequence(rows), schema, most)
 
@@ -117,6 +121,15 @@ def _page(
     return page.combine_chunks()
 
 
+def count_unnumbered(database: Database, stored: StoredTable, query: Query) -> int:
+    """Return how many rows that match the filters of a query have no sequence number."""
+    source = stored.source
+    statement = sa.select(sa.func.count()).select_from(stored.table)
+    statement = filtered(statement.where(source.sequence.is_(None)), source, query)
+    with database.reading() as connection:
+        return int(fetch_all(connection, statement)[0][0])
+
+
 def _bad_numbers(table: sa.FromClause, what: str) -> DatabaseError:
     return DatabaseError(
         f"table {getattr(table, 'name', table)!r} has {what} in its first column, so that pages "
@@ -146,10 +159,16 @@ class _Ranges:
             chosen = sliced(chosen.order_by(source.sequence), query)
         within = chosen.subquery()
         count = sa.select(sa.func.count(source.sequence)).scalar_subquery()
-        unnumbered = sa.func.count() - sa.func.count(within.c.at)
-        bounds = sa.select(sa.func.min(within.c.at), sa.func.max(within.c.at), count, unnumbered)
-        self._next, self._last, rows, without = fetch_all(connection, bounds)[0]
-        if without:
+        bounds = sa.select(
+            sa.func.min(within.c.at),
+            sa.func.max(within.c.at),
+            count,
+            sa.func.count(within.c.at),
+            sa.func.count(),
+        )
+        self._next, self._last, rows, self._left, chosen_rows = fetch_all(connection, bounds)[0]
+        self._table = table
+        if without := chosen_rows - self._left:
             raise _bad_numbers(table, f"{without:,} rows without a number")
         self._width = VECTOR_ROWS
         if rows and file_size:
@@ -180,6 +199,12 @@ class _Ranges:
         if self._at < len(self._starts):
             return int(self._starts[self._at].as_py())
         return int(self._last) + 1
+
+    def count(self, rows: int) -> None:
+        """Count the rows of a range; raise an error if the slice divides rows of one number."""
+        self._left -= rows
+        if self._left < 0:
+            raise _bad_numbers(self._table, "several rows with the same number")
 
     def adapt(self, size: int) -> None:
         """Adapt the width of the next range to the size of the last one, in bytes."""

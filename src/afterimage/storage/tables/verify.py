@@ -17,11 +17,14 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.query.duplicates import repeated
+from afterimage.storage.query.query import Query
 from afterimage.storage.records.fields import DOCUMENTS
 from afterimage.storage.reports.faults import FEW, Found, Place
 from afterimage.storage.reports.progress import Progress, ignore, report, split
 from afterimage.storage.reports.verification import Findings, Verification
+from afterimage.storage.tables.checks import UNNUMBERED
 from afterimage.storage.tables.layout import Layout, StoredTable
+from afterimage.storage.tables.select import count_unnumbered
 
 __all__ = ["repair_columns", "verify_database"]
 
@@ -51,10 +54,9 @@ def verify_database(
                 layout.refresh(connection)
                 _verify_columns(connection, path, stored, findings)
                 count = _counted(connection, stored)
-            corrupt = 0
-            if unnumbered := _unnumbered(database, stored):
-                findings.counts[stored.kind.name] = count - unnumbered
-                continue  # its rows cannot be read in order
+            corrupt = count_unnumbered(database, stored, Query())
+            place = Place(path, stored.name, None, None, UNNUMBERED)
+            findings.tallies["corrupt"].add_all(Found(corrupt, (place,) * min(corrupt, FEW)))
             for error in faults(stored, _with_share(stage, total)):
                 findings.tallies["corrupt"].add(Place.of(error))
                 corrupt += 1
@@ -70,13 +72,6 @@ def repair_columns(connection: sa.Connection, stored: StoredTable) -> None:
     values = stored.metadata_values(table.c["metadata"], stored.metadata_columns)
     differs = [table.c[name].is_distinct_from(value) for name, value in values.items()]
     connection.execute(table.update().where(sa.or_(*differs)).values(values))
-
-
-def _unnumbered(database: Database, stored: StoredTable) -> int:
-    """Return the number of rows without a sequence number."""
-    with database.reading() as connection:
-        statement = sa.select(sa.func.count()).where(stored.sequence.is_(None))
-        return int(fetch_all(connection, statement.select_from(stored.table))[0][0])
 
 
 def _row_count(database: Database, stored: StoredTable) -> int:
@@ -118,10 +113,6 @@ def _verify_columns(
 ) -> None:
     """Find duplicate numbers, duplicate ids and stale metadata columns with the engine."""
     table, sequence, tallies = stored.table, stored.sequence, findings.tallies
-    unnumbered = sa.select(sa.func.count()).where(sequence.is_(None)).select_from(table)
-    for _ in range(int(fetch_all(connection, unnumbered)[0][0])):
-        fault = f"a row without {sequence.name}, which no load returns"
-        tallies["corrupt"].add(Place(path, stored.name, None, None, fault))
     tallies["duplicate_numbers"].add_all(repeated(connection, path, table, sequence, sequence))
     if stored.kind is DOCUMENTS:
         same_ids = repeated(connection, path, table, table.c["id"], sequence)
