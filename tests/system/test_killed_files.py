@@ -130,6 +130,7 @@ class TestKilledExports:
 
 
 class TestKilledImports:
+    @pytest.mark.filterwarnings("ignore:.*a save that was killed")  # of the part that is kept
     @pytest.mark.parametrize("kind", KINDS)
     def test_the_file_is_imported_completely_or_not_at_all(
         self, source: Path, tmp_path: Path, kind: str

@@ -35,8 +35,9 @@ __all__ = ["Visible", "quarantine", "roll_back", "saving", "visible", "warning_o
 _HEAD_BYTES: Final = 4096
 # The progress begins here in the journal, behind the longest mark.
 _PROGRESS_AT: Final = 2 * _HEAD_BYTES
-# Number of bytes that are written in one step, and so also copied into the journal.
-_STEP_BYTES: Final = 2**17
+# Number of bytes that are written in one step, and so also copied into the journal. With smaller
+# steps, large saves are slower.
+_STEP_BYTES: Final = 2**20
 # Number of bytes that are moved or erased in one step.
 _COPY_BYTES: Final = 2**20
 
@@ -114,13 +115,15 @@ class _Save:
         if self._journal is None:
             write_all(self._file, data)
             return
+        view = memoryview(data)  # its slices are no copies
         for at in range(0, len(data), _STEP_BYTES):
-            step = data[at : at + _STEP_BYTES]
+            step = view[at : at + _STEP_BYTES]
             self._at = self._file.seek(0, os.SEEK_END)
             ranges = b" ".join(b"%d %d" % each for each in self._ranges)
             progress = b"%s %d %d %s\n" % (_boot(), self._at, len(step), ranges)
             self._journal.seek(_PROGRESS_AT)
-            write_all(self._journal, progress + step)
+            write_all(self._journal, progress)
+            write_all(self._journal, step)
             write_all(self._file, step)
             end = self._file.tell()  # of these bytes, whatever others have appended
             self._ranges = _joined([*self._ranges, (end - len(step), end)])
