@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from afterimage.storage.errors import DatabaseError
+from afterimage.storage.system.atomic_files import copy_permissions
 from afterimage.storage.system.locks import LockFile, acquire_file
 from afterimage.storage.system.side_files import hard_link_error, has_hard_links
 
@@ -49,6 +50,8 @@ def _replace_if_empty(fresh: Path, path: Path) -> bool:
         time.sleep(_POLL_SECONDS)
     try:
         if _is_empty(path):
+            if path.exists():
+                copy_permissions(path.stat(), fresh)
             fresh.replace(path)
             return True
     finally:

@@ -28,7 +28,7 @@ from typing import IO, Final, NamedTuple
 
 from afterimage.storage.jsonl.torn import blank, is_object
 from afterimage.storage.system.atomic_files import write_all
-from afterimage.storage.system.side_files import side_file
+from afterimage.storage.system.side_files import open_side_file, side_file
 
 __all__ = ["Visible", "quarantine", "roll_back", "saving", "visible", "warning_of_killed_save"]
 
@@ -98,11 +98,12 @@ class _Save:
         self._start = file.seek(0, os.SEEK_END)
         self._at = self._start  # where the step begins that is being written
         self._ranges: list[Range] = []
+        self._beside = path
         self._path = side_file(path, ".saving")
         self._journal: IO[bytes] | None = None
 
     def begin_journal(self, length: int, head: bytes) -> None:
-        self._journal = self._path.open("wb", buffering=0)
+        self._journal = open_side_file(self._beside, ".saving", "wb")
         try:
             mark = b"%d %d\n" % (self._start, length) + head[:_HEAD_BYTES]
             write_all(self._journal, mark)
@@ -178,7 +179,7 @@ def quarantine(path: Path, ranges: list[Range], what: str, warn: Callable[[str],
     aside = side_file(path, f".torn-{ranges[0][0]}")
     size = 0
     with path.open("r+b", buffering=0) as file:
-        with aside.open("ab", buffering=0) as kept:
+        with open_side_file(path, f".torn-{ranges[0][0]}", "ab") as kept:
             for start, end in ranges:
                 for at in range(start, end, _COPY_BYTES):
                     file.seek(at)

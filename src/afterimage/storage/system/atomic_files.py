@@ -26,6 +26,7 @@ from afterimage.storage.system.targets import (
 )
 
 __all__ = [
+    "copy_permissions",
     "replaced",
     "sync",
     "sync_folder",
@@ -69,7 +70,7 @@ def replaced(path: Path) -> Iterator[Path]:
                 sync(file)
         sync(fresh)
         if former is not None:
-            _copy_permissions(former, fresh)
+            copy_permissions(former, fresh)
         fresh.replace(target)
         sync_folder(target.parent)
     except StorageError:
@@ -142,8 +143,8 @@ def temporary_path(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.{suffix}")
 
 
-def _copy_permissions(former: os.stat_result, path: Path) -> None:
-    """Give a file the mode and the owner of the file that it replaces, as far as allowed."""
+def copy_permissions(former: os.stat_result, path: Path) -> None:
+    """Give a file the mode and the owner of another file, as far as allowed."""
     mode = stat.S_IMODE(former.st_mode)
     if os.name == "posix":
         current = path.stat()

@@ -8,11 +8,14 @@ name that does not lead to the file's folder, so `has_hard_links` tells callers 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import IO, Literal
 
 from afterimage.storage.errors import StorageError
+from afterimage.storage.system.atomic_files import copy_permissions
 
-__all__ = ["hard_link_error", "has_hard_links", "side_file"]
+__all__ = ["hard_link_error", "has_hard_links", "open_side_file", "side_file"]
 
 
 def side_file(path: Path, suffix: str) -> Path:
@@ -20,6 +23,24 @@ def side_file(path: Path, suffix: str) -> Path:
     if os.path.islink(path):  # noqa: PTH114  it is false if the folder cannot be accessed
         path = Path(os.path.realpath(path))
     return path.with_name(f"{path.name}{suffix}")
+
+
+def open_side_file(path: Path, suffix: str, mode: Literal["wb", "ab"]) -> IO[bytes]:
+    """Open a side file for writing, unbuffered. A new one gets the mode and the owner of the file.
+
+    It holds data of the file, so nobody else may read it.
+    """
+    side = side_file(path, suffix)
+    is_new = not side.exists()
+    file = open(side, mode, buffering=0, opener=_open_private)  # noqa: SIM115
+    if is_new:
+        with suppress(OSError):  # the file system has no modes
+            copy_permissions(path.stat(), side)
+    return file
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def has_hard_links(file: Path | int) -> bool:
