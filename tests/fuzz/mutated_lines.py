@@ -22,6 +22,7 @@ from afterimage.storage import (
     SkippedRecordsWarning,
     SQLStorage,
     StorageError,
+    UnsupportedFileError,
     verify_jsonl,
 )
 from afterimage.storage.reports.faults import Place
@@ -105,8 +106,12 @@ class _Case:
         """The result of a line in its own file."""
         path = self.folder / "alone.jsonl"
         path.write_bytes(line + b"\n")
+        found: list[Any]
         with _skipped() as reports:
-            found: list[Any] = self.call("load", store=self.open(path), on_error="skip")
+            try:
+                found = self.call("load", store=self.open(path), on_error="skip")
+            except UnsupportedFileError:  # in its own file, `[{}]` is a JSON array
+                return []
         assert len(found) + sum(each.count for each in reports) <= 1
         return found if found or reports else _NO_RECORD_OF_THIS_KIND
 

@@ -18,6 +18,9 @@ HEAD_BYTES: Final = 512
 _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
+# A line that is longer than the data at hand could be an array.
+_LONG_LINE: Final = 2**20
+
 _UNPACK = "Unpack it, and give the files in it"
 
 # What a file is, and what to do, by the position and the bytes of its mark.
@@ -44,7 +47,8 @@ _MARKS: Final[list[tuple[int, bytes, str, str]]] = [
 _OBJECT: Final = re.compile(rb"^[ \t]*\{[^\n]*\}[ \t\r]*(?:\n(?!\s*\])|\Z)", re.MULTILINE)
 _ARRAY: Final = re.compile(rb"\s*\[\s*(?:\{|\Z)")
 _SPREAD: Final = re.compile(rb"\s*\{[ \t\r]*\n\s*[\"}]")
-_HEADER: Final = re.compile(rb"\s*[^{\[\s][^{\[\n]*[,;\t][^\n]*")
+# Two lines with separators, the first without brackets: a damaged record has some.
+_HEADER: Final = re.compile(rb"\s*[^{}\[\]\n]*[,;\t][^{}\[\]\n]*\n[^\n]*[,;\t]")
 
 
 def compression_of(head: bytes, suffix: str) -> Compression | None:
@@ -85,7 +89,7 @@ def refuse_other_formats(path: Path, head: bytes) -> None:
         return
     if _OBJECT.search(head):
         return
-    if _ARRAY.match(head):
+    if _ARRAY.match(head) and _is_array(head):
         raise UnsupportedFileError.of(
             path, "a JSON array", "Write one object per line, for example with jq -c '.[]'"
         )
@@ -99,3 +103,11 @@ def refuse_other_formats(path: Path, head: bytes) -> None:
             "text such as CSV",
             "Convert it, for example with to_json(…, lines=True) of pandas",
         )
+
+
+def _is_array(head: bytes) -> bool:
+    """Return whether data is a JSON array, or its beginning, and no damaged record."""
+    first, feed, _ = head.strip().partition(b"\n")
+    if feed:
+        return first.rstrip()[-1:] in (b"[", b",")
+    return first.endswith(b"]") or len(first) >= _LONG_LINE
