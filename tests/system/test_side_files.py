@@ -26,7 +26,7 @@ class TestModes:
         storage = JSONLStorage(tmp_path / "talks.jsonl", tmp_path / "texts.jsonl")
         storage.save_conversations([conversation("a")])
         storage.conversations_path.chmod(mode)
-        modes = []
+        modes: list[int] = []
         sync = os.fsync
 
         def see(handle: int) -> None:
