@@ -335,6 +335,12 @@ class TestJson:
         said = attempt("sql", store, query, "--json")
         assert (said.exit_code, said.stdout) == (0, '{"metadata":"no {JSON","extra":"{}"}\n')
 
+    def test_bytes_that_are_no_text_are_escaped(self, store: str) -> None:
+        query = r"SELECT '\xff'::BLOB AS b, {'i': 'a\xff'::BLOB} AS s"
+        said = attempt("sql", store, query, "--json")
+        assert said.stdout == r'{"b":"\\xff","s":{"i":"a\\xff"}}' + "\n"
+        assert r"\xff" in attempt("sql", store, query).stdout
+
     def test_columns_of_one_name_are_told_apart(self, store: str) -> None:
         said = attempt("sql", store, "SELECT 1 AS n, 2 AS n, 3 AS n_1", "--json")
         assert said.stdout == '{"n":1,"n_1":2,"n_1_1":3}\n'

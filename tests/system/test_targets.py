@@ -83,6 +83,35 @@ class TestLinks:
         assert len(list((tmp_path / "folder").iterdir())) == 2
 
 
+class TestStorages:
+    """The file of a storage is a file."""
+
+    @pytest.mark.parametrize("cls", [JSONLStorage, SQLStorage])
+    @pytest.mark.parametrize("call", ["load", "save"])
+    def test_a_pipe_is_refused_at_once(self, tmp_path: Path, cls: Any, call: str) -> None:
+        path = tmp_path / ("store.jsonl" if cls is JSONLStorage else "store.duckdb")
+        os.mkfifo(path)
+        with pytest.raises(StorageError, match="is a pipe, not a file"):
+            self.call(cls, path, call)
+
+    @pytest.mark.parametrize("cls", [JSONLStorage, SQLStorage])
+    @pytest.mark.parametrize("call", ["load", "save"])
+    def test_a_link_to_itself_is_refused(self, tmp_path: Path, cls: Any, call: str) -> None:
+        path = tmp_path / ("store.jsonl" if cls is JSONLStorage else "store.duckdb")
+        path.symlink_to(path)
+        with pytest.raises(StorageError, match="symbolic links"):
+            self.call(cls, path, call)
+        assert path.is_symlink()
+
+    @staticmethod
+    def call(make: Any, path: Path, call: str) -> None:
+        store = make(path, path.with_name("texts.jsonl")) if make is JSONLStorage else make(path)
+        if call == "load":
+            store.load_conversations()
+        else:
+            store.save_conversations(conversations({"n": 1}))
+
+
 class TestPermissions:
     def test_a_replaced_file_keeps_its_mode(
         self, store: Any, export: Export, tmp_path: Path

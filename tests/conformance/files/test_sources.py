@@ -149,6 +149,61 @@ class TestSources:
         assert firsts(target.load_conversations()) == NAMES
 
 
+class TestStreams:
+    @pytest.mark.parametrize("first", [1, 300, 3000])
+    def test_text_whose_characters_take_several_bytes(
+        self, storage: Any, tmp_path: Path, first: int
+    ) -> None:
+        names = ["é" * first, "話" * 3000, "b"]
+        text = "".join(conversation(name).model_dump_json() + "\n" for name in names)
+        path = tmp_path / "source.jsonl"
+        path.write_text(text, "utf-8")
+        assert storage.import_jsonl(io.StringIO(text)) == 3
+        with path.open(encoding="utf-8") as file:
+            assert storage.import_jsonl(file) == 3
+        assert firsts(storage.load_conversations()) == names * 2
+
+    def test_bytes_that_come_in_larger_pieces_than_asked_for(self, storage: Any) -> None:
+        class Generous(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                return super().read(None if size is None else size * 5)
+
+        assert storage.import_jsonl(Generous(LINES)) == 30
+        assert firsts(storage.load_conversations()) == NAMES
+
+    def test_what_cannot_be_read_is_refused(self, storage: Any, tmp_path: Path) -> None:
+        class Numbers:
+            def read(self, size: int) -> int:
+                return size
+
+        closed = io.BytesIO(LINES)
+        closed.close()
+        with (tmp_path / "written").open("wb") as written:
+            for source in (closed, written, Numbers()):
+                with pytest.raises(StorageError, match=r"stream|int instead of bytes"):
+                    storage.import_jsonl(source)
+        assert storage.load_conversations() == []
+
+    @pytest.mark.parametrize("buffering", [-1, 0])
+    def test_an_unfinished_save_in_the_file_of_a_stream_is_not_read(
+        self, storage: Any, tmp_path: Path, buffering: int
+    ) -> None:
+        path = tmp_path / "source.jsonl"
+        path.write_bytes(LINES + LINES[:5000])
+        head = b"%d %d\n" % (len(LINES), len(LINES)) + LINES[:4096]
+        path.with_name("source.jsonl.saving").write_bytes(head)
+        with (
+            path.open("rb", buffering=buffering) as file,
+            pytest.warns(UserWarning, match="a save that was killed"),
+        ):
+            assert storage.import_jsonl(file) == 30
+        with (
+            path.open(encoding="utf-8") as text,
+            pytest.raises(StorageError, match="Give its path"),
+        ):
+            storage.import_jsonl(text)
+
+
 class TestChanges:
     def test_an_unfinished_save_of_another_storage_is_not_read(
         self, storage: Any, tmp_path: Path

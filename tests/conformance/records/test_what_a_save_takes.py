@@ -243,3 +243,27 @@ def test_documents_and_conversations_are_not_filed_with_each_other(storage: Any)
         storage.save_documents([conversation()])
     assert storage.count_conversations() == storage.count_records() == 0
     assert storage.count_documents() == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (n for n in range(3)),
+        lambda: {"a": [map(str, [1])]},
+        lambda: [{"b": iter([1])}],
+    ],
+)
+def test_iterators_are_rejected_and_not_used_up(storage: Any, make: Callable[[], Any]) -> None:
+    values = make()
+    with pytest.raises(InvalidRecordError, match=r"record 1 .*metadata\.k.*iterator"):
+        storage.save_conversations([conversation("a"), conversation("b", {"k": values})])
+    document = Document(personas=[PersonaEntry(descriptions=[], metadata={"k": values})])
+    with pytest.raises(InvalidRecordError, match=r"personas\.0\.metadata\.k.*iterator"):
+        storage.save_documents([document])
+    with pytest.raises(InvalidRecordError, match="iterator"):
+        storage.save_conversations([Loose(k=values)])
+    assert storage.load_conversations() == storage.load_documents() == []
+
+
+class Loose(BaseModel):
+    k: Any

@@ -164,10 +164,12 @@ def full(records: Iterable[BaseModel]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with floats instead of decimals, at any depth."""
+    """Return the value with floats instead of decimals and text instead of bytes, at any depth."""
     match value:
         case Decimal():
             return float(value)
+        case bytes():
+            return value.decode(errors="backslashreplace")
         case dict():
             return {key: _plain(item) for key, item in value.items()}
         case list():
@@ -194,7 +196,9 @@ def _cell(value: Any) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return to_json(value, fallback=str, inf_nan_mode="constants").decode()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return to_json(_plain(value), fallback=str, inf_nan_mode="constants").decode()
 
 
 def _print(grid: Table, wide: int) -> None:

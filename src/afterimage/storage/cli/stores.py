@@ -7,6 +7,7 @@ Commands that only read never create a store, and never create tables in a DuckD
 from __future__ import annotations
 
 import difflib
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,6 +172,6 @@ def _lines(path: Path, kind: str, tables: Tables) -> RecordStorage:
     if tables != USUAL:
         raise click.BadParameter(f"{path} is a JSONL file, which has no tables.")
     # JSONLStorage has one file per kind, but only one file is given here.
-    none = path.with_name(f"{path.name}.none")
+    none = path.with_name(f".{uuid.uuid4().hex}")  # there is no such file
     paths = (none, path) if kind == "documents" else (path, none)
     return storage.JSONLStorage(*paths)

@@ -40,7 +40,7 @@ from afterimage.storage.system.atomic_files import temporary_path
 from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.forks import at_fork
 from afterimage.storage.system.interrupts import acquire
-from afterimage.storage.system.targets import check_path, is_utf8, refuse_side_file
+from afterimage.storage.system.targets import check_path, is_utf8, refuse_pipe, refuse_side_file
 
 __all__ = ["Catalog", "EmptyCatalog", "FileCatalog", "MemoryCatalog", "catalog_of"]
 
@@ -173,6 +173,7 @@ class FileCatalog(_SequenceFromTable):
                     f"{path}: the folder {path.parent} does not exist. Create it or give another "
                     "path."
                 )
+            refuse_pipe(path)
             # `tempfile` creates empty files.
             if path.exists() and not (path.is_file() and path.stat().st_size == 0):
                 return False

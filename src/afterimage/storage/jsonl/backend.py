@@ -65,6 +65,7 @@ from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.locks import file_lock
 from afterimage.storage.system.package import DeferredWarnings, warn_caller
+from afterimage.storage.system.targets import refuse_pipe
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -374,8 +375,10 @@ class JsonlBackend:
 
 
 def _require_folder(path: Path) -> None:
+    """Refuse a path whose folder does not exist, and one that is not a file."""
     try:
         exists = path.parent.is_dir()
+        refuse_pipe(path)
     except OSError as error:
         raise StorageError(f"{path} cannot be accessed: {error.strerror}") from error
     if not exists:

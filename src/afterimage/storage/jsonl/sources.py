@@ -28,6 +28,7 @@ from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.locks import file_lock, lock_path
 from afterimage.storage.system.package import warn_caller
+from afterimage.storage.system.side_files import side_file
 from afterimage.storage.system.targets import check_path, refuse_own_file
 
 __all__ = ["CHUNK_BYTES", "DAMAGE", "LineSource", "OpenSource", "Origin", "refuse_own_source"]
@@ -120,14 +121,17 @@ class LineSource:
         path = self.path
         with _raw(self.origin) as file:
             status = _status(file)
+            if self.lock_timeout is not None and not isinstance(self.origin, Path):
+                _refuse_part_of_a_save(file, status)
             is_pipe = _is_pipe(file, status)
             if not _is_whole_file(file, status):
                 status = None
             size, hidden = self.size, self.hidden
             if size is None and status is not None and status.st_size:  # in /proc, it is 0
                 size = status.st_size
-                if self.lock_timeout is not None and isinstance(self.origin, Path):
-                    size, hidden = _complete_saves(path, size, self.lock_timeout, self.warn)
+                own_path = path if isinstance(self.origin, Path) else _path_of(file)
+                if self.lock_timeout is not None and own_path is not None:
+                    size, hidden = _complete_saves(own_path, size, self.lock_timeout, self.warn)
             before = None if self.lock_timeout is None else status
             raw = _Bytes(
                 path, file, size, before, is_pipe=is_pipe, is_whole_file=status is not None
@@ -154,6 +158,9 @@ def refuse_own_source(origin: Origin, own_files: Iterable[Path]) -> None:
         raise InvalidQueryError(
             f"a source must be a path or a readable stream, not {type(origin).__name__}"
         )
+    can_read = getattr(origin, "readable", None)
+    if getattr(origin, "closed", False) is True or (callable(can_read) and not can_read()):
+        raise InvalidQueryError("a source is a stream that is closed, or open for writing only")
     status = _status(origin)
     for own in own_files:
         if status is not None and identity_of(own) == (status.st_dev, status.st_ino):
@@ -198,7 +205,7 @@ class _Bytes:
         if self._is_whole_file:  # the next read then copies nothing
             self._file.seek(0)
         else:
-            self._ahead = head
+            self._ahead = head + self._ahead  # `read` keeps what it got beyond `count`
         return head
 
     def read(self, count: int) -> bytes:
@@ -228,11 +235,18 @@ class _Bytes:
     def _piece(self, count: int) -> bytes:
         if self._is_pipe:
             _wait(self._file)
-        piece = self._read(count)
+        try:
+            piece = self._read(count)
+        except UnicodeError as error:
+            raise StorageError(f"{self._path} cannot be read as text: {error}") from None
         if isinstance(piece, str):
             return piece.encode("utf-8", "surrogatepass")  # a line with a surrogate is corrupt
         if piece is None:
             raise StorageError(f"{self._path} has no data yet. Give a stream that waits for data.")
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise StorageError(
+                f"{self._path} gives {type(piece).__name__} instead of bytes or text."
+            )
         return bytes(piece)
 
     def _check_end(self, count: int) -> None:
@@ -358,6 +372,33 @@ def _is_whole_file(stream: IO[Any], status: os.stat_result | None) -> bool:
         )
     except (OSError, ValueError):
         return False
+
+
+def _path_of(stream: IO[Any]) -> Path | None:
+    """Return the path of the file that a stream reads; None if it is unknown."""
+    try:
+        status = os.fstat(stream.fileno())
+        for name in (getattr(stream, "name", None), f"/proc/self/fd/{stream.fileno()}"):
+            if isinstance(name, str) and identity_of(name) == (status.st_dev, status.st_ino):
+                return Path(os.path.realpath(name))
+    except (AttributeError, OSError, ValueError):
+        pass
+    return None
+
+
+def _refuse_part_of_a_save(stream: IO[Any], status: os.stat_result | None) -> None:
+    """Refuse text, or the rest of a file, while a save to the file is not complete.
+
+    Raises:
+        StorageError: another storage is saving to the file, or was killed while it did.
+    """
+    if status is None or not stat.S_ISREG(status.st_mode) or _is_whole_file(stream, status):
+        return
+    path = _path_of(stream)
+    if path is not None and side_file(path, ".saving").exists():
+        raise StorageError(
+            f"{path} has a save that is not complete. Give its path, so that this save is left out."
+        )
 
 
 def _is_pipe(stream: IO[Any], status: os.stat_result | None) -> bool:

@@ -7,16 +7,20 @@ have the same JSON: there, a date is stored as text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-__all__ = ["difference", "unwritable"]
+__all__ = ["difference", "iterator_in", "unwritable"]
 
 # Annotations whose values can have any type.
 _FREE = (Any, object, dict, list, tuple, set, frozenset)
+
+# Levels of a record that the search for iterators goes into; deeper records are rejected.
+_LEVELS = 200
 
 # Steps into a record that the search for a value goes: `conversations.3.tool.arguments.unit`.
 _STEPS = 5
@@ -99,3 +103,26 @@ def unwritable(value: Any, steps: int = _STEPS) -> list[str]:
         if _json(child) is None:
             return [str(key), *unwritable(child, steps - 1)]
     return []
+
+
+def iterator_in(value: Any, levels: int = _LEVELS) -> str | None:
+    """Return the path of the first iterator inside a value; None if there is none.
+
+    >>> iterator_in({"a": [1, iter([2])]})
+    'a.1'
+    """
+    items: Iterable[tuple[Any, Any]]
+    if isinstance(value, BaseModel):
+        items = chain(value.__dict__.items(), (value.__pydantic_extra__ or {}).items())
+    elif isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return "" if isinstance(value, Iterator) else None
+    for step, inner in items if levels else ():
+        if isinstance(inner, str | int | float | None):
+            continue
+        if (found := iterator_in(inner, levels - 1)) is not None:
+            return f"{step}.{found}".rstrip(".")
+    return None

@@ -18,7 +18,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from afterimage.storage.errors import InvalidRecordError, shorten, shown
 from afterimage.storage.models import Conversation, Document
-from afterimage.storage.records.differences import difference, unwritable
+from afterimage.storage.records.differences import difference, iterator_in, unwritable
 from afterimage.storage.records.extras import overlay, restore
 from afterimage.storage.records.fast_json import line_of, lines_of
 from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, RecordKind
@@ -108,6 +108,11 @@ def _dumped_object(model: Any) -> dict[str, Any]:
         raise InvalidRecordError(
             f"a record must be a pydantic model, not {type(model).__name__}: {shown(model, 60)}"
         )
+    if (where := iterator_in(model)) is not None:  # the first dump would use it up
+        raise InvalidRecordError(
+            f"{_name(model)} cannot be written as JSON{_at(where)}: an iterator can be read only "
+            "once. Make it a list"
+        )
     try:
         dumped = _dumped(model, "json")
         plain = _dumped(model, "python")
@@ -158,7 +163,9 @@ def exact_records(records: Sequence[Any], checked: Iterable[str] = MESSAGE_FIELD
     if plains is None:
         return None
     try:
-        exact = is_plain_metadata(plains.rows) or _is_read_back(plains.rows)
+        exact = is_plain_metadata(plains.rows) or (
+            iterator_in(plains.rows) is None and _is_read_back(plains.rows)
+        )
     except ValueError:  # some metadata cannot be written as JSON, or is nested too deep
         return None
     return plains if exact else None

@@ -29,6 +29,7 @@ __all__ = [
     "opened_in_place",
     "real_target",
     "refuse_own_file",
+    "refuse_pipe",
     "refuse_side_file",
     "same_place",
 ]
@@ -50,6 +51,21 @@ def check_path(path: Path) -> None:
     """
     if "\0" in str(path):
         raise InvalidQueryError(f"a path cannot contain a NUL character: {shown(str(path), 80)}")
+
+
+def refuse_pipe(path: Path) -> None:
+    """Refuse a pipe or a socket as the file of a storage: opening it waits for another program.
+
+    Raises:
+        StorageError: it is one.
+        OSError: the path cannot be accessed.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        raise StorageError(f"{path} is a pipe, not a file. Give a file; an import reads pipes.")
 
 
 def is_utf8(path: Path) -> bool:
