@@ -80,7 +80,7 @@ ENGINE_TESTS = [
     f"tests/{name}"
     for name in ("conformance", "engine", "jsonl", "records", "system", "tables", "transfer")
 ]
-ENGINE_STORAGES = "--storages=jsonl,sql-file-reopened,sql-memory,sql-metadata-fields"
+ENGINE_STORAGES = "--storages=jsonl,sql-file,sql-memory,sql-metadata-fields"
 
 # How much the slow tests try: hypothesis' examples, and random signals for each storage.
 SLOW = {"HYPOTHESIS_PROFILE": "ci", "AFTERIMAGE_STOPS": "100"}
@@ -205,7 +205,7 @@ def oldest(session: nox.Session) -> None:
     bounds = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["cli"]]
     lowest = [bound.split(",")[0].replace(">=", "==") for bound in bounds]
     scripts = environment(session, "oldest", "-e", ".[test]", *lowest)
-    run_pytest(session, scripts, *QUICK, *session.posargs)
+    run_pytest(session, scripts, *QUICK, *session.posargs, HYPOTHESIS_PROFILE="quick")
 
 
 @nox.session(default=False)
@@ -221,7 +221,7 @@ def pythons(session: nox.Session, python: str) -> None:
         return
     packages = ["-e", ".[test]", NEWEST_DUCKDB]
     scripts = environment(session, f"python-{python}", *packages, interpreter=interpreter)
-    run_pytest(session, scripts, *QUICK, *session.posargs)
+    run_pytest(session, scripts, *QUICK, *session.posargs, HYPOTHESIS_PROFILE="quick")
 
 
 def interpreter_of(version: str) -> str | None:

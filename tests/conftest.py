@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from afterimage.storage import Document
-from tests.support.factories import FACTORIES, Factory
+from tests.support.factories import FACTORIES, Factory, parameters
 from tests.support.records import conversations
 
 # An example that opens a database takes longer than hypothesis expects, and a deadline would make
@@ -75,7 +75,7 @@ def _default_files_go_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AFTERIMAGE_JSONL_DIR", str(tmp_path / "default-files"))
 
 
-@pytest.fixture(params=FACTORIES, ids=lambda factory: factory.name)
+@pytest.fixture(params=parameters(FACTORIES))
 def factory(request: pytest.FixtureRequest) -> Factory:
     chosen: Factory = request.param
     return chosen

@@ -60,7 +60,9 @@ def shown_raw(
 
 @pytest.mark.process
 @needs_terminals
-@pytest.mark.parametrize("columns", [40, 60, 80, 120, 200])
+@pytest.mark.parametrize(
+    "columns", [40, *(pytest.param(each, marks=pytest.mark.slow) for each in (60, 80, 120, 200))]
+)
 class TestWidths:
     def test_every_column_shows_its_name(self, folder: Path, columns: int) -> None:
         names = [f"a_long_column_{n}" for n in range(9)]

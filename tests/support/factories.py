@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from afterimage.storage import JSONLStorage, SQLStorage
 
 Storage = JSONLStorage | SQLStorage
@@ -82,6 +84,18 @@ FACTORIES = [
     Factory("sql-tiny-batches", SQLStorage, _sql_tiny_batches),
     Factory("sql-metadata-fields", SQLStorage, _sql_metadata_fields),
 ]
+
+# Variants of the others, which the session `slow` runs.
+_SLOW = {"jsonl-reopened", "sql-file-reopened", "sql-tiny-batches"}
+
+
+def parameters(factories: list[Factory]) -> list[Any]:
+    """Return factories as parameters of a fixture; the variants are marked slow."""
+    return [
+        pytest.param(each, id=each.name, marks=pytest.mark.slow if each.name in _SLOW else ())
+        for each in factories
+    ]
+
 
 LARGE_FACTORIES = [factory for factory in FACTORIES if factory.name != "sql-tiny-batches"]
 """The storages for tests with thousands of records: one record a batch would take seconds."""

@@ -121,6 +121,7 @@ def test_an_iterator_and_a_scan_that_are_left_open_are_silent(kind: str, tmp_pat
     assert output(kind, tmp_path, _LEFT_OPEN) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("daemon", _DAEMONS)
 def test_a_daemon_thread_in_a_call_ends_silently(kind: str, tmp_path: Path, daemon: str) -> None:
     for _ in range(2):

@@ -12,7 +12,7 @@ import pytest
 
 from afterimage.storage.system import gc_pause
 from afterimage.storage.system.gc_pause import kept_until_the_end, paused_collector
-from tests.support.factories import LARGE_FACTORIES, Factory
+from tests.support.factories import LARGE_FACTORIES, Factory, parameters
 from tests.support.records import conversations
 
 
@@ -23,7 +23,7 @@ class Node:
         self.itself = self
 
 
-@pytest.fixture(params=LARGE_FACTORIES, ids=lambda factory: factory.name)
+@pytest.fixture(params=parameters(LARGE_FACTORIES))
 def factory(request: pytest.FixtureRequest) -> Factory:
     chosen: Factory = request.param
     return chosen
@@ -85,6 +85,7 @@ def test_a_load_after_many_collects_their_garbage(storage: Any) -> None:
     assert dead() is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_pauses")
 def test_garbage_of_pauses_is_collected_eventually() -> None:
     alive: weakref.WeakSet[Node] = weakref.WeakSet()
@@ -96,6 +97,7 @@ def test_garbage_of_pauses_is_collected_eventually() -> None:
     assert most < 600
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_pauses")
 def test_collections_become_rarer_as_live_objects_grow() -> None:
     with counted_walks() as walks:
@@ -141,6 +143,7 @@ def test_a_program_that_disabled_the_collector_gets_no_collection(storage: Any) 
     assert not walks
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_pauses")
 def test_garbage_of_overlapping_loads_is_collected_eventually() -> None:
     alive: weakref.WeakSet[Node] = weakref.WeakSet()

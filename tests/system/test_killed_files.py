@@ -24,6 +24,7 @@ SEED = int(os.environ.get("AFTERIMAGE_SEED", "4"))
 
 pytestmark = [
     pytest.mark.process,
+    pytest.mark.slow,
     pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX"),
     # The truncated bytes that are kept, and that reads leave out before that.
     pytest.mark.filterwarnings("ignore:.*ended in a:UserWarning"),

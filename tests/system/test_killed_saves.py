@@ -56,6 +56,7 @@ def metadata_by_us(kind: str, folder: Path) -> list[dict[str, Any]]:
     return [record.metadata for record in opened(kind, folder).iter_conversations()]
 
 
+@pytest.mark.slow
 class TestKilledAtRandomMoments:
     @pytest.mark.process
     @pytest.mark.parametrize("kind", KINDS)

@@ -22,7 +22,7 @@ from tests.support.factories import Storage
 from tests.support.processes import KINDS, LONG, broken_batches, child, opened, told_by
 from tests.support.records import conversation
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 WRITERS, READERS = 8, 4
 RECORDS = 5

@@ -104,7 +104,9 @@ class TestIterators:
             found = [each.id for each in store.iter_documents(batch_size=size)]
             assert found == [f"{n}" for n in range(ROWS)]
 
-    @pytest.mark.parametrize("size", [1, 7, 100])
+    @pytest.mark.parametrize(
+        "size", [7, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 100))]
+    )
     @pytest.mark.parametrize("query", [{}, QUERIES[2]], ids=str)
     def test_hold_at_most_so_many_records(
         self, lines: JSONLStorage, many: SQLStorage, query: dict[str, Any], size: int

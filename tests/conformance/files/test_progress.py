@@ -10,7 +10,7 @@ import pytest
 
 from afterimage.storage import Document, JSONLStorage, SQLStorage, verify_jsonl
 from afterimage.storage.query import kept_rows
-from tests.support.factories import LARGE_FACTORIES, Factory
+from tests.support.factories import LARGE_FACTORIES, Factory, parameters
 from tests.support.records import Note, conversations
 
 
@@ -36,7 +36,7 @@ class Told:
         return self.records
 
 
-@pytest.fixture(params=LARGE_FACTORIES, ids=lambda factory: factory.name)
+@pytest.fixture(params=parameters(LARGE_FACTORIES))
 def factory(request: pytest.FixtureRequest) -> Factory:
     chosen: Factory = request.param
     return chosen
