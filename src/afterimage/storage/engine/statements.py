@@ -37,6 +37,9 @@ __all__ = [
 # Errors of the operating system that another attempt may not meet.
 _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
 
+# Rows of a record batch. DuckDB 1.5 allocates memory for all rows that it may have.
+_MOST_ROWS: Final = 2**17
+
 
 def driver_of(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
     """DuckDB's own connection below one of SQLAlchemy."""
@@ -177,7 +180,7 @@ def stream_arrow(
         result = driver.sql(str(compiled), params=parameters or None)
     else:
         result = driver.execute(str(compiled), parameters)
-    return result.to_arrow_reader(rows)
+    return result.to_arrow_reader(min(rows, _MOST_ROWS))
 
 
 @contextmanager
