@@ -240,7 +240,8 @@ def _remnant(path: Path) -> list[Range]:
             ranges = []
             if 0 <= start < size < start + length:
                 own = _own_bytes(file, start, head)  # lines of other programs may follow
-                ranges = [(start, size if own == len(head) else start + own)]
+                end = size if own == len(head) else start + own
+                ranges = [(start, end)] if own else []
         elif sum(end - first for first, end in ranges) == length:  # complete
             return []
         if not (ranges and head and ranges[-1][1] <= size):
