@@ -182,7 +182,7 @@ class TestReports:
 
 
 class TestJournalsWithoutProgress:
-    """Of earlier versions, or after a power failure: only the first bytes of the save are known."""
+    """Of earlier versions, or after a power failure: the save ends where the file ends."""
 
     @pytest.mark.parametrize("boot", [b"", b"00000000-0000-0000-0000-000000000000"])
     @pytest.mark.filterwarnings("ignore:.*a save that was killed")
@@ -197,15 +197,3 @@ class TestJournalsWithoutProgress:
         assert texts(killed.store) == ["before", "after"]
         (aside,) = killed.path.parent.glob("*.torn-*")
         assert aside.read_bytes() == killed.file[len(BEFORE) :]
-
-    @pytest.mark.filterwarnings("ignore:.*a save that was killed")
-    def test_lines_of_others_after_the_first_bytes_of_the_save_stay(self, killed: Killed) -> None:
-        mark = b"%d %d\n" % (len(BEFORE), 10**6) + b"".join(SAVE)
-        state = killed._replace(journal=mark)
-        for cut in (_SECOND, _SECOND + _LINE, CUTS[3]):
-            state.restore(cut, THEIRS)
-            assert texts(killed.store) == ["before", "a", "(others)", "zzz"], cut
-            killed.store.save_conversations([conversation("after")])
-            assert texts(killed.store) == ["before", "a", "(others)", "zzz", "after"]
-            (aside,) = killed.path.parent.glob("*.torn-*")
-            aside.unlink()

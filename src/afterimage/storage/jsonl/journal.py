@@ -12,10 +12,9 @@ The invariant: while the journal exists and the save is incomplete, no reader se
 save wrote, and every other byte of the file stays where it is.
 
 After a power failure, the progress may be older than the file. Then the mark alone decides, as it
-does for journals of versions without the progress: the save ends where the file differs from its
-first bytes, or where the file ends if that is not among them. A journal that does not match the
-file is ignored. This happens if a power failure undid the removal of the journal, or if another
-program edited the file.
+does for journals of versions without the progress: the save ends where the file ends. A journal
+that does not match the file is ignored. This happens if a power failure undid the removal of the
+journal, or if another program edited the file.
 """
 
 from __future__ import annotations
@@ -237,11 +236,7 @@ def _remnant(path: Path) -> list[Range]:
         size = file.seek(0, os.SEEK_END)
         ranges = _written(file, journal[_PROGRESS_AT:])
         if ranges is None:
-            ranges = []
-            if 0 <= start < size < start + length:
-                own = _own_bytes(file, start, head)  # lines of other programs may follow
-                end = size if own == len(head) else start + own
-                ranges = [(start, end)] if own else []
+            ranges = [(start, size)] if 0 <= start < size < start + length else []
         elif sum(end - first for first, end in ranges) == length:  # complete
             return []
         if not (ranges and head and ranges[-1][1] <= size):
