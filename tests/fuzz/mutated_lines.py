@@ -269,7 +269,12 @@ def _appended(case: _Case, found: list[Any], data: bytes) -> None:
     new = _NEW if case.kind == "conversations" else _NEW_DOCUMENT
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        case.call("save", [new])
+        try:
+            case.call("save", [new])
+        except StorageError as error:  # its last line cannot be the start of a record
+            assert "not a file of JSON lines" in str(error)
+            assert case.path.read_bytes() == data, "a refused save changes the file"
+            return
     with _skipped():
         after = case.call("load", on_error="skip")
     assert _alike(case, after, [*found, new], data), "a save after the damage loses records"
