@@ -271,8 +271,7 @@ def _appended(case: _Case, found: list[Any], data: bytes) -> None:
         warnings.simplefilter("ignore", UserWarning)
         try:
             case.call("save", [new])
-        except StorageError as error:  # its last line cannot be the start of a record
-            assert "not a file of JSON lines" in str(error)
+        except StorageError:  # the last line cannot be the start of a record
             assert case.path.read_bytes() == data, "a refused save changes the file"
             return
     with _skipped():
