@@ -74,6 +74,8 @@ PYTHONS = [
     if name.startswith("Programming Language :: Python :: 3.")
 ]
 
+THIS_PYTHON = "{}.{}".format(*sys.version_info[:2])
+
 QUICK = ["-m", "not slow and not process", "--storages=jsonl,sql-memory"]
 # The README, the command line, the packaging and the benchmarks do not depend on the engine.
 ENGINE_TESTS = [
@@ -212,7 +214,7 @@ def oldest(session: nox.Session) -> None:
 @nox.parametrize("python", PYTHONS, ids=PYTHONS)
 def pythons(session: nox.Session, python: str) -> None:
     """The quick tests on one of the supported Pythons, where it is installed."""
-    if python == "{}.{}".format(*sys.version_info[:2]) and not session.posargs:
+    if python == THIS_PYTHON and not session.posargs:
         session.skip(f"`python3 noxfile.py` runs all tests on Python {python}.")
         return
     interpreter = interpreter_of(python)
@@ -226,7 +228,7 @@ def pythons(session: nox.Session, python: str) -> None:
 
 def interpreter_of(version: str) -> str | None:
     """Find an interpreter of a minor version: this one, one on the path, one of pyenv's."""
-    if version == "{}.{}".format(*sys.version_info[:2]):
+    if version == THIS_PYTHON:
         return sys.executable
     installed = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     found = [shutil.which(f"python{version}"), *installed.glob(f"{version}.*/bin/python")]

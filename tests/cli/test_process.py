@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from afterimage.storage import SQLStorage
+from tests.support.terminals import everything_on
 
 pytestmark = pytest.mark.process
 
@@ -76,17 +77,8 @@ def on_a_terminal(*arguments: str) -> tuple[str, str]:
     environment = {"TERM": "xterm", "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
     with start(*arguments, stderr=end, env=environment) as process:
         os.close(end)
-        shown = b""
-        while True:
-            try:
-                part = os.read(terminal, 65536)
-            except OSError:  # Linux: the other end is closed
-                break
-            if not part:
-                break
-            shown += part
+        shown = everything_on(terminal)
         said, _ = process.communicate()
-    os.close(terminal)
     assert process.returncode == 0, shown.decode()
     return said.decode(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
 

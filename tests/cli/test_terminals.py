@@ -16,6 +16,7 @@ from afterimage.storage import Conversation, JSONLStorage, SkippedRecordsWarning
 from tests.cli.conftest import attempt
 from tests.cli.test_process import start
 from tests.support.records import conversation
+from tests.support.terminals import everything_on
 
 needs_terminals = pytest.mark.skipif(
     not hasattr(os, "openpty"), reason="needs terminals as Unix has them"
@@ -44,17 +45,8 @@ def shown_raw(
     env = {**utf_8, **(env or {})}
     with start(*arguments, stdout=end, env=env) as process:
         os.close(end)
-        text = b""
-        while True:
-            try:
-                part = os.read(terminal, 65536)
-            except OSError:  # Linux: the other end is closed
-                break
-            if not part:
-                break
-            text += part
+        text = everything_on(terminal)
         _, errors = process.communicate()
-    os.close(terminal)
     return process.returncode, (text + errors).decode(env["PYTHONIOENCODING"])
 
 

@@ -5,7 +5,6 @@ A lock and a log belong to one name of a database. So a database with hard links
 
 from __future__ import annotations
 
-import glob
 import os
 import time
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from afterimage.storage.errors import DatabaseError
-from afterimage.storage.system.atomic_files import copy_permissions
+from afterimage.storage.system.atomic_files import copy_permissions, temporary_paths
 from afterimage.storage.system.locks import LockFile, acquire_file
 from afterimage.storage.system.side_files import hard_link_error, has_hard_links
 
@@ -78,7 +77,7 @@ def has_other_names(path: Path) -> bool:
     if not has_hard_links(path):
         return False
     real = Path(os.path.realpath(path))
-    for fresh in real.parent.glob(f".{glob.escape(real.name[:50])}.*.{NEW_SUFFIX}"):
+    for fresh in temporary_paths(real, NEW_SUFFIX):
         with suppress(OSError):
             if fresh.samefile(real):
                 fresh.unlink()

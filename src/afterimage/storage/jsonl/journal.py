@@ -78,7 +78,7 @@ def saving(
     save = _Save(path, file)
     # A save of one line needs no journal: a part of it is not a record, or is the whole record.
     if b"\n" in head[:-1] or len(head) < length:
-        save.begin_journal(length, head)
+        save.begin_journal(path, length, head)
     try:
         yield save.append
         os.fsync(file.fileno())
@@ -98,12 +98,11 @@ class _Save:
         self._start = file.seek(0, os.SEEK_END)
         self._at = self._start  # where the step begins that is being written
         self._ranges: list[Range] = []
-        self._beside = path
         self._path = side_file(path, ".saving")
         self._journal: IO[bytes] | None = None
 
-    def begin_journal(self, length: int, head: bytes) -> None:
-        self._journal = open_side_file(self._beside, ".saving", "wb")
+    def begin_journal(self, path: Path, length: int, head: bytes) -> None:
+        self._journal = open_side_file(self._path, path, "wb")
         try:
             mark = b"%d %d\n" % (self._start, length) + head[:_HEAD_BYTES]
             write_all(self._journal, mark)
@@ -179,7 +178,7 @@ def quarantine(path: Path, ranges: list[Range], what: str, warn: Callable[[str],
     aside = side_file(path, f".torn-{ranges[0][0]}")
     size = 0
     with path.open("r+b", buffering=0) as file:
-        with open_side_file(path, f".torn-{ranges[0][0]}", "ab") as kept:
+        with open_side_file(aside, path, "ab") as kept:
             for start, end in ranges:
                 for at in range(start, end, _COPY_BYTES):
                     file.seek(at)

@@ -121,10 +121,10 @@ class LineSource:
         path = self.path
         with _raw(self.origin) as file:
             status = _status(file)
-            if self.lock_timeout is not None and not isinstance(self.origin, Path):
-                _refuse_part_of_a_save(file, status)
             is_pipe = _is_pipe(file, status)
             if not _is_whole_file(file, status):
+                if self.lock_timeout is not None and not isinstance(self.origin, Path):
+                    _refuse_part_of_a_save(file, status)
                 status = None
             size, hidden = self.size, self.hidden
             if size is None and status is not None and status.st_size:  # in /proc, it is 0
@@ -392,7 +392,7 @@ def _refuse_part_of_a_save(stream: IO[Any], status: os.stat_result | None) -> No
     Raises:
         StorageError: another storage is saving to the file, or was killed while it did.
     """
-    if status is None or not stat.S_ISREG(status.st_mode) or _is_whole_file(stream, status):
+    if status is None or not stat.S_ISREG(status.st_mode):
         return
     path = _path_of(stream)
     if path is not None and side_file(path, ".saving").exists():

@@ -163,9 +163,7 @@ def exact_records(records: Sequence[Any], checked: Iterable[str] = MESSAGE_FIELD
     if plains is None:
         return None
     try:
-        exact = is_plain_metadata(plains.rows) or (
-            iterator_in(plains.rows) is None and _is_read_back(plains.rows)
-        )
+        exact = is_plain_metadata(plains.rows) or _is_read_back(plains.rows)
     except ValueError:  # some metadata cannot be written as JSON, or is nested too deep
         return None
     return plains if exact else None
@@ -175,6 +173,8 @@ def _is_read_back(plains: Sequence[dict[str, Any]]) -> bool:
     """Return whether all metadata equals what is read back from its own JSON."""
     own = [plain["metadata"] for plain in plains]
     inner = [each["metadata"] for plain in plains for each in plain.get("personas", ())]
+    if iterator_in([own, inner]) is not None:  # writing it would use it up
+        return False
     # The list has the place of the record. A persona is two levels deeper.
     return all(
         parsed(to_json(values, inf_nan_mode="constants"), depth) == values

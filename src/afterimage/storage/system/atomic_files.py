@@ -6,6 +6,7 @@ Pipes and devices are the exception: they are written in place.
 from __future__ import annotations
 
 import errno
+import glob
 import gzip
 import os
 import shutil
@@ -32,6 +33,7 @@ __all__ = [
     "sync_folder",
     "temporary_name",
     "temporary_path",
+    "temporary_paths",
     "write_all",
     "written_file",
     "written_lines",
@@ -141,6 +143,11 @@ def temporary_path(path: Path, suffix: str) -> Path:
     '.talks.jsonl.'
     """
     return path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.{suffix}")
+
+
+def temporary_paths(path: Path, suffix: str) -> Iterator[Path]:
+    """Yield the existing files that `temporary_path` has named; a process was killed over them."""
+    return path.parent.glob(f".{glob.escape(path.name[:50])}.*.{suffix}")
 
 
 def copy_permissions(former: os.stat_result, path: Path) -> None:

@@ -25,12 +25,11 @@ def side_file(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name}{suffix}")
 
 
-def open_side_file(path: Path, suffix: str, mode: Literal["wb", "ab"]) -> IO[bytes]:
-    """Open a side file for writing, unbuffered. A new one gets the mode and the owner of the file.
+def open_side_file(side: Path, path: Path, mode: Literal["wb", "ab"]) -> IO[bytes]:
+    """Open a side file of `path` for writing, unbuffered. A new one gets the mode and owner of it.
 
     It holds data of the file, so nobody else may read it.
     """
-    side = side_file(path, suffix)
     is_new = not side.exists()
     file = open(side, mode, buffering=0, opener=_open_private)  # noqa: SIM115
     if is_new:
