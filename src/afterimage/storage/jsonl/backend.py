@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import from_json
 
 from afterimage.storage.errors import (
@@ -49,6 +49,7 @@ from afterimage.storage.jsonl.sources import LineSource, Origin, refuse_own_sour
 from afterimage.storage.jsonl.staging import staged
 from afterimage.storage.jsonl.verify import report_killed_save, verify_lines
 from afterimage.storage.query.read import Read
+from afterimage.storage.records.chat import loaded_text, strict_reader
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -241,15 +242,16 @@ class JsonlBackend:
     def models(self, read: Read, batch_size: int) -> Iterator[list[Any]]:
         query = read.query
         if query.where or query.order or query.offset:
-            validate = read.kind.model.__pydantic_validator__.validate_json
             with closing(self._lines(read)) as batches:
                 for lines in batches:
                     for start in range(0, len(lines), batch_size):
                         checkpoint()
                         try:
                             with paused_collector():
-                                models = [*map(validate, lines[start : start + batch_size])]
-                        except ValidationError as error:
+                                models = _models_of_lines(
+                                    read.kind, lines[start : start + batch_size]
+                                )
+                        except ValueError as error:
                             raise self._find(read.kind, error) from None
                         yield models
             return
@@ -392,17 +394,33 @@ def _size(path: Path) -> int:
         return 0
 
 
+def _models_of_lines(kind: RecordKind, lines: list[bytes]) -> list[Any]:
+    """Return the models of lines that the engine accepted.
+
+    Raises:
+        ValueError: a line is not a valid record.
+    """
+    read = strict_reader(kind)
+    with suppress(ValueError):
+        return [*map(read, lines)]
+    return [loaded_text(kind, from_json(line), line) for line in lines]
+
+
 def _models_of(kind: RecordKind, chunk: Chunk, limit: int | None, faults: Faults) -> list[Any]:
     """Return the models of a chunk's lines, at most `limit`, without records of other models."""
-    validate = kind.model.__pydantic_validator__.validate_json
-    with suppress(ValidationError, CorruptRecordError):
-        return [validate(text) for text in chunk.texts()[:limit]]
+    read = strict_reader(kind)
+    with suppress(ValueError, CorruptRecordError):
+        return [read(text) for text in chunk.texts()[:limit]]
     models: list[Any] = []
-    for line in chunk.unread():
+    for unread in chunk.unread():
         if limit is not None and len(models) >= limit:
             break
         try:
-            model = loaded(kind, chunk, chunk.read(line))
+            line = chunk.read(unread)
+            with suppress(ValueError):  # the quick way, which most lines pass
+                models.append(read(line.text))
+                continue
+            model = loaded(kind, chunk, line)
         except CorruptRecordError as error:
             faults.handle(error)
         else:

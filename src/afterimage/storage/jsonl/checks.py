@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.jsonl.lines import Chunk, Line, parse, parse_exact
+from afterimage.storage.records.chat import loaded_text
 from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, OTHERS, RecordKind
 from afterimage.storage.records.validation import as_declared, is_conversation, reason
 from afterimage.storage.reports.faults import Faults
@@ -31,7 +32,7 @@ def loaded(kind: RecordKind, chunk: Chunk, line: Line) -> Any | None:
     if kind is CONVERSATIONS and not is_conversation(record):
         return None
     try:
-        return kind.model.__pydantic_validator__.validate_json(line.text)
+        return loaded_text(kind, record, line.text)
     except ValidationError as error:
         raise chunk.corrupt(line, reason(error)) from None
 

@@ -180,7 +180,33 @@ def _column(
         case _:
             text = _or_default(value, value.json, default, "JSON")
             structure = sa.literal_column(f"'{json_structure(field_type)}'", sa.String)
-            return sa.func.json_transform(text, structure)
+            typed = sa.func.json_transform(text, structure)
+            if name != "conversations":
+                return typed
+            # The engine would make the JSON of content parts the text of the message.
+            has_parts = sa.func.contains(sa.cast(text, sa.String), '"content":[')
+            return sa.case((has_parts, _with_texts(text)), else_=typed)
+
+
+# The text of content parts, as of `records/chat.py`.
+_TEXT_OF_PARTS: Final = """
+    list_transform([list_filter(
+        json_extract(m.content, '$[*].text'), lambda part: json_type(part) = 'VARCHAR'
+    )], lambda texts: CASE WHEN len(texts) > 0 THEN
+        array_to_string(list_transform(texts, lambda part: part ->> '$'), chr(10))
+    END)[1]"""
+_MESSAGES_WITH_PARTS: Final = '[{"role":"VARCHAR","content":"JSON","reasoning_content":"VARCHAR"}]'
+
+
+def _with_texts(messages: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return messages in JSON as structs, with the text of content parts as their content."""
+    typed = sa.func.json_transform(messages, sa.literal_column(f"'{_MESSAGES_WITH_PARTS}'"))
+    message = (
+        "lambda m: struct_pack(role := m.role, content := CASE json_type(m.content) "
+        f"WHEN 'ARRAY' THEN {_TEXT_OF_PARTS} ELSE m.content ->> '$' END, "
+        "reasoning_content := m.reasoning_content)"
+    )
+    return sa.func.list_transform(typed, sa.literal_column(message))
 
 
 def _or_default(

@@ -16,19 +16,29 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from afterimage.storage.errors import InvalidRecordError, shorten
+from afterimage.storage.records.chat import loaded_object, may_be_chat
 from afterimage.storage.records.extras import overlay, restore
-from afterimage.storage.records.fields import FieldType, Json, List, RecordKind, Struct, Text
+from afterimage.storage.records.fields import (
+    CONVERSATIONS,
+    FieldType,
+    Json,
+    List,
+    RecordKind,
+    Struct,
+    Text,
+)
 from afterimage.storage.records.objects import exact_records, stored_object
 from afterimage.storage.records.schema import arrow_schema, arrow_type
-from afterimage.storage.records.validation import as_declared, readable
+from afterimage.storage.records.validation import as_declared, list_adapter, readable
 
 __all__ = [
     "Rows",
     "batch_of_models",
+    "models_of",
     "parts_of",
     "rows_of_objects",
     "to_batch",
@@ -81,7 +91,7 @@ def batch_of_models(
     if plains is not None:
         rows = Rows(plains.rows, _absent_fields(kind, records, plains.rows))
         with suppress(*_CONVERSION_ERRORS):
-            return _to_batch(kind, rows, depth=None, messages=plains.messages)
+            return _to_batch(kind, rows, depth=None, messages=plains.messages, record=kind.exact)
     rows = Rows([], [])
     for index, record in zip(indexes, records, strict=True):
         try:
@@ -161,15 +171,17 @@ def to_batch(kind: RecordKind, rows: Rows, indexes: Sequence[int] | None = None)
     except _CONVERSION_ERRORS as conversion_error:
         # Validate each record with the model. It may coerce values to the declared types;
         # otherwise its error names the invalid record and value.
-        declared = []
+        declared, extras = [], []
         numbers = indexes or range(len(rows.declared))
-        for index, row in zip(numbers, rows.declared, strict=True):
+        for index, row, extra in zip(numbers, rows.declared, rows.extra, strict=True):
             try:
                 declared.append(as_declared(kind, from_json(to_json(row))))
+                # A row of declared fields can have the parts of a content in place of its text.
+                extras.append(_extra(overlay(kind.record, row)) if extra is None else extra)
             except (InvalidRecordError, *_CONVERSION_ERRORS) as error:
                 raise InvalidRecordError(f"record {index} of the batch: {error}") from None
         try:
-            return _to_batch(kind, rows._replace(declared=declared))
+            return _to_batch(kind, Rows(declared, extras))
         except _CONVERSION_ERRORS:
             raise InvalidRecordError(
                 f"a record does not fit the schema: {conversion_error}"
@@ -195,10 +207,48 @@ def without_extra(
     Args:
         kind: the kind of the records.
         batch: has a column for each declared field.
-        members: whether to return enum members instead of their values. They validate faster.
+        members: whether to return enum members instead of their values. They validate faster. A
+            value that the model does not accept is None.
     """
     arrays = [batch.column(name) for name in kind.record.fields]
-    return _structs(kind.record.fields, arrays, members=members)
+    fields = kind.exact.fields if members else kind.record.fields
+    return _structs(fields, arrays, members=members)
+
+
+def models_of(kind: RecordKind, batch: pa.RecordBatch) -> list[Any]:
+    """Return the models of a batch with the declared columns and `extra`.
+
+    Raises:
+        ValueError: a row is not a valid record; also other exceptions.
+    """
+    extras = batch.column("extra")
+    if kind is not CONVERSATIONS or not _may_have_chats(extras):
+        try:
+            return list_adapter(kind).validate_python(without_extra(kind, batch, members=True))
+        except ValidationError:
+            if kind is not CONVERSATIONS:
+                raise
+    return [
+        loaded_object(kind, _with_chat_fields(record, extra))
+        for record, extra in zip(without_extra(kind, batch), extras.to_pylist(), strict=True)
+    ]
+
+
+def _may_have_chats(extras: pa.Array) -> bool:
+    """Return whether a quick check finds a field that only chats have."""
+    if extras.null_count == len(extras):
+        return False
+    return any(map(_has_chat_fields, extras.unique().drop_null().to_pylist()))
+
+
+def _has_chat_fields(extra: str) -> bool:
+    return '"content"' in extra or may_be_chat(extra)
+
+
+def _with_chat_fields(record: dict[str, Any], extra: str | None) -> dict[str, Any]:
+    if extra is not None and _has_chat_fields(extra):
+        restore(record, from_json(extra))
+    return record
 
 
 def parts_of(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
@@ -212,6 +262,7 @@ def _to_batch(
     rows: Rows,
     depth: int | None = 1,
     messages: list[dict[str, Any]] | None = None,
+    record: Struct | None = None,
 ) -> pa.RecordBatch:
     """Return the batch of rows.
 
@@ -220,11 +271,13 @@ def _to_batch(
         rows: the rows.
         depth: see `_array`.
         messages: the messages of all rows, if they are not in the rows themselves.
+        record: the fields with the values that they may have; None for those of the kind.
     """
+    record = record or kind.record
     defaults = kind.record.defaults
     declared = rows.declared
     arrays = []
-    for name, field_type in kind.record.fields.items():
+    for name, field_type in record.fields.items():
         if name in defaults:
             values = [row.get(name, defaults[name]) for row in declared]
         else:
@@ -233,7 +286,7 @@ def _to_batch(
             array = _list_array(field_type.of, [*map(len, values)], messages, depth)
         else:
             array = _array(field_type, values, depth)
-        _check(field_type, array, nulls=name in kind.record.nullable, parent_nulls=0)
+        _check(field_type, array, nulls=name in record.nullable, parent_nulls=0)
         arrays.append(array)
     arrays.append(pa.array(rows.extra, pa.large_string()))
     return pa.RecordBatch.from_arrays(arrays, schema=_schema(kind))

@@ -15,7 +15,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from afterimage.storage.errors import InvalidRecordError, shorten, shown
-from afterimage.storage.records.fields import DOCUMENTS, RecordKind
+from afterimage.storage.records.chat import declared_chat, is_chat
+from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, RecordKind
 from afterimage.storage.records.plain import as_plain_dict
 
 __all__ = [
@@ -137,6 +138,8 @@ def as_declared(kind: RecordKind, record: dict[str, Any]) -> dict[str, Any]:
         raise InvalidRecordError("not a document: it is a conversation")
     model = kind.model
     try:
+        if kind is CONVERSATIONS and is_chat(record):
+            return declared_chat(record)
         try:
             valid = model.model_validate(record)
         except ValidationError:  # in JSON text, an integer too large for a float becomes infinite

@@ -28,7 +28,7 @@ from afterimage.storage.query.predicates import select_list
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.query.relations import Relation, Source
-from afterimage.storage.records.arrow import to_objects, without_extra
+from afterimage.storage.records.arrow import models_of, to_objects
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -38,7 +38,6 @@ from afterimage.storage.records.fields import (
 )
 from afterimage.storage.records.paths import resolve
 from afterimage.storage.records.schema import projected_schema
-from afterimage.storage.records.validation import list_adapter
 from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import Progress, counting, report
 from afterimage.storage.reports.verification import Verification
@@ -222,7 +221,7 @@ class TablesBackend:
 
     def models(self, read: Read, batch_size: int) -> Iterator[list[Any]]:
         read = self._valid(read)
-        fields = read.kind.record.fields
+        fields = read.kind.stored
         columns = tuple(resolve(fields, name) for name in fields)
         declared = read.over(replace(read.query, columns=columns))
         # A load keeps all records in memory anyway, so it may prefetch more than an iterator.
@@ -235,7 +234,6 @@ class TablesBackend:
     ) -> Iterator[list[Any]]:
         """Yield the validated models of batches with the declared fields."""
         kind, query = read.kind, read.query
-        validate = list_adapter(kind).validate_python
         # For a small page, starting a thread takes longer than it saves.
         use_thread = query.limit is None or query.limit > SMALL_PAGE
         # Close now: an exception could keep this generator alive longer than its connection.
@@ -245,9 +243,8 @@ class TablesBackend:
                     checkpoint()
                     try:
                         with paused_collector():
-                            part = batch.slice(start, batch_size)
-                            models = validate(without_extra(kind, part, members=True))
-                    except ValueError as error:
+                            models = models_of(kind, batch.slice(start, batch_size))
+                    except UNREADABLE as error:
                         raise self._faults(kind, whole=False).first(query, error) from None
                     yield models
 

@@ -16,10 +16,10 @@ from pydantic_core import from_json
 
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.query.query import Query
-from afterimage.storage.records.arrow import to_objects, without_extra
+from afterimage.storage.records.arrow import models_of, to_objects, without_extra
 from afterimage.storage.records.extras import restore
 from afterimage.storage.records.fields import OTHERS, RecordKind
-from afterimage.storage.records.validation import list_adapter, reason
+from afterimage.storage.records.validation import reason
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.reports.progress import Progress, ignore
 from afterimage.storage.system.gc_pause import paused_collector
@@ -122,7 +122,7 @@ def _faulty_rows(
     """
     try:
         with paused_collector():
-            list_adapter(kind).validate_python(without_extra(kind, batch, members=True))
+            models_of(kind, batch)
             if whole:
                 to_objects(kind, batch)
     except UNREADABLE:
@@ -137,14 +137,13 @@ def _one_by_one(
         objects = without_extra(kind, batch)
     except UNREADABLE:  # some JSON text cannot be parsed: convert the rows one by one
         objects = None
-    model = kind.model
     for index, extra in enumerate(batch.column("extra").to_pylist()):
         try:
             if objects is None:
                 record = without_extra(kind, batch.slice(index, 1))[0]
             else:
                 record = objects[index]
-            model.model_validate(record)
+            models_of(kind, batch.slice(index, 1))
             if whole and extra is not None:
                 restore(record, from_json(extra))
         except UNREADABLE as error:
