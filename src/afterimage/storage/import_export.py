@@ -6,12 +6,12 @@ at all. A storage never overwrites its own file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from pydantic_core import to_json
 
@@ -45,6 +45,7 @@ from afterimage.storage.system.prefetch import prefetched
 from afterimage.storage.system.targets import refuse_own_file
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
+    from afterimage.storage.transfer.incoming import Incoming
     from afterimage.storage.transfer.training_formats import (
         FormatName,
         Reasoning,
@@ -88,8 +89,10 @@ class ImportExport:
         progress: Progress | None = None,
         on_error: OnError = "raise",
         max_line_bytes: int | None = None,
+        format: str | None = None,  # noqa: A002  the usual word
+        fields: Mapping[str, str] | None = None,
     ) -> ImportCount:
-        r"""Save all records of JSON lines, in their order, or none.
+        r"""Save all records of JSON lines or of a JSON array, in their order, or none.
 
         Args:
             path: a file or a pipe, or a stream of bytes or text, which stays open; or several of
@@ -103,6 +106,11 @@ class ImportExport:
                 then gives the number of skipped lines and the places of the first ones.
             max_line_bytes: maximum length of a line; a longer one is corrupt. The default is 1 GiB,
                 or what a `JSONLStorage` was given.
+            format: the format of the rows: "messages", "openai", "sharegpt", "alpaca",
+                "prompt-completion", "preference", "gemini", "agent-trace" or "auto", which is the
+                format that the keys of the first rows show. None is this package's own.
+            fields: names of keys in the rows, and the names that the format has for them, such as
+                `{"question": "instruction"}`.
 
         Returns:
             The number of records saved, as an integer. Its attribute `of_kind` is the number of
@@ -111,8 +119,9 @@ class ImportExport:
         Raises:
             CorruptRecordError: a line is not a valid record; the message names it. No record was
                 saved.
-            UnsupportedFileError: a source has another format, such as CSV or Parquet. No record
-                was saved.
+            UnsupportedFileError: a source has another format, such as CSV or Parquet, or has rows
+                of another format than this package's own and `format` is not given. No record was
+                saved.
             MissingFileError: the file does not exist.
             StorageError: a file was changed while it was read. No record was saved.
 
@@ -122,20 +131,108 @@ class ImportExport:
         >>> store.import_jsonl(io.StringIO('{"conversations":[]}\n{"conversations":[]}\n'))
         2
         """
-        read = Read(
-            kind_named(kind).saved_as,
-            faults=Faults(on_error),
-            progress=progress or ignore,
-            max_line_bytes=None
-            if max_line_bytes is None
-            else positive(max_line_bytes, "max_line_bytes"),
-        )
+        limit = None if max_line_bytes is None else positive(max_line_bytes, "max_line_bytes")
+        read, incoming = _import(kind, on_error, progress, format, fields)
+        read = replace(read, max_line_bytes=limit)
         several = path if isinstance(path, Sequence) and not isinstance(path, str) else [path]
         origins = [Path(each) if isinstance(each, str | Path) else each for each in several]
         with DeferredWarnings() as warn:
             saved = self._backend.append_sources(origins, replace(read, warn=warn))
         read.faults.warn()
-        return saved
+        return _with_format(saved, incoming)
+
+    @signal_safe
+    def import_arrow(
+        self,
+        source: Any,
+        *,
+        kind: Kind = "conversations",
+        progress: Progress | None = None,
+        on_error: OnError = "raise",
+        format: str | None = None,  # noqa: A002  the usual word
+        fields: Mapping[str, str] | None = None,
+    ) -> ImportCount:
+        """Save all rows of an Arrow stream as records, in their order, or none.
+
+        Args:
+            source: anything with the Arrow PyCapsule stream, such as a DataFrame of pandas or
+                Polars, a relation of DuckDB, or a scan of a storage; or a `Dataset` of Hugging
+                Face. It is read once, in batches.
+            kind: see `import_jsonl`.
+            progress: see `import_jsonl`.
+            on_error: see `import_jsonl`.
+            format: see `import_jsonl`. None is a scan of this package: `metadata` is JSON text.
+            fields: see `import_jsonl`.
+
+        Returns:
+            The number of records saved; see `import_jsonl`.
+
+        Raises:
+            CorruptRecordError: a row is not a valid record; its `line` is the number of the row.
+            UnsupportedFileError: the columns are those of another format.
+
+        >>> import pyarrow as pa
+        >>> from afterimage.storage import SQLStorage
+        >>> rows = [{"instruction": "Add 1 and 1.", "output": "2"}]
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> store.import_arrow(pa.Table.from_pylist(rows), format="alpaca")
+        1
+        """
+        from afterimage.storage.transfer.arrow_rows import (  # noqa: PLC0415  heavy
+            chunks_of_arrow,
+        )
+
+        read, incoming = _import(kind, on_error, progress, format, fields)
+        chunks = chunks_of_arrow(source, read.kind, read.faults.handle, native=incoming is None)
+        return self._import_chunks(chunks, read, incoming)
+
+    @signal_safe
+    def import_parquet(
+        self,
+        path: str | Path,
+        *,
+        kind: Kind = "conversations",
+        progress: Progress | None = None,
+        on_error: OnError = "raise",
+        format: str | None = None,  # noqa: A002  the usual word
+        fields: Mapping[str, str] | None = None,
+    ) -> ImportCount:
+        """Save all rows of a Parquet file or folder as records, in their order, or none.
+
+        Args:
+            path: a file; or a folder, whose files are read in the order of their paths. The names
+                of Hive folders, such as `lang=en`, are keys of their rows.
+            kind: see `import_jsonl`.
+            progress: see `import_jsonl`.
+            on_error: see `import_jsonl`.
+            format: see `import_jsonl`. None is an export of this package.
+            fields: see `import_jsonl`.
+
+        Returns:
+            The number of records saved; see `import_jsonl`.
+
+        Raises:
+            MissingFileError: there is no such file, or no Parquet file in the folder.
+            CorruptRecordError: a row is not a valid record; its `line` is the number of the row.
+            UnsupportedFileError: it is no Parquet, or the columns are those of another format.
+        """
+        from afterimage.storage.transfer.arrow_rows import (  # noqa: PLC0415  heavy
+            chunks_of_parquet,
+        )
+
+        read, incoming = _import(kind, on_error, progress, format, fields)
+        chunks = chunks_of_parquet(
+            Path(path), read.kind, read.faults.handle, native=incoming is None
+        )
+        return self._import_chunks(chunks, read, incoming)
+
+    def _import_chunks(
+        self, chunks: Iterator[Any], read: Read, incoming: Incoming | None
+    ) -> ImportCount:
+        with DeferredWarnings() as warn, closing(cast("Generator[Any]", chunks)):
+            saved = self._backend.append_chunks(chunks, replace(read, warn=warn))
+        read.faults.warn()
+        return _with_format(saved, incoming)
 
     @signal_safe
     def export_jsonl(
@@ -329,6 +426,34 @@ class ImportExport:
             columns=columns,
             projectable=projectable,
         )
+
+
+def _import(
+    kind: Kind,
+    on_error: OnError,
+    progress: Progress | None,
+    format_name: str | None,
+    fields: Mapping[str, str] | None,
+) -> tuple[Read, Incoming | None]:
+    """Return the read of an import, and what converts its rows; None for our own records."""
+    from afterimage.storage.transfer.incoming import Incoming, refuse_foreign  # noqa: PLC0415
+
+    chosen = kind_named(kind)
+    read = Read(chosen.saved_as, faults=Faults(on_error), progress=progress or ignore)
+    if format_name is None:
+        if fields is not None:
+            raise InvalidQueryError("fields requires a format")
+        return (read if chosen is OTHERS else replace(read, other=refuse_foreign)), None
+    if chosen is not CONVERSATIONS:
+        raise InvalidQueryError(f"format is for conversations only, not for {kind}")
+    incoming = Incoming(format_name, fields, read.faults)
+    return replace(read, converted=incoming.converted), incoming
+
+
+def _with_format(saved: ImportCount, incoming: Incoming | None) -> ImportCount:
+    if incoming is not None and incoming.shape is not None:
+        saved.format = incoming.shape.name
+    return saved
 
 
 def _reading_share(read: Read) -> Read:

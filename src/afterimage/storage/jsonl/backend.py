@@ -168,17 +168,25 @@ class JsonlBackend:
             LineSource(origin, lock_timeout=self.lock_timeout, warn=read.warn) for origin in origins
         ]
         limit = min(read.max_line_bytes or self.max_line_bytes, self.max_line_bytes)
-        checking, appending = split(read.progress, [9, 1])
         chunks = chunks_of_sources(
             sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
         )
+        return self.append_chunks(chunks, read)
+
+    def append_chunks(self, chunks: Iterator[Chunk], read: Read) -> ImportCount:
+        target = self._path(read.kind)
+        _require_folder(target)
+        chunks = read.converted(chunks)
+        checking, appending = split(read.progress, [9, 1])
         importing = importable(read.kind)
         count = others = 0
 
         def check(chunk: Chunk, line: Line) -> None:
             nonlocal others
             record = importing(chunk, line)
-            others += read.kind is CONVERSATIONS and not is_conversation(record)
+            if read.kind is CONVERSATIONS and not is_conversation(record):
+                read.other(chunk, line, record)
+                others += 1
 
         # Read once, without the lock of the target: the source may be a pipe that takes long.
         with staged(target) as (write, staged_blocks):

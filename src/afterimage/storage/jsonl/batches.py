@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -50,8 +50,15 @@ def _follows(chunk: Chunk, pending: Chunk) -> bool:
     return chunk.number == next_number and chunk.path == pending.path
 
 
-def batch_of_lines(kind: RecordKind, chunk: Chunk) -> tuple[pa.RecordBatch, list[bytes]]:
+def batch_of_lines(
+    kind: RecordKind, chunk: Chunk, other: Callable[[Chunk, Line, dict[str, Any]], None]
+) -> tuple[pa.RecordBatch, list[bytes]]:
     """Return the records of a chunk as a batch, and the lines with records of other models.
+
+    Args:
+        kind: the kind of the records.
+        chunk: the lines.
+        other: called with the chunk, the line and the JSON object of each record of another model.
 
     Raises:
         CorruptRecordError: a line is not a JSON object or not a valid record. The error names the
@@ -67,6 +74,7 @@ def batch_of_lines(kind: RecordKind, chunk: Chunk) -> tuple[pa.RecordBatch, list
             _raise_for_first_invalid(kind, chunk, lines, objects)  # an earlier line comes first
             raise
         if kind is CONVERSATIONS and not is_conversation(record):
+            other(chunk, line, record)
             others.append(line.text)
         else:
             lines.append(line)

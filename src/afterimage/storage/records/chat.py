@@ -42,7 +42,10 @@ def is_chat(record: Mapping[str, Any]) -> bool:
     >>> is_chat({"conversations": [{"role": "system", "content": "Be brief."}]})
     True
     """
-    return record.get("tools") is not None or any(map(_is_chat_message, record["conversations"]))
+    messages = record.get("conversations")
+    if not isinstance(messages, list):
+        return False
+    return record.get("tools") is not None or any(map(_is_chat_message, messages))
 
 
 def _is_chat_message(message: Any) -> bool:

@@ -135,6 +135,11 @@ class TablesBackend:
         chunks = chunks_of_sources(
             sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
         )
+        return self.append_chunks(chunks, read)
+
+    def append_chunks(self, chunks: Iterator[Chunk], read: Read) -> ImportCount:
+        path = self.database.catalog.path
+        chunks = read.converted(chunks)
         if read.faults.skip:
             chunks = valid_chunks(chunks, importable(read.kind), read.faults)
         # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
@@ -149,7 +154,7 @@ class TablesBackend:
                 nonlocal saved, other
                 for chunk in group:
                     with paused_collector():
-                        batch, lines = batch_of_lines(read.kind, chunk)
+                        batch, lines = batch_of_lines(read.kind, chunk, read.other)
                     others.writelines(line + b"\n" for line in lines)
                     saved += len(batch) + len(lines)
                     other += len(lines)
