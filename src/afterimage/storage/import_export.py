@@ -28,6 +28,7 @@ from afterimage.storage.records.fields import (
     RecordKind,
     kind_named,
 )
+from afterimage.storage.reports.exports import ExportCount
 from afterimage.storage.reports.faults import Faults, OnError
 from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import (
@@ -46,11 +47,8 @@ from afterimage.storage.system.targets import refuse_own_file
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
     from afterimage.storage.transfer.incoming import Incoming
-    from afterimage.storage.transfer.training_formats import (
-        FormatName,
-        Reasoning,
-        TrainingFormat,
-    )
+    from afterimage.storage.transfer.outgoing import Outgoing
+    from afterimage.storage.transfer.training_formats import Reasoning
 
 __all__ = ["ImportExport"]
 
@@ -245,11 +243,14 @@ class ImportExport:
         limit: int | None = None,
         offset: int | None = None,
         progress: Progress | None = None,
-        format: FormatName | None = None,  # noqa: A002  the usual word
+        format: str | None = None,  # noqa: A002  the usual word
         system_prompt: str | None = None,
         reasoning: Reasoning | None = None,
         on_error: OnError = "raise",
-    ) -> int:
+        lossy: bool = False,
+        trim: bool = False,
+        columns: Columns = None,
+    ) -> ExportCount:
         r"""Write matching records to a JSONL file: whole records, or lines for training tools.
 
         The file appears when it is complete. An existing file stays unchanged until then, and its
@@ -267,17 +268,29 @@ class ImportExport:
                 `ShareProgress` also gets the share of a JSONL file that was read.
             on_error: see the class.
             format: None for whole records as they were saved; or a format of conversations for
-                training tools: "messages" (OpenAI, Hugging Face), "sharegpt" or "alpaca". A
-                conversation that the format cannot represent is omitted, as by `afterimage export`.
-            system_prompt: content of a system message before every conversation; not for "alpaca".
+                training tools: "messages" (Hugging Face), "openai", "sharegpt", "alpaca", "gemini",
+                "prompt-completion", "preference", or a name of `afterimage export`: "dpo",
+                "llama_factory", "oumi", "raw". A conversation that has no line in the format, such
+                as one without an answer, is left out and counted.
+            system_prompt: content of a system message before conversations that have none; not for
+                "alpaca".
             reasoning: None omits `reasoning_content`; "field" writes it as that field ("messages"
                 only); "think" writes it between <think> tags before the content.
+            lossy: whether to leave out what the format has no place for, such as tool calls in
+                "alpaca". Otherwise, it is an error.
+            trim: whether to end each conversation at its last assistant message.
+            columns: fields that are added to each line under their last name, such as
+                "metadata.domain"; "metadata.*" is every key of the metadata.
 
         Returns:
-            The number of lines written.
+            The number of lines written, as an integer. Its attribute `omitted` is the number of
+            conversations that were left out and the first of them, and `reasons` is their number by
+            reason.
 
         Raises:
             InvalidQueryError: see the class; or the format does not support an option.
+            StorageError: the format has no place for a part of a conversation, and `lossy` is
+                false. The message names the part. No file was written.
             CorruptRecordError: a stored record is not valid; the message names its place.
 
         >>> import tempfile
@@ -293,15 +306,18 @@ class ImportExport:
         """
         training = None
         if format is not None:
-            from afterimage.storage.transfer.training_formats import (  # noqa: PLC0415  loads DuckDB
-                TrainingFormat,
-            )
+            from afterimage.storage.transfer.outgoing import Outgoing  # noqa: PLC0415  loads DuckDB
 
             if kind_named(kind) is not CONVERSATIONS:
                 raise InvalidQueryError(f"format is for conversations only, not for {kind}")
-            training = TrainingFormat.of(format, system_prompt, reasoning)
-        elif (system_prompt, reasoning) != (None, None):
-            raise InvalidQueryError("system_prompt and reasoning require a format")
+            where = ", ".join(map(str, self._backend.files())) or ":memory:"
+            training = Outgoing(
+                where, format, system_prompt, reasoning, lossy=lossy, trim=trim, columns=columns
+            )
+        elif (system_prompt, reasoning, columns) != (None, None, None) or lossy or trim:
+            raise InvalidQueryError(
+                "system_prompt, reasoning, lossy, trim and columns require a format"
+            )
         query = self._query(kind_named(kind), limit, offset, filters, order_by)
         read = Read(kind_named(kind), query, Faults(on_error), progress or ignore)
         if isinstance(path, str | Path):
@@ -311,7 +327,7 @@ class ImportExport:
         else:
             written = self._write_lines(path, read, training)
         _finish(read)
-        return written
+        return training.omissions.of(written) if training else ExportCount(written)
 
     @signal_safe
     def export_parquet(
@@ -383,7 +399,7 @@ class ImportExport:
         _finish(read)
         return written
 
-    def _write_lines(self, file: IO[bytes], read: Read, training: TrainingFormat | None) -> int:
+    def _write_lines(self, file: IO[bytes], read: Read, training: Outgoing | None) -> int:
         """Write the records of a read, or their lines in a format; return the number of lines."""
         written = 0
         reading = _reading_share(read)
@@ -398,7 +414,7 @@ class ImportExport:
             with closing(self._backend.select(reading, training.line)) as texts:
                 for batch in texts:
                     checkpoint()
-                    lines = [*map(training.finished, batch.column(0).drop_null().to_pylist())]
+                    lines = training.lines(batch.column(0).to_pylist())
                     joined = "".join(chain.from_iterable((line, "\n") for line in lines))
                     file.write(joined.encode())
                     written += len(lines)

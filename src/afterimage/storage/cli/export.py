@@ -68,7 +68,7 @@ def export_command(
         if progress and not isinstance(source, storage.JSONLStorage):
             progress.expect(_record_count(source, kind, query))
         if lines:
-            written = source.export_jsonl(out, **arguments, **training, progress=progress)
+            written: int = source.export_jsonl(out, **arguments, **training, progress=progress)
         else:
             written = source.export_parquet(
                 out, **arguments, columns=columns, partition_by=partition_by, progress=progress

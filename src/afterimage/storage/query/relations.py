@@ -50,6 +50,17 @@ class Source(Protocol):
     def sequence(self) -> sa.ColumnElement[int]:
         """The insertion sequence number, ascending."""
 
+    @property
+    def record_text(self) -> sa.ColumnElement[str]:
+        """The whole record as a JSON array: its number, the declared fields, and `extra`.
+
+        For a line of a file, the second item has all fields and the third one is false.
+        """
+
+    @property
+    def is_plain(self) -> sa.ColumnElement[bool]:
+        """Whether the declared fields are known to hold the messages without loss."""
+
 
 class Relation(NamedTuple):
     """The records of one kind, for one statement that reads them once.
@@ -95,6 +106,27 @@ class TableSource:
     def sequence(self) -> sa.ColumnElement[int]:
         return self._columns[self._kind.sequence]
 
+    @property
+    def record_text(self) -> sa.ColumnElement[str]:
+        if self._whole is not None:
+            return _joined("[", self.sequence + 1, ",", self._whole, ",false]")
+        declared = sa.func.struct_pack(
+            *(
+                sa.literal_column(f'"{name}"').op(":=")(self._columns[name])
+                for name in self._kind.record.fields
+            )
+        )
+        extra = sa.func.coalesce(self._columns["extra"], "null")
+        return _joined("[", self.sequence, ",", sa.func.to_json(declared), ",", extra, "]")
+
+    @property
+    def is_plain(self) -> sa.ColumnElement[bool]:
+        if self._whole is not None:
+            return sa.false()
+        extra = sa.cast(self._columns["extra"], sa.String)
+        has_more = sa.or_(*(sa.func.contains(extra, f'"{name}"') for name in ("children", "tools")))
+        return sa.not_(sa.func.coalesce(has_more, sa.false()))
+
     def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
         value: sa.ColumnElement[Any] = self._columns[field.column]
         for step in field.inner:  # declared names, so they need no escaping
@@ -124,11 +156,23 @@ class RecordSource:
         self._record = record
         self.sequence = sequence
 
+    @property
+    def record_text(self) -> sa.ColumnElement[str]:
+        return _joined("[", self.sequence, ",", self._record, ",false]")
+
+    @property
+    def is_plain(self) -> sa.ColumnElement[bool]:
+        return sa.false()
+
     def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
         raise AssertionError(f"{field.path} has no declared type")
 
     def json(self, field: FieldRef) -> JsonValue:
         return JsonPath(self._record, (field.column, *field.keys))
+
+
+def _joined(*parts: str | sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    return sa.func.concat(*parts)
 
 
 def lines_relation(

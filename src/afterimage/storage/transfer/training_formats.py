@@ -20,10 +20,10 @@ from afterimage.storage.query.relations import Source
 from afterimage.storage.records.fields import CONVERSATIONS
 from afterimage.storage.records.paths import is_text, resolve
 
-__all__ = ["FormatName", "Reasoning", "TrainingFormat"]
+__all__ = ["FORMATS", "Reasoning", "TrainingFormat"]
 
-FormatName = Literal["messages", "sharegpt", "alpaca"]
-"""Chat messages as of OpenAI and Hugging Face, ShareGPT turns, or Alpaca instruction pairs."""
+FORMATS: Final = ("messages", "sharegpt", "alpaca")
+"""The formats whose lines the engine can write for plain conversations."""
 Reasoning = Literal["field", "think"]
 """As `reasoning_content` of the message, or between `<think>` tags before its content."""
 
@@ -52,7 +52,7 @@ class TrainingFormat:
         reasoning: where to write the reasoning of a message; None omits it.
     """
 
-    name: FormatName
+    name: str
     system_prompt: str = ""
     reasoning: Reasoning | None = None
 
@@ -64,7 +64,6 @@ class TrainingFormat:
             InvalidQueryError: the format or an option is not valid, or the format does not support
                 the option.
         """
-        _check_choice(name, FormatName, "format")
         if reasoning is not None:
             _check_choice(reasoning, Reasoning, "reasoning")
         prompt = "" if system_prompt is None else system_prompt
@@ -72,21 +71,13 @@ class TrainingFormat:
             raise InvalidQueryError(
                 f"system_prompt must be a string, not {shorten(ascii(prompt), 60)}"
             )
-        if prompt and name == "alpaca":
-            raise InvalidQueryError(
-                "format 'alpaca' does not support a system prompt; use 'messages' or 'sharegpt'"
-            )
-        if reasoning == "field" and name != "messages":
-            raise InvalidQueryError(
-                f"format {name!r} has no field for reasoning; use reasoning='think'"
-            )
         return cls(name, prompt, reasoning)
 
     def line(self, source: Source) -> sa.ColumnElement[str]:
         """Return the expression of a conversation's line, without line feed.
 
-        It is NULL if the format has no line for the conversation. The engine raises an error for a
-        conversation that is not valid.
+        It is NULL if the format has no line for the conversation, and for a chat with other roles
+        or without text.
         """
         fields = CONVERSATIONS.record.fields
         inputs = sa.func.row(
@@ -111,9 +102,8 @@ class TrainingFormat:
                 line = _alpaca(text)
         return f"""CASE
             WHEN len(list_filter({_MESSAGES}, lambda msg: msg['content'] IS NULL OR
-                coalesce(msg['role'] NOT IN ('user', 'assistant'), true))) > 0
-            THEN error('a message without a role or content')
-            ELSE {line} END"""
+                coalesce(msg['role'] NOT IN ('user', 'assistant'), true))) = 0
+            THEN {line} END"""
 
     def _messages(self, text: str) -> str:
         system = f"{{'role': 'system', 'content': {_PROMPT}}}"
