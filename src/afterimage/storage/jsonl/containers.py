@@ -123,7 +123,7 @@ def is_array(head: bytes) -> bool:
     >>> is_array(b'[{"a":1}]'), is_array(b'{"a":[{"b":1}]}')
     (True, False)
     """
-    if not _ARRAY.match(head):
+    if not _ARRAY.match(head) or _OBJECT.search(head):
         return False
     first, feed, _ = head.strip().partition(b"\n")
     if feed:

@@ -143,7 +143,11 @@ def _chunks(
     number = 1
     for batch in batches:
         checkpoint()
-        rows = _own_rows(kind, batch, path) if native else _foreign_rows(batch, values)
+        rows = (
+            _own_rows(kind, _with_values(kind, batch, values), path)
+            if native
+            else _foreign_rows(batch, values)
+        )
         empty = Chunk(path, number, 0, [], "utf-8")
         lines = []
         for at, row in enumerate(rows, number):
@@ -170,6 +174,16 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [*map(_without_nulls, value)]
     return value
+
+
+def _with_values(
+    kind: RecordKind, batch: pa.RecordBatch, values: Mapping[str, Any]
+) -> pa.RecordBatch:
+    """Return the batch with the declared columns that only the names of its folders have."""
+    for name in values.keys() & kind.record.fields.keys() - {*batch.schema.names}:
+        column = pa.array([values[name]] * batch.num_rows, pa.string())
+        batch = batch.append_column(name, column)
+    return batch
 
 
 def _own_rows(kind: RecordKind, batch: pa.RecordBatch, path: Path) -> list[dict[str, Any]]:
