@@ -77,10 +77,9 @@ class TestRoundTrip:
         for user, assistant in [*history, last]:
             said += [("user", user), ("assistant", assistant)]
         record = talk(*said)
-        for shape in (ALPACA, LLAMA_FACTORY):
-            back = shape.read(shape.write(record)[0])
-            back["metadata"].pop("source_format", None)  # `history` that is empty
-            assert back == record
+        back = LLAMA_FACTORY.read(LLAMA_FACTORY.write(record)[0])
+        back["metadata"].pop("source_format", None)  # `history` that is empty
+        assert back == record
 
 
 class TestPublishedRows:
@@ -98,7 +97,13 @@ class TestPublishedRows:
         record = talk(("user", "1?"), ("assistant", "2"), ("user", "2?"), ("assistant", "3"))
         row = {"instruction": "2?", "input": "", "output": "3", "history": [["1?", "2"]]}
         assert LLAMA_FACTORY.write(record) == [row]
-        assert ALPACA.write(record) == [row]
+
+    def test_alpaca_is_the_first_question_that_has_an_answer_directly_after_it(self) -> None:
+        said = [("user", "1?"), ("assistant", "2"), ("user", "2?"), ("assistant", "3")]
+        row = {"instruction": "1?", "input": "", "output": "2"}
+        assert ALPACA.write(talk(*said)) == [row]
+        for start in (("assistant", "Hello"), ("user", "Hm"), ("user", "")):
+            assert ALPACA.write(talk(start, *said, ("user", "Thanks"))) == [row]
 
 
 class TestRead:
@@ -147,23 +152,23 @@ class TestWrite:
             ),
             (
                 talk(("user", "1?"), ("assistant", "2"), ("tool", "2")),
-                "tool results have no place in alpaca",
+                "tool results have no place in llama_factory",
                 ("1?", "2"),
             ),
             (
                 talk(("developer", "x"), ("user", "1?"), ("assistant", "2")),
-                "the role developer has no place in alpaca",
+                "the role developer has no place in llama_factory",
                 ("1?", "2"),
             ),
             (
                 talk(("user", "1?"), ("assistant", "2"), ("system", "x"), ("user", "2?"),
                      ("assistant", "3")),
-                "a system message after others has no place in alpaca",
+                "a system message after others has no place in llama_factory",
                 ("2?", "3"),
             ),
             (
                 talk(("user", "1?"), ("assistant", "2"), tools=[{"type": "x"}]),
-                "tools have no place in alpaca",
+                "tools have no place in llama_factory",
                 ("1?", "2"),
             ),
         ],
@@ -172,9 +177,9 @@ class TestWrite:
         self, record: dict[str, Any], reason: str, dropped: tuple[str, str]
     ) -> None:
         with pytest.raises(NotRepresentableError) as caught:
-            ALPACA.write(record)
+            LLAMA_FACTORY.write(record)
         assert caught.value.reason == reason
-        (row,) = ALPACA.write(record, WriteOptions(lossy=True))
+        (row,) = LLAMA_FACTORY.write(record, WriteOptions(lossy=True))
         assert (row["instruction"], row["output"]) == dropped
 
     def test_tool_calls_and_other_keys_have_no_place(self) -> None:

@@ -318,8 +318,9 @@ class ImportExport:
             raise InvalidQueryError(
                 "system_prompt, reasoning, lossy, trim and columns require a format"
             )
-        query = self._query(kind_named(kind), limit, offset, filters, order_by)
-        read = Read(kind_named(kind), query, Faults(on_error), progress or ignore)
+        records = kind_named(kind) if training is None else training.kind
+        query = self._query(records, limit, offset, filters, order_by)
+        read = Read(records, query, Faults(on_error), progress or ignore)
         if isinstance(path, str | Path):
             refuse_own_file(Path(path), self._backend.files())
             with written_lines(Path(path)) as file:

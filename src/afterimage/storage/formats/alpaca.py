@@ -4,10 +4,10 @@
 with a line feed between them, and `input` is also the `instruction_context` of the record, which
 marks where it begins. A context that the user message does not end with is written as `input` too.
 
-Rows of one question and one answer are those of the published package's export. They differ where
-that pairs messages that do not belong together, or leaves out messages: earlier questions and
-answers go to `history`, and the last ones are the instruction and the output; an answer belongs to
-the question directly before it.
+`alpaca` is one question and its answer: the first that are not empty, as in the published package's
+export, but an answer belongs to the question directly before it. A row that was read with `history`
+is written with it. `llama_factory` always has `history`: the last question and answer of the
+conversation are its instruction and its output, and all earlier ones are in `history`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Alpaca:
     keys: frozenset[str] = frozenset({"instruction", "input", "output", "system", "history"})
     aliases: Mapping[str, str] = {"system_prompt": "system"}
     parts: tuple[str, ...] = ("conversations", "tools", "instruction_context")
-    layouts: tuple[str, ...] = ()
+    layouts: tuple[str, ...] = ("history",)
     has_reasoning: bool = False
     can_write: bool = True
 
@@ -71,11 +71,15 @@ class Alpaca:
 
     def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
         """Return the row of a record."""
-        del layout  # there is one
         if "tools" in record and not lossy:
-            raise NotRepresentableError(f"tools have no place in {self.name}")
-        system, pairs = self._pairs(record["conversations"], lossy=lossy)
-        question, answer = pairs.pop()
+            raise NotRepresentableError(f"tools have no place in {self.name}", is_loss=True)
+        is_whole = self.always_history or layout == "history"
+        system, pairs = self._pairs(record["conversations"], lossy=lossy, is_whole=is_whole)
+        if is_whole:
+            question, answer = pairs.pop()
+        else:
+            question, answer = next(pair for pair in pairs if all(pair))
+            pairs = []
         instruction, context = _split(question, record.get("instruction_context") or "")
         row: dict[str, Any] = {"instruction": instruction, "input": context, "output": answer}
         if system:
@@ -85,9 +89,16 @@ class Alpaca:
         return row
 
     def _pairs(
-        self, messages: list[dict[str, Any]], *, lossy: bool
+        self, messages: list[dict[str, Any]], *, lossy: bool, is_whole: bool
     ) -> tuple[str, list[tuple[str, str]]]:
-        """Return the system message and the questions with their answers."""
+        """Return the system message and the questions with their answers.
+
+        Args:
+            messages: the messages.
+            lossy: whether to leave out what has no place.
+            is_whole: whether every message must be in a pair, and the last pair must be the row.
+        """
+        lenient = lossy or not is_whole
         system: list[str] = []
         pairs: list[tuple[str, str]] = []
         question: str | None = None
@@ -104,15 +115,17 @@ class Alpaca:
             elif role == "assistant" and question is not None:
                 pairs.append((question, text))
                 question = None
-            elif not lossy:
-                raise NotRepresentableError(self._fault(role, question), place)
+            elif not ((lenient and role in ("user", "assistant")) or lossy):
+                raise NotRepresentableError(
+                    self._fault(role, question), place, is_loss=role == "system"
+                )
             elif role == "user":
                 question = text  # the answer belongs to the question directly before it
-        if question is not None and not lossy:
+        if question is not None and not lenient:
             raise NotRepresentableError("ends with the user")
         if not pairs:
             raise NotRepresentableError("no question with an answer")
-        if not all(pairs[-1]):
+        if not any(map(all, pairs[-1:] if is_whole else pairs)):
             raise NotRepresentableError("an empty question or answer")
         return "".join(system), pairs
 
@@ -139,7 +152,9 @@ class Alpaca:
         if lossy:
             return None
         verb = "has" if missing.startswith(("a ", "the ", "key ")) else "have"
-        raise NotRepresentableError(f"{missing} {verb} no place in {self.name}", place)
+        raise NotRepresentableError(
+            f"{missing} {verb} no place in {self.name}", place, is_loss=True
+        )
 
 
 def _history(value: Any) -> list[tuple[str, str]]:

@@ -219,7 +219,7 @@ class _Writer:
     def _no_place(self, what: str, place: str) -> None:
         """Refuse what has no place, unless it may be left out."""
         if not self._lossy:
-            raise NotRepresentableError(f"{what} no place in gemini", place)
+            raise NotRepresentableError(f"{what} no place in gemini", place, is_loss=True)
 
     def _add_system(
         self, row: dict[str, Any], message: dict[str, Any], position: int, place: str

@@ -266,7 +266,9 @@ def _accepted(
     """Return a message as the fine-tuning API accepts it."""
     if others := message.keys() - _OPENAI_KEYS:
         if not lossy:
-            raise NotRepresentableError(f"key {min(others)!r} has no place in openai", place)
+            raise NotRepresentableError(
+                f"key {min(others)!r} has no place in openai", place, is_loss=True
+            )
         message = {key: value for key, value in message.items() if key in _OPENAI_KEYS}
     if "tool_calls" in message:
         message = {**message, "tool_calls": [*map(calls.call, message["tool_calls"])]}

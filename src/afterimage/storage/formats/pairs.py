@@ -39,10 +39,14 @@ def _side(value: Any, place: str, role: str) -> list[Message]:
 def _plain_text(messages: list[Message], role: str, name: str) -> str:
     """Return the text of a side that is one plain message of a role."""
     if len(messages) != 1 or messages[0]["role"] != role:
-        raise NotRepresentableError(f"more than one message on a side has no place in {name}")
+        raise NotRepresentableError(
+            f"more than one message on a side has no place in {name}", is_loss=True
+        )
     (message,) = messages
     if len(message) != 2 or not isinstance(message["content"], str):
-        raise NotRepresentableError(f"a message that is not plain text has no place in {name}")
+        raise NotRepresentableError(
+            f"a message that is not plain text has no place in {name}", is_loss=True
+        )
     return message["content"]
 
 
@@ -237,7 +241,9 @@ def _needed(row: Mapping[str, Any], key: str) -> Any:
 
 def _only(side: list[Message], name: str) -> Message:
     if len(side) != 1:
-        raise NotRepresentableError(f"more than one message on a side has no place in {name}")
+        raise NotRepresentableError(
+            f"more than one message on a side has no place in {name}", is_loss=True
+        )
     return side[0]
 
 
@@ -338,7 +344,7 @@ class DPO(Preference):
             return super().row(record, lossy=lossy, layout=layout)
         prompt, chosen, rejected = record["prompt"], record["chosen"], record["rejected"]
         if "tools" in record and not lossy:
-            raise NotRepresentableError("tools have no place in dpo")
+            raise NotRepresentableError("tools have no place in dpo", is_loss=True)
         if lossy:
             prompt = [_bare(message) for message in prompt if message["role"] == "user"][-1:]
             chosen, rejected = [*map(_bare, chosen[-1:])], [*map(_bare, rejected[-1:])]

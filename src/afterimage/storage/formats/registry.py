@@ -19,7 +19,7 @@ from afterimage.storage.formats.pairs import DPO, Preference, PromptCompletion
 from afterimage.storage.formats.shape import AS_IT_IS, Conversion, Format, Shape, WriteOptions
 from afterimage.storage.formats.sharegpt import ShareGPT
 
-__all__ = ["READABLE", "WRITABLE", "Native", "detect", "looks_foreign", "shape_named"]
+__all__ = ["PAIRS", "READABLE", "WRITABLE", "Native", "detect", "looks_foreign", "shape_named"]
 
 _NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -82,6 +82,8 @@ WRITABLE: Final[tuple[str, ...]] = (
     *(conversion.name for conversion in _CONVERSIONS if conversion.can_write),
 )
 """Names of the formats that can be written."""
+PAIRS: Final = frozenset(each.name for each in _CONVERSIONS if "chosen" in each.parts)
+"""Names of the formats of preference pairs."""
 
 
 def shape_named(name: object) -> Shape:

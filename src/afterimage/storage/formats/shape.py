@@ -7,8 +7,9 @@ is `[row]`, except for the order of keys and for null instead of an absent key.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
@@ -35,15 +36,18 @@ class NotRepresentableError(StorageError, ValueError):
     Attributes:
         reason: why, the same text for all records with this reason.
         place: the message, such as "messages.3"; "" for the whole record.
+        is_loss: whether the format has no place for a part of the record that could be left out.
+            Otherwise there is no row for the record.
     """
 
-    def __init__(self, reason: str, place: str = "") -> None:
+    def __init__(self, reason: str, place: str = "", *, is_loss: bool = False) -> None:
+        self.is_loss = is_loss
         self.reason = reason
         self.place = place
         super().__init__(f"{place}: {reason}" if place else reason)
 
-    def __reduce__(self) -> tuple[type[NotRepresentableError], tuple[str, str]]:
-        return type(self), (self.reason, self.place)
+    def __reduce__(self) -> tuple[Callable[..., NotRepresentableError], tuple[str, str]]:
+        return partial(type(self), is_loss=self.is_loss), (self.reason, self.place)
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,9 @@ def _turn(
     role = message["role"]
     if role == "developer":
         if not lossy:
-            raise NotRepresentableError("the role developer has no place in sharegpt", place)
+            raise NotRepresentableError(
+                "the role developer has no place in sharegpt", place, is_loss=True
+            )
         role = "system"
     others = {
         key: value
@@ -157,7 +159,9 @@ def _turn(
         if key not in ("role", "content", "tool_calls", "from", "value")
     }
     if not lossy and (taken := message.keys() & {"from", "value"}):
-        raise NotRepresentableError(f"key {min(taken)!r} has no place in sharegpt", place)
+        raise NotRepresentableError(
+            f"key {min(taken)!r} has no place in sharegpt", place, is_loss=True
+        )
     if calls := message.get("tool_calls"):
         return {"from": _CALL, "value": _call_value(message, calls, place, lossy=lossy), **others}
     content = message["content"]
@@ -166,7 +170,9 @@ def _turn(
         if content is None:
             raise NotRepresentableError("a message without content", place)
         if not lossy:
-            raise NotRepresentableError("content parts have no place in sharegpt", place)
+            raise NotRepresentableError(
+                "content parts have no place in sharegpt", place, is_loss=True
+            )
         text = "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
     return {"from": names[role], "value": text, **others}
 
@@ -177,7 +183,9 @@ def _call_value(
     said = content_text(message["content"]) if message["content"] else ""
     if said is None or not (said == "" or _THINKING.fullmatch(said)):
         if not lossy:
-            raise NotRepresentableError("text beside tool calls has no place in sharegpt", place)
+            raise NotRepresentableError(
+                "text beside tool calls has no place in sharegpt", place, is_loss=True
+            )
         said = ""
     flat = [*map(flat_call, calls)]
     return said + json_text(flat[0] if len(flat) == 1 else flat)

@@ -10,19 +10,20 @@ conversations as they are, behind a mark, and they are converted here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import sqlalchemy as sa
 from pydantic_core import from_json, to_json
 
 from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shorten
-from afterimage.storage.formats.registry import WRITABLE, shape_named
+from afterimage.storage.formats.registry import PAIRS, WRITABLE, shape_named
 from afterimage.storage.formats.shape import NotRepresentableError, WriteOptions
 from afterimage.storage.query.arguments import Columns, as_list
 from afterimage.storage.query.relations import Source
 from afterimage.storage.records.chat import loaded_object
 from afterimage.storage.records.extras import restore
-from afterimage.storage.records.fields import CONVERSATIONS
+from afterimage.storage.records.fields import CONVERSATIONS, OTHERS
 from afterimage.storage.records.paths import parse
 from afterimage.storage.records.validation import reason
 from afterimage.storage.reports.exports import Omissions
@@ -30,6 +31,10 @@ from afterimage.storage.transfer.training_formats import FORMATS, TrainingFormat
 
 __all__ = ["Outgoing"]
 
+_SAMPLE: Final[dict[str, Any]] = {
+    "conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+    "metadata": {},
+}
 # No line of JSON begins with it.
 _MARK: Final = "!"
 
@@ -45,6 +50,10 @@ class Outgoing:
         lossy: whether to leave out what the format has no place for.
         trim: whether to end each conversation at its last assistant message.
         columns: fields that are added under their last name.
+
+    Attributes:
+        kind: the kind of the records that the format has lines for.
+        omissions: the records without a line so far.
 
     Raises:
         InvalidQueryError: the format or an option is not valid, or the format does not support the
@@ -76,8 +85,15 @@ class Outgoing:
             trim=trim,
             columns=tuple(as_list(columns, "columns")),
         )
+        if self._options.system_prompt and name == "alpaca":
+            raise InvalidQueryError(
+                "format 'alpaca' does not support a system prompt; use 'messages' or 'sharegpt'"
+            )
         for column in self._options.columns:
             parse(column)
+        with suppress(NotRepresentableError):  # an option that the format does not support fails
+            self._shape.write(_SAMPLE, self._options)
+        self.kind = OTHERS if name in PAIRS else CONVERSATIONS
         is_common = name in FORMATS and not (trim or columns)
         self._fast = fast if is_common else None
         self.omissions = Omissions()
@@ -113,7 +129,11 @@ class Outgoing:
             try:
                 loaded_object(CONVERSATIONS, record)
             except ValueError as error:
-                raise CorruptRecordError(self._where, number, None, reason(error)) from None
+                raise CorruptRecordError(
+                    self._where, number, None, reason(error), CONVERSATIONS.name
+                ) from None
+        for message in record.get("conversations", ()):
+            message.setdefault("content", None)
         try:
             rows = self._shape.write(record, self._options)
         except NotRepresentableError as error:

@@ -22,19 +22,18 @@ from afterimage.storage.records.paths import is_text, resolve
 
 __all__ = ["FORMATS", "Reasoning", "TrainingFormat"]
 
-FORMATS: Final = ("messages", "sharegpt", "alpaca")
+FORMATS: Final = ("messages", "sharegpt")
 """The formats whose lines the engine can write for plain conversations."""
 Reasoning = Literal["field", "think"]
 """As `reasoning_content` of the message, or between `<think>` tags before its content."""
 
 
-# Constant SQL. In it, `inputs` is a row of the messages, the context and the system prompt of a
-# line; `msg` is one of the messages.
+# Constant SQL. In it, `inputs` is a row of the messages and the system prompt of a line; `msg` is
+# one of the messages.
 _MESSAGES: Final = "inputs[1]"
 # No line of JSON begins with it.
 _MARK: Final = "#"
-_CONTEXT: Final = "inputs[2]"
-_PROMPT: Final = "inputs[3]"
+_PROMPT: Final = "inputs[2]"
 _CONTENT: Final = "msg['content']"
 _CONTENT_AFTER_THINKING: Final = """
     CASE WHEN msg['reasoning_content'] IS NULL THEN msg['content'] ELSE '<think>' || chr(10) ||
@@ -82,7 +81,6 @@ class TrainingFormat:
         fields = CONVERSATIONS.record.fields
         inputs = sa.func.row(
             source.value(resolve(fields, "conversations")),
-            source.value(resolve(fields, "instruction_context")),
             sa.cast(sa.literal(self.system_prompt), sa.String),
         )
         # A lambda over a list of one element gives the value a name in SQL.
@@ -96,10 +94,8 @@ class TrainingFormat:
         match self.name:
             case "messages":
                 line = self._messages(text)
-            case "sharegpt":
+            case _:
                 line = self._sharegpt(text)
-            case "alpaca":
-                line = _alpaca(text)
         return f"""CASE
             WHEN len(list_filter({_MESSAGES}, lambda msg: msg['content'] IS NULL OR
                 coalesce(msg['role'] NOT IN ('user', 'assistant'), true))) = 0
@@ -150,21 +146,6 @@ class TrainingFormat:
 
     def _after_system(self, system: str, rest: str) -> str:
         return f"list_concat([{system}], {rest})" if self.system_prompt else rest
-
-
-def _alpaca(text: str) -> str:
-    """Pair the first non-empty user message with the first non-empty assistant message."""
-    user, assistant = (
-        f"list_filter({_MESSAGES}, lambda msg: msg['role'] = '{role}' AND msg['content'] <> '')[:1]"
-        for role in ("user", "assistant")
-    )
-    # `pair` has both messages, or fewer if a role has no non-empty message.
-    return f"""list_transform([{user} || {assistant}], lambda pair: CASE WHEN len(pair) = 2 THEN
-            to_json({{
-                'instruction': list_transform(pair, lambda msg: {text})[1],
-                'input': coalesce({_CONTEXT}, ''),
-                'output': list_transform(pair, lambda msg: {text})[2]
-            }}) END)[1]"""
 
 
 def _check_choice(value: Any, choices: Any, what: str) -> None:
