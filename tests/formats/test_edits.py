@@ -21,6 +21,12 @@ class TestAnyTwoObjects:
         assert same(applied(made, edits)) == same(given)
         assert json.dumps(made) == before
 
+    @given(json_objects, json_objects)
+    def test_nulls_come_out_if_they_count(
+        self, made: dict[str, Any], given: dict[str, Any]
+    ) -> None:
+        assert applied(made, difference(made, given, nulls=True)) == given
+
     @given(json_objects)
     def test_equal_objects_have_none(self, made: dict[str, Any]) -> None:
         assert difference(made, json.loads(json.dumps(made))) == {}

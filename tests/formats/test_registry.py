@@ -21,6 +21,7 @@ TURN = {"from": "human", "value": "Hi"}
 
 ROWS: list[tuple[str, dict[str, Any]]] = [
     ("messages", {"messages": [USER], "id": 1}),
+    ("messages", {"messages": []}),
     ("messages", {"conversation": [USER], "model": "x"}),
     ("messages", {"conversations": [USER], "source": "x"}),
     ("native", {"conversations": [USER]}),
@@ -73,7 +74,7 @@ class TestDetect:
             ([{"text": "x", "n": 1}], r"not known by its keys \('text', 'n'\); name it \('native'"),
             ([[1]], r"the first record is \[1\]; records must be objects"),
             ([{"role": "user", "content": "", "id": 1}], "use format 'rows' with group_by"),
-            ([ROWS[0][1], {"text": 1}, ROWS[6][1]], "record 3 like 'sharegpt'"),
+            ([ROWS[0][1], {"text": 1}, ROWS[7][1]], "record 3 like 'sharegpt'"),
         ],
     )
     def test_what_is_not_known_is_refused(self, rows: list[Any], reason: str) -> None:

@@ -1,8 +1,8 @@
 """The edits from one JSON object to another, as a small JSON object.
 
 Places are JSON Pointers (RFC 6901) into the first object. The invariant:
-`applied(made, difference(made, given)) == given`, if null counts as an absent key. Numbers are
-compared as in Python: 1, 1.0 and true are equal.
+`applied(made, difference(made, given)) == given`, if null counts as an absent key; with `nulls`,
+null is a value. Numbers are compared as in Python: 1, 1.0 and true are equal.
 """
 
 from __future__ import annotations
@@ -40,8 +40,13 @@ def parsed_json(text: str) -> Any:
         raise ValueError("nested too deep") from error
 
 
-def difference(made: dict[str, Any], given: dict[str, Any]) -> Edits:
+def difference(made: dict[str, Any], given: dict[str, Any], *, nulls: bool = False) -> Edits:
     """Return the edits from `made` to `given`; an empty object if there are none.
+
+    Args:
+        made: the first object.
+        given: the second object.
+        nulls: whether null is more than an absent key.
 
     Returns:
         An object with some of these keys:
@@ -56,13 +61,14 @@ def difference(made: dict[str, Any], given: dict[str, Any]) -> Edits:
     >>> difference({"tools": [{"name": "f"}]}, {"tools": '[{"name": "f"}]'})
     {'text': ['/tools']}
     """
-    search = _Search()
+    search = _Search(nulls=nulls)
     search.compare("", made, given)
     return search.edits()
 
 
 class _Search:
-    def __init__(self) -> None:
+    def __init__(self, *, nulls: bool) -> None:
+        self.nulls = nulls
         self.absent: list[str] = []
         self.text: list[str] = []
         self.parsed: list[str] = []
@@ -84,13 +90,14 @@ class _Search:
             self._change(place, made, given)
 
     def _compare_objects(self, place: str, made: dict[str, Any], given: dict[str, Any]) -> None:
+        absent = object() if self.nulls else None
         for key, value in made.items():
-            if value is not None and given.get(key) is None:
+            if value is not absent and given.get(key, absent) is absent:
                 self._leave_out(place + _step(key), value)
         for key, value in given.items():
-            if value is None:
+            if value is absent:
                 continue
-            if made.get(key) is None:
+            if made.get(key, absent) is absent:
                 self.changed.append((place + _step(key), value))
             else:
                 self.compare(place + _step(key), made[key], value)

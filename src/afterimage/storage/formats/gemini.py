@@ -92,6 +92,8 @@ def _messages_of(content: Any, place: str) -> list[dict[str, Any]]:
         raise InvalidRecordError(
             f"{place}.role is {shown(content['role'], 40)}; known roles: {', '.join(_ROLES)}"
         )
+    if (text := _only_text(content)) is not None:
+        return [{"role": role, "content": text}]
     message: dict[str, Any] = {"role": role, "content": None}
     for key, value in content.items():
         if key not in ("role", "parts"):
@@ -112,6 +114,15 @@ def _messages_of(content: Any, place: str) -> list[dict[str, Any]]:
         others = {key: value for key, value in message.items() if key not in ("role", "content")}
         return [*parts.results[:-1], {**others, **parts.results[-1]}]
     return [*parts.results, message]
+
+
+def _only_text(content: dict[str, Any]) -> str | None:
+    """Return the text of a content that is nothing else, as most are."""
+    if len(content) != 2 or len(content["parts"]) != 1 or "role" not in content:
+        return None
+    (part,) = content["parts"]
+    text = part.get("text") if isinstance(part, dict) and len(part) == 1 else None
+    return text if isinstance(text, str) else None
 
 
 class _Parts:

@@ -168,12 +168,8 @@ def _name_of(row: Mapping[str, Any]) -> str | None:
         return "preference"
     if has({"prompt", "completion"}):
         return "prompt-completion"
-    if _items(row, "messages", "role") or _items(row, "conversation", "role"):
-        return "messages"
-    if _items(row, "conversations", "from") or _items(row, "conversation", "from"):
-        return "sharegpt"
-    if _items(row, "contents", "parts"):
-        return "gemini"
+    if (name := looks_foreign(row)) or row.get("messages") == []:
+        return name or "messages"
     if isinstance(row.get("conversations"), list):
         is_ours = "metadata" in row or row.keys() <= _RECORD_KEYS
         return "native" if is_ours else "messages"

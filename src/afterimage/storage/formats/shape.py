@@ -195,6 +195,8 @@ class Format:
         conversion = self.conversion
         if not conversion.can_write:
             return {}
+        if record.get("conversations") == []:
+            return {}
         rows: dict[str, dict[str, Any]] = {}
         for layout in ("", *conversion.layouts):
             try:
@@ -207,7 +209,11 @@ class Format:
             {"name": self.name, **({"layout": layout} if layout else {}), **difference(made, own)}
             for layout, made in rows.items()
         ]
-        return min(notes, key=_size, default={})
+        note = min(notes, key=_size, default={})
+        if note and self._as_read(record, note) is None:  # a null that is more than an absent key
+            head = {key: value for key, value in note.items() if key in ("name", "layout")}
+            note = {**head, **difference(rows[note.get("layout", "")], own, nulls=True)}
+        return note
 
     def write(
         self, record: dict[str, Any], options: WriteOptions = AS_IT_IS
