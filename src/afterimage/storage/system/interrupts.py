@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from itertools import compress
 from types import FrameType, TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -41,6 +42,7 @@ __all__ = [
     "in_thread",
     "interruptible",
     "resend_soon",
+    "signal_behind",
     "signal_safe",
     "work_for",
 ]
@@ -167,6 +169,11 @@ class _MainThread:
             for operation in list(self.operations):
                 operation.stop()
             time.sleep(_INTERRUPT_SECONDS)
+
+    def resend(self) -> None:
+        """Send again what arrived in a block whose exceptions are ignored."""
+        while self.to_resend:
+            resend_soon(self.to_resend.pop(0))
 
     def end(self) -> BaseException | None:
         """End the deferral; returns the exception to raise now."""
@@ -303,14 +310,14 @@ class deferred_signals:  # noqa: N801  used like a function
         """End the deferral and put the handlers back; returns the exception to raise."""
         try:
             kept = _main.end()
-            while _main.to_resend:
-                resend_soon(_main.to_resend.pop())
+            _main.resend()
             if kept is not None and self.undo is not None:
                 _main.is_deferring = True
                 self.undo()
                 kept = _main.end() or kept
         except BaseException:  # of a handler, which raises at once by now
             _main.restore()
+            _main.resend()
             raise
         try:
             _main.restore()
@@ -442,17 +449,43 @@ def _clear_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+def signal_behind(error: BaseException) -> int | None:
+    """The signal whose handler has raised an exception, told by its traceback; None if none has."""
+    codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+    for number in _NUMBERS:
+        handler: Any = _signal.getsignal(number)
+        handler = getattr(handler, "original", handler)  # of one of ours
+        handler = getattr(handler, "func", handler)  # of a `functools.partial`
+        code = getattr(handler, "__code__", None)
+        if (code or getattr(type(handler).__call__, "__code__", None)) in codes:
+            return number
+    # Python's own handler of Ctrl-C is written in C, so no traceback shows it.
+    return int(signal.SIGINT) if isinstance(error, KeyboardInterrupt) else None
+
+
 def resend_soon(number: int) -> None:
-    """Send a signal to this process again, some milliseconds later."""
+    """Send a signal to this process again, some milliseconds later.
+
+    The handler of that time runs. If the program has none by then, nothing happens.
+    """
     try:
         _thread.start_new_thread(_resend, (number,))
     except RuntimeError:  # no thread can be started any more
-        signal.raise_signal(number)
+        _thread.interrupt_main(signal.Signals(number))
 
 
 def _resend(number: int) -> None:
     time.sleep(_RESEND_SECONDS)
-    _thread.interrupt_main(signal.Signals(number))
+    if not hasattr(_signal, "pthread_kill"):
+        _thread.interrupt_main(signal.Signals(number))
+        return
+    # A real signal, as only that wakes the main thread where it sleeps or waits. If the program has
+    # put the default handler back, it would end the process. So the look and the signal are one
+    # step of Python, in which the main thread cannot do that.
+    has_handler = map(callable, map(_signal.getsignal, [number]))
+    main = [threading.main_thread().ident]
+    with suppress(OSError):
+        list(map(_signal.pthread_kill, main, compress([number], has_handler)))
 
 
 def _after_fork() -> None:
