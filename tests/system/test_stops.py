@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -61,6 +62,7 @@ class _Use:
             "documents": collections.Counter(),
         }
         self._last = 0
+        self._names = itertools.count()
         # Made before: Python drops a signal's exception where the collector, which runs while
         # models are built, has just called a finalizer.
         self._batches = {size: numbered_batch(0, size) for size in (1, _MANY)}
@@ -117,6 +119,9 @@ class _Use:
     def scan_in_part(self) -> None:
         self.storage.scan_conversations(["metadata.at", "conversations"]).read_next_batch()
 
+    def new_folder(self) -> Path:
+        return self.folder / f"parts-{next(self._names)}"
+
     def sql(self) -> None:
         if self.kind == "sql":
             with self.storage.engine.connect() as connection:
@@ -165,7 +170,10 @@ class _Use:
             "export format": lambda: store.export_jsonl(folder / "all.jsonl", format="messages"),
             "export Parquet": lambda: store.export_parquet(folder / "all.parquet"),
             "export partitions": lambda: store.export_parquet(
-                folder / f"parts-{self._last}", partition_by=["metadata.at"], limit=60, **first
+                self.new_folder(),
+                partition_by=["metadata.at"],
+                limit=60,
+                **first,
             ),
             "sql": self.sql,
             "open": lambda: opened(self.kind, folder).count_documents(),

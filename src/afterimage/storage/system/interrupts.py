@@ -347,13 +347,17 @@ async def in_thread(
 ) -> _Result:
     """Run a function in a worker thread; if the task is cancelled, end the function first.
 
-    It ends at its next checkpoint, with everything done or nothing. When the interpreter ends,
-    Python starts no threads any more; the function then runs in this one.
+    It ends at its next checkpoint, with everything done or nothing. While no thread is free, it has
+    not begun, and never does. When the interpreter ends, Python starts no threads any more; the
+    function then runs in this one.
     """
     operation = Operation()
     context = contextvars.copy_context()
+    turn = threading.Lock()  # of the thread to begin, or of this one to give up
 
-    def call() -> _Result:
+    def call() -> Any:
+        if not turn.acquire(blocking=False):
+            return None
         with deferred_signals(operation):
             return context.run(function, *args, **kwargs)
 
@@ -364,6 +368,8 @@ async def in_thread(
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        if turn.acquire(blocking=False):
+            raise
         while not future.done():
             operation.stop()  # again and again: between two statements, a request is lost
             with suppress(asyncio.CancelledError):
@@ -422,10 +428,7 @@ class interruptible:  # noqa: N801  used like a function
 
 
 def acquire(lock: Any, seconds: float = float("inf")) -> bool:
-    """Acquire a lock of `threading`; a signal may end the wait.
-
-    Returns:
-        Whether it was acquired within so many seconds.
+    """Acquire a lock of `threading`, within so many seconds or not; a signal may end the wait.
 
     Raises:
         Stopped: a signal has ended the wait.
@@ -450,7 +453,7 @@ def _clear_frames(error: BaseException | None) -> None:
 
 
 def signal_behind(error: BaseException) -> int | None:
-    """The signal whose handler has raised an exception, told by its traceback; None if none has."""
+    """The signal whose handler has raised an exception, by its traceback; None if none has."""
     codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
     for number in _NUMBERS:
         handler: Any = _signal.getsignal(number)
@@ -464,10 +467,7 @@ def signal_behind(error: BaseException) -> int | None:
 
 
 def resend_soon(number: int) -> None:
-    """Send a signal to this process again, some milliseconds later.
-
-    The handler of that time runs. If the program has none by then, nothing happens.
-    """
+    """Send a signal to this process some milliseconds later, to the handler of then, if any."""
     try:
         _thread.start_new_thread(_resend, (number,))
     except RuntimeError:  # no thread can be started any more
@@ -479,9 +479,8 @@ def _resend(number: int) -> None:
     if not hasattr(_signal, "pthread_kill"):
         _thread.interrupt_main(signal.Signals(number))
         return
-    # A real signal, as only that wakes the main thread where it sleeps or waits. If the program has
-    # put the default handler back, it would end the process. So the look and the signal are one
-    # step of Python, in which the main thread cannot do that.
+    # Only a real signal wakes a main thread that sleeps. Where the default action is back, it would
+    # end the process: the look and the signal are one step of Python, so that nothing is between.
     has_handler = map(callable, map(_signal.getsignal, [number]))
     main = [threading.main_thread().ident]
     with suppress(OSError):
