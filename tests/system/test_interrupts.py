@@ -151,21 +151,24 @@ class TestMoments:
     def test_a_slow_model_of_the_caller_is_ended_after_a_record(
         self, storage: Any, alarm: Callable[[float], None]
     ) -> None:
+        checked: list[str] = []
+
         class Slow(BaseModel):
             text: str
 
             @field_validator("text")
             @classmethod
             def check(cls, value: str) -> str:
+                checked.append(value)
                 time.sleep(0.05)
                 return value
 
         storage.save_conversations([Slow(text="a")] * 20)
+        checked.clear()
         alarm(0.2)
-        started = time.monotonic()
         with pytest.raises(_TookTooLong):
             storage.load_records(Slow)
-        assert time.monotonic() - started < 0.9  # all of them take a second
+        assert len(checked) < 20
 
     @pytest.mark.parametrize(
         "query",
@@ -185,6 +188,13 @@ class TestMoments:
                 connection.exec_driver_sql(query).all()
             assert time.monotonic() - started < _SOON
         assert _is_free(storage)
+
+    def test_rows_that_are_fetched_in_parts_are_all_there(self, tmp_path: Path) -> None:
+        storage: Any = opened("sql", tmp_path)
+        with storage.engine.connect() as connection:
+            for many in (0, 1, 49_999, 50_000, 50_001, 100_000, 120_000):
+                rows = connection.exec_driver_sql(f"SELECT range FROM range({many})").all()
+                assert [row[0] for row in rows] == [*range(many)]
 
     def test_a_scan_is_closed_before_the_exception_comes(self, storage: Any) -> None:
         storage.save_conversations(numbered_batch(0, 4000))
@@ -318,7 +328,7 @@ class TestFinalizers:
     @pytest.mark.process
     def test_a_handler_that_is_gone_by_then_does_not_end_the_process(self) -> None:
         with child(change_handlers_after_a_finalizer) as (process, pipe):
-            assert told_by(process, pipe) == [{"default": 0, "ignored": 0, "other": 60}]
+            assert told_by(process, pipe) == [{"default": 0, "ignored": 0, "other": 25}]
 
 
 def change_handlers_after_a_finalizer(pipe: Connection) -> None:
@@ -339,7 +349,7 @@ def change_handlers_after_a_finalizer(pipe: Connection) -> None:
     found = {}
     for name, other in others.items():
         came.clear()
-        for turn in range(60):
+        for turn in range(25):
             signal.signal(signal.SIGALRM, _refuse)
             records = RecordIterator(batches())
             next(records)
