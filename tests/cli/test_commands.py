@@ -156,7 +156,7 @@ class TestExport:
         given = ["--format", name, *(["--reasoning", reasoning] if reasoning else [])]
         if reasoning == "field" and name != "messages":
             result = attempt("export", store, "out.jsonl", *given)
-            assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+            assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
             return
         only = ["--filter", "metadata.domain=Trains", "--order-by", "metadata.n:desc"]
         assert run("export", store, "out.jsonl", *given, *only).startswith("2 conversations")
@@ -336,7 +336,7 @@ class TestSql:
 
     def test_an_error_is_one_line(self, store: str) -> None:
         result = attempt("sql", store, "SELECT * FROM\n nowhere")
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "nowhere" in result.stderr
         assert len(result.stderr.splitlines()) == 1
 
@@ -383,7 +383,7 @@ class TestTables:
         before = Path("talks.duckdb").read_bytes()
         for wrong in (self.NAMES[:2], self.NAMES[2:]):
             result = attempt(name, "talks.duckdb", *more, *wrong)
-            assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+            assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
             assert wrong[1] in result.stderr
         assert Path("talks.duckdb").read_bytes() == before
 
@@ -401,7 +401,7 @@ class TestStores:
         before = sorted(folder.iterdir())
         more = {"sql": ["SELECT 1"], "export": ["out.jsonl"]}.get(command[0], [])
         result = attempt(*command, name, *more)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         path = name.removeprefix("duckdb:///")
         assert result.stderr == f"Error: the store {path} does not exist. Check the path.\n"
         assert sorted(folder.iterdir()) == before
@@ -412,7 +412,7 @@ class TestStores:
         with duckdb.connect("other.duckdb") as connection:
             connection.execute("CREATE TABLE mine (n INT)")
         result = attempt("stats", "other.duckdb")
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "has no storage tables" in result.stderr
         with duckdb.connect("other.duckdb") as connection:
             assert connection.execute("SHOW TABLES").fetchall() == [("mine",)]
@@ -434,6 +434,6 @@ class TestStores:
     def test_errors_of_the_library_are_one_line(self, store: str) -> None:
         result = attempt("head", store, "--filter", "final_scor=1")
         assert (result.exit_code, result.stderr) == (
-            1,
+            2,
             "Error: unknown field 'final_scor'. Did you mean final_score?\n",
         )

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,7 @@ def chitchat_conversations() -> Iterator[ConversationWithContext]:
     Raises:
         ModuleNotFoundError: ``chitchat-dataset`` is not installed.
     """
-    try:
-        package = importlib.resources.files("chitchat_dataset")
-    except ModuleNotFoundError:
-        msg = (
-            "The demo reads its conversations from the package chitchat-dataset, which is not "
-            "installed: pip install 'afterimage-storage[demo]'"
-        )
-        raise ModuleNotFoundError(msg, name="chitchat_dataset") from None
-    source: dict[str, dict[str, Any]] = json.loads((package / "dataset.json").read_bytes())
+    source: dict[str, dict[str, Any]] = json.loads((_package() / "dataset.json").read_bytes())
     for conversation_id, record in source.items():
         turns = record["messages"]
         first_speaker = turns[0][0]["sender"]
@@ -70,6 +63,17 @@ def chitchat_conversations() -> Iterator[ConversationWithContext]:
             metadata={"id": conversation_id}
             | {key: record[key] for key in ("start", "prompt", "ratings") if key in record},
         )
+
+
+def _package() -> Traversable:
+    try:
+        return importlib.resources.files("chitchat_dataset")
+    except ModuleNotFoundError:
+        msg = (
+            "The demo reads its conversations from the package chitchat-dataset, which is not "
+            "installed: pip install 'afterimage-storage[demo]'"
+        )
+        raise ModuleNotFoundError(msg, name="chitchat_dataset") from None
 
 
 @contextmanager
@@ -98,12 +102,13 @@ def run(directory: Path) -> None:
 
     Files of an earlier run are replaced.
     """
+    _package()
+    directory.mkdir(parents=True, exist_ok=True)
     with step("Read the chitchat dataset") as results:
         conversations = list(chitchat_conversations())
         messages = sum(len(record.conversations) for record in conversations)
         results.append(f"{len(conversations):,} conversations, {messages:,} messages")
 
-    directory.mkdir(parents=True, exist_ok=True)
     jsonl = directory / "chitchat.jsonl"
     database = directory / "chitchat.duckdb"
     parquet = directory / "chitchat.parquet"

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from afterimage import storage
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Tables, explain_nothing, open_existing
+from afterimage.storage.cli.stores import Opening, explain_nothing, open_existing
 from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["head_command"]
@@ -37,14 +37,14 @@ _LINES_IN_MEMORY = 16 * 2**20
     help="Show one row per record, or whole records with all messages.",
 )
 @options.skip_corrupt
-@options.tables
+@options.opening
 @options.as_json
 def head_command(
     store: str,
     kind: Any,
     columns: list[str] | None,
     view: str,
-    tables: Tables,
+    opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
     **query: Any,
 ) -> None:
@@ -52,7 +52,7 @@ def head_command(
 
     With --json, each line is a JSON object: the whole record as it was saved, or the --columns.
     """
-    source = open_existing(store, kind, tables)
+    source = open_existing(store, kind, opening)
     if as_json and not columns:
         with _whole_lines(source, kind, query, store) as lines:
             for line in lines:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 from pydantic import BaseModel
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json, to_jsonable_python
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
@@ -65,7 +65,7 @@ def json_line(line: bytes) -> None:
 
 
 def json_lines(rows: Iterable[dict[str, Any]], parsed: Iterable[str] = ()) -> None:
-    """Print one JSON object per line.
+    """Print one JSON object per line. NaN and the infinities, which JSON lacks, become strings.
 
     Args:
         rows: the objects.
@@ -76,7 +76,7 @@ def json_lines(rows: Iterable[dict[str, Any]], parsed: Iterable[str] = ()) -> No
         for name in names:
             if isinstance(row.get(name), str):
                 row[name] = from_json(row[name])
-        json_line(to_json(_plain(row), fallback=str, inf_nan_mode="constants"))
+        json_line(to_json(_plain(row), fallback=str, inf_nan_mode="strings"))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -200,7 +200,9 @@ def _text(value: Any) -> str:
         return value
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
-    return to_json(_plain(value), fallback=str, inf_nan_mode="constants").decode()
+    plain = to_jsonable_python(_plain(value), fallback=str, inf_nan_mode="constants")
+    # A time and other values that JSON has as a string are printed as such a string.
+    return plain if isinstance(plain, str) else to_json(plain, inf_nan_mode="constants").decode()
 
 
 def _print(grid: Table, wide: int) -> None:

@@ -11,7 +11,7 @@ import click
 
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Tables, explain_nothing, open_existing
+from afterimage.storage.cli.stores import Opening, explain_nothing, open_existing
 from afterimage.storage.reports.faults import OnError
 
 __all__ = ["stats_command"]
@@ -28,18 +28,18 @@ __all__ = ["stats_command"]
     help="Number of metadata keys to list.",
 )
 @options.skip_corrupt
-@options.tables
+@options.opening
 @options.as_json
 def stats_command(
     store: str,
     filters: Sequence[Any],
     top_keys: int,
     on_error: OnError,
-    tables: Tables,
+    opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
     """Show counts, lengths, scores, metadata keys and duplicates."""
-    source = open_existing(store, tables=tables)
+    source = open_existing(store, opening=opening)
     with progress_bar(f"reading {store}") as progress:
         statistics = source.stats(
             list(filters), top_keys=top_keys, progress=progress, on_error=on_error

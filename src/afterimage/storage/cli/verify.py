@@ -11,7 +11,7 @@ import click
 from afterimage import storage
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Tables, open_existing
+from afterimage.storage.cli.stores import Opening, open_existing
 
 __all__ = ["verify_command"]
 
@@ -24,7 +24,7 @@ __all__ = ["verify_command"]
     is_flag=True,
     help="First set the columns of metadata fields again where they differ from the metadata.",
 )
-@options.tables
+@options.opening
 @options.as_json
 @click.pass_context
 def verify_command(
@@ -32,14 +32,14 @@ def verify_command(
     store: str,
     kind: Any,
     repair: bool,  # noqa: FBT001  click passes it by name
-    tables: Tables,
+    opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
     """Read all records of a store, and report all faults.
 
     The store is changed only with --repair. The exit code is 1 if a fault was found.
     """
-    source = open_existing(store, kind, tables)
+    source = open_existing(store, kind, opening)
     with progress_bar(f"reading {store}") as progress:
         if isinstance(source, storage.SQLStorage):
             report = source.verify(progress=progress, repair=repair)
