@@ -21,7 +21,7 @@ pytestmark = pytest.mark.process
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "afterimage.storage"]
 
-IMPORTED = "4 conversations and 1 record of other models in {}\n"
+IMPORTED = "4 conversations and 1 record of other models imported into {}\n"
 
 
 def start(*arguments: str, **options: object) -> subprocess.Popen[bytes]:

@@ -11,7 +11,13 @@ from afterimage import storage
 from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.render import print_count
-from afterimage.storage.cli.stores import Opening, explain_nothing, open_existing
+from afterimage.storage.cli.stores import (
+    Opening,
+    explain_fields,
+    explain_nothing,
+    explain_offset,
+    open_existing,
+)
 from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["export_command"]
@@ -73,8 +79,15 @@ def export_command(
             written = source.export_parquet(
                 out, **arguments, columns=columns, partition_by=partition_by, progress=progress
             )
-    print_count(written, kind, str(out), as_json=as_json)
-    if not (written or as_json or query["limit"] == 0):
+    print_count(written, kind, f"to {out}", str(out), as_json=as_json)
+    if as_json:
+        return
+    if written:
+        keys = [field for field, _ in query["order_by"]]
+        explain_fields(source, kind, [*(columns or ()), *(partition_by or ()), *keys])
+    elif query["offset"]:
+        explain_offset(source, kind, query["filters"], query["offset"])
+    elif query["limit"] != 0:
         explain_nothing(source, kind, query["filters"])
 
 

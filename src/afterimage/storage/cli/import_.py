@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,9 +12,11 @@ import click
 
 from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.render import print_count
+from afterimage.storage.cli.render import print_count, say
 from afterimage.storage.cli.stores import Opening, is_database, open_or_make, path_of
-from afterimage.storage.errors import MissingFileError, UnsupportedFileError
+from afterimage.storage.errors import MissingFileError, StorageError, UnsupportedFileError
+from afterimage.storage.jsonl.lines import parse, read_chunks
+from afterimage.storage.models import Document
 from afterimage.storage.reports.faults import OnError
 
 __all__ = ["import_command"]
@@ -61,7 +64,28 @@ def import_command(
     title = Path(names[0]).name if len(names) == 1 else f"{len(names)} files"
     with progress_bar(f"import {title}") as progress:
         saved = store.import_jsonl(sources, kind=kind, on_error=on_error, progress=progress)
-    print_count(saved, kind, dest, as_json=as_json, others=saved.others)
+    print_count(saved, kind, f"into {dest}", dest, as_json=as_json, others=saved.others)
+    if saved.others and not as_json:
+        for source in sources:
+            if isinstance(source, Path) and _has_documents(source):
+                say(
+                    f"{source} seems to have documents. To import it as documents, use "
+                    "--kind documents.",
+                    err=True,
+                )
+
+
+def _has_documents(path: Path) -> bool:
+    """Return whether the first line of a file is a document. A pipe has no line left."""
+    if not path.is_file():
+        return False
+    with suppress(StorageError):
+        chunk = next(read_chunks(path), None)
+        line = None if chunk is None else next(chunk.unread(), None)
+        if chunk is not None and line is not None:
+            record = parse(chunk, line)
+            return "text" in record and record.keys() <= Document.model_fields.keys()
+    return False
 
 
 def _told_apart(paths: Sequence[str], dest: str | None) -> tuple[Sequence[str], str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +45,6 @@ def stats_command(
     if as_json:
         render.json_lines([statistics.as_dict()])
     else:
-        wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        render.say(statistics.as_text(wide))
+        render.say(statistics.as_text(render.output_width()))
         if not statistics.conversations:
             explain_nothing(source, "conversations", filters)

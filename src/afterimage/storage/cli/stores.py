@@ -9,7 +9,8 @@ from __future__ import annotations
 import codecs
 import difflib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,9 @@ from afterimage.storage.record_storage import RecordStorage
 __all__ = [
     "USUAL",
     "Opening",
+    "explain_fields",
     "explain_nothing",
+    "explain_offset",
     "is_database",
     "open_existing",
     "open_or_make",
@@ -152,12 +155,46 @@ def explain_nothing(
         say(f"No {kind} found.", err=True)
 
 
-def _reason(store: RecordStorage, kind: str, filters: list[tuple[str, str, Any]]) -> str:
-    count = {
+def explain_fields(store: RecordStorage, kind: str, fields: Iterable[str]) -> None:
+    """Print a line on stderr for each field that is a metadata key that no record has."""
+    with suppress(StorageError):  # the command itself has succeeded
+        for field in dict.fromkeys(fields):
+            if field.startswith("metadata.") and not _has(store, kind, field):
+                total = counted(_counts(store)[kind](), kind)
+                say(f"None of the {total} has {field}.{_similar(store, kind, field)}", err=True)
+
+
+def explain_offset(
+    store: RecordStorage, kind: str, filters: Sequence[tuple[str, str, Any]], offset: int
+) -> None:
+    """Print one line on stderr that says that there are not as many records as were skipped."""
+    with suppress(StorageError):
+        count = counted(_counts(store)[kind](filters), kind)
+        matching = " that match" if filters else ""
+        say(f"--offset {offset} is past the end: there are {count}{matching}.", err=True)
+
+
+def _has(store: RecordStorage, kind: str, field: str) -> bool:
+    scan = {
+        "conversations": store.scan_conversations,
+        "documents": store.scan_documents,
+    }.get(kind)
+    if scan is None:  # records of other models have no declared columns
+        return bool(store.count_records([(field, "!=", None)]))
+    found = scan([field], filters=[(field, "!=", None)], limit=1)
+    return any(batch.num_rows for batch in found)
+
+
+def _counts(store: RecordStorage) -> dict[str, Callable[..., int]]:
+    return {
         "conversations": store.count_conversations,
         "documents": store.count_documents,
         "records": store.count_records,
     }
+
+
+def _reason(store: RecordStorage, kind: str, filters: list[tuple[str, str, Any]]) -> str:
+    count = _counts(store)
     total = count[kind]()
     if not total:
         others = [

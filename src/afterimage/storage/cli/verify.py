@@ -44,9 +44,13 @@ def verify_command(
         if isinstance(source, storage.SQLStorage):
             report = source.verify(progress=progress, repair=repair)
         else:  # only the given file
-            report = storage.verify_jsonl(Path(store), kind, progress=progress)
+            report = storage.verify_jsonl(
+                Path(store), kind, progress=progress, lock_timeout=opening.lock_timeout
+            )
     if as_json:
         render.json_lines([{"ok": report.ok, **asdict(report)}])
     else:
         render.say(report)
+        if repair and not report.repaired:
+            render.say("nothing to repair: no column of a metadata field differs from the metadata")
     context.exit(0 if report.ok else 1)

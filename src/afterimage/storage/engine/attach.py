@@ -27,6 +27,7 @@ import duckdb
 
 from afterimage.storage.engine.held_files import HeldFiles
 from afterimage.storage.engine.new_files import has_other_names
+from afterimage.storage.engine.statements import described
 from afterimage.storage.engine.urls import MEMORY
 from afterimage.storage.errors import (
     DatabaseError,
@@ -277,7 +278,7 @@ def connect(
         except duckdb.Error as error:
             refusal = str(error)
             if not (_IS_LOCKED.search(refusal) or _IS_OPEN_HERE.search(refusal)):
-                raise DatabaseError(f"{path} cannot be opened: {shorten(error, 300)}") from None
+                raise DatabaseError(f"{path} cannot be opened: {described(error)}") from None
         checkpoint()
         waited = time.monotonic() - started
         if waited >= lock_timeout:

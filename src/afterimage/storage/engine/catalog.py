@@ -6,6 +6,7 @@ rows, create the database. `tables/` uses the protocol and never checks the clas
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -190,7 +191,10 @@ class FileCatalog(_SequenceFromTable):
                 f"one. Delete or move it, or put its database back at {path}. Nothing was created."
             )
         if not os.access(real.parent, os.W_OK):
-            raise DatabaseError(f"{path} cannot be created: {real.parent} is not writable.")
+            cause = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(real.parent))
+            raise DatabaseError(
+                f"{path} cannot be created: {real.parent} is not writable."
+            ) from cause
         return True
 
     def create(self, make: Callable[[Catalog], None]) -> bool:
