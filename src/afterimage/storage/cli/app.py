@@ -38,6 +38,7 @@ from afterimage.storage.errors import (
     shorten,
     visible,
 )
+from afterimage.storage.system.targets import unicode_path
 
 __all__ = ["app", "run"]
 
@@ -168,7 +169,18 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else a character may not exist in its encoding
             stream.reconfigure(errors="replace")
-    app(prog_name="afterimage-storage")
+    given = sys.argv[1:]
+    arguments = [_as_text(each) for each in given]
+    # Without arguments, click takes those of the process, and expands patterns on Windows.
+    app(None if arguments == given else arguments, prog_name="afterimage-storage")
+
+
+def _as_text(argument: str) -> str:
+    """Return an argument as text. In a locale without UTF-8, Python has other characters for it."""
+    try:
+        return unicode_path(argument)
+    except UnicodeError:
+        return argument
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from functools import wraps
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import click
 
 from afterimage.storage.cli.stores import USUAL, Opening
+from afterimage.storage.system.targets import system_name
 
 __all__ = [
     "FILE",
@@ -48,7 +50,7 @@ class _Named(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the name is empty.", param, ctx)
-        return super().convert(value, param, ctx)
+        return super().convert(system_name(os.fspath(value)), param, ctx)
 
 
 class _Name(click.types.StringParamType):

@@ -261,6 +261,11 @@ def _print(grid: Table, wide: int) -> None:
         say(line.rstrip())
 
 
+def _name_of(path: str) -> str:
+    """Return a path as JSON can have it."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def print_count(
     count: int, kind: str, where: str, path: str, *, as_json: bool, others: int | None = None
 ) -> None:
@@ -276,7 +281,7 @@ def print_count(
     """
     if as_json:
         known = {} if others is None else {"others": others}
-        json_line(to_json({"records": count, **known, "kind": kind, "path": path}))
+        json_line(to_json({"records": count, **known, "kind": kind, "path": _name_of(path)}))
     else:
         more = f" and {counted(others, 'records of other models')}" if others else ""
         done = "exported" if others is None else "imported"

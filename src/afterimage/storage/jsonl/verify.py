@@ -21,6 +21,7 @@ from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.system.locks import file_lock
 from afterimage.storage.system.side_files import side_file
+from afterimage.storage.system.targets import system_path
 
 __all__ = ["report_killed_save", "verify_jsonl", "verify_lines"]
 
@@ -62,7 +63,7 @@ def verify_jsonl(
     """
     findings = Findings(str(path))
     damage = Faults("skip")
-    source = _source(Path(path), findings, seconds(lock_timeout, "lock_timeout"))
+    source = _source(system_path(path), findings, seconds(lock_timeout, "lock_timeout"))
     saved_as = kind_named(kind).saved_as
     chunks = read_chunks(
         source,
