@@ -12,6 +12,7 @@ import argparse
 import importlib.resources
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -144,7 +145,9 @@ def run(directory: Path) -> None:
         )
         results.append(f"{equal:,} of {len(conversations):,} are equal to the saved ones")
 
-    print(f"\nNow try: duckdb {shown(database)}   or open {shown(parquet)} in any Parquet reader.")
+    program = "duckdb" if shutil.which("duckdb") else "python -m afterimage.storage head"
+    print(f"\nNow try: {program} {shown(database)}")
+    print(f"or open {shown(parquet)} in any Parquet reader.")
 
 
 def show_filtered(store: SQLStorage) -> None:
