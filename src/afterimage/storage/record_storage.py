@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -442,9 +443,8 @@ class RecordStorage(ImportExport, BaseStorage):
         >>> report.ok, report.documents, report.duplicate_ids.count
         (False, 2, 1)
         """
-        if repair:
-            self._backend.repair()
-        return self._backend.verify(progress)
+        repaired = self._backend.repair() if repair else 0
+        return replace(self._backend.verify(progress), repaired=repaired)
 
     # -- shared by the above ------------------------------------------------------------------
 

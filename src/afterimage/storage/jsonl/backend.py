@@ -348,8 +348,9 @@ class JsonlBackend:
             return error
         return original if isinstance(original, StorageError) else StorageError(shorten(original))
 
-    def repair(self) -> None:
+    def repair(self) -> int:
         """Do nothing: a file has only its records."""
+        return 0
 
     def verify(self, progress: Progress | None) -> Verification:
         findings = Findings(", ".join(map(str, self.files())))

@@ -22,6 +22,7 @@ from afterimage.storage.errors import (
 )
 from afterimage.storage.jsonl.containers import refuse_other_formats
 from afterimage.storage.jsonl.sources import DAMAGE, LineSource
+from afterimage.storage.jsonl.torn import is_torn
 from afterimage.storage.records.document_ids import ID_FIRST, with_id
 from afterimage.storage.records.validation import readable, repeated_key
 from afterimage.storage.system.interrupts import checkpoint
@@ -128,6 +129,8 @@ class Chunk(NamedTuple):
 
     def corrupt(self, line: Line, reason: str) -> CorruptRecordError:
         """Return the error for a line of this chunk."""
+        if not self.ended and is_torn(line.text):
+            reason = f"a torn line, whose end was never written ({reason})"
         return CorruptRecordError(self.path, line.number, line.offset, reason)
 
 

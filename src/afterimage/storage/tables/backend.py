@@ -251,10 +251,10 @@ class TablesBackend:
                         raise self._faults(kind, whole=False).first(query, error) from None
                     yield models
 
-    def repair(self) -> None:
+    def repair(self) -> int:
         with self.database.writing() as connection:
             self.layout.refresh(connection)
-            repair_columns(connection, self.layout.conversations)
+            return repair_columns(connection, self.layout.conversations)
 
     def verify(self, progress: Progress | None) -> Verification:
         def faults(stored: StoredTable, progress: Progress) -> Iterator[CorruptRecordError]:
