@@ -28,6 +28,7 @@ from afterimage.storage.records.plain import (
     exact_dicts,
     is_plain_metadata,
 )
+from afterimage.storage.records.repeated_keys import repeated_key
 from afterimage.storage.records.validation import (
     as_declared,
     is_conversation,
@@ -35,7 +36,6 @@ from afterimage.storage.records.validation import (
     readable,
     reading,
     reason,
-    repeated_key,
 )
 
 __all__ = ["as_records", "exact_lines", "exact_records", "stored_object", "to_line"]
