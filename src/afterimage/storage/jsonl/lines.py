@@ -24,18 +24,21 @@ from afterimage.storage.jsonl.containers import refuse_other_formats
 from afterimage.storage.jsonl.sources import DAMAGE, LineSource
 from afterimage.storage.jsonl.torn import is_torn
 from afterimage.storage.records.document_ids import ID_FIRST, with_id
-from afterimage.storage.records.validation import readable, repeated_key
+from afterimage.storage.records.repeated_keys import repeated_key_of
+from afterimage.storage.records.validation import readable
 from afterimage.storage.system.interrupts import checkpoint
 
 __all__ = [
     "MAX_LINE_BYTES",
     "Chunk",
     "Line",
+    "check_keys",
     "chunks_of_sources",
     "is_compressed",
     "objects_of",
     "parse",
     "parse_exact",
+    "parse_readable",
     "read_chunks",
 ]
 
@@ -155,14 +158,29 @@ def parse_exact(chunk: Chunk, line: Line) -> dict[str, Any]:
     Raises:
         CorruptRecordError: the line is not a JSON object, is nested too deep, or repeats a key.
     """
+    record = parse_readable(chunk, line)
+    check_keys(chunk, line, record)
+    return record
+
+
+def parse_readable(chunk: Chunk, line: Line) -> dict[str, Any]:
+    """Return a line as a JSON object, if every parser used here can read it.
+
+    Raises:
+        CorruptRecordError: the line is not a JSON object, or is nested too deep.
+    """
     record = parse(chunk, line)
     try:
         readable(line.text)
     except ValueError as error:
         raise chunk.corrupt(line, str(error)) from None
-    if (key := repeated_key(line.text)) is not None:
-        raise chunk.corrupt(line, f"the key {shown(key, 60)} is repeated")
     return record
+
+
+def check_keys(chunk: Chunk, line: Line, record: dict[str, Any]) -> None:
+    """Raise CorruptRecordError if a line, which is parsed as `record`, repeats a key."""
+    if (key := repeated_key_of(line.text, record)) is not None:
+        raise chunk.corrupt(line, f"the key {shown(key, 60)} is repeated")
 
 
 def objects_of(texts: Iterable[str | bytes]) -> list[dict[str, Any]]:
