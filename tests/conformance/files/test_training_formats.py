@@ -217,7 +217,7 @@ class TestWhatNoLoadWouldTake:
                 "UPDATE conversations SET conversations = [{'role': 'tool', 'content': 'x',"
                 " 'reasoning_content': NULL}]"
             )
-        with pytest.raises(CorruptRecordError, match="row 1: conversations.0.role"):
+        with pytest.raises(CorruptRecordError, match=r"row 1: conversations\.0\.role"):
             store.export_jsonl(tmp_path / "out.jsonl", format="messages")
 
 

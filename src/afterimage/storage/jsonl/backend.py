@@ -224,10 +224,18 @@ class JsonlBackend:
         self, read: Read, text: Callable[[Source], Any] | None = None
     ) -> Generator[pa.RecordBatch, None, None]:
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
+            can_build,
+            columns_of_objects,
             select_columns,
             select_lines,
         )
 
+        columns = read.query.columns
+        if text is None and columns and can_build(columns) and not _needs_engine(read.query):
+            with self._located(read.kind), closing(self.objects(read)) as batches:
+                for objects in batches:
+                    yield columns_of_objects(read.kind, objects, columns)
+            return
         # A training tool must not get what a load rejects; the engine makes a text of any value.
         chunks = self._valid_chunks(read, check=text is not None)
         with self._located(read.kind):
@@ -292,13 +300,14 @@ class JsonlBackend:
     def _lines(self, read: Read) -> Generator[list[bytes], None, None]:
         """Yield lists of matching lines, in the order of the query."""
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
+            as_bytes,
             select_lines,
         )
 
         with self._located(read.kind):
             chunks = self._valid_chunks(read)
             for batch in select_lines(read.kind, chunks, read.query, whole=True):
-                yield [text.encode() for text in batch.column(0).to_pylist()]
+                yield as_bytes(batch.column(0))
 
     def _valid_chunks(self, read: Read, *, check: bool = False) -> Iterator[Chunk]:
         """Yield the chunks of the file for the engine, without corrupt lines if these are skipped.

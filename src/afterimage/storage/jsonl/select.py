@@ -28,7 +28,14 @@ from afterimage.storage.records.fields import Json, List, RecordKind, Struct
 from afterimage.storage.records.paths import FieldRef
 from afterimage.storage.records.schema import projected_schema
 
-__all__ = ["relation_of_lines", "select_columns", "select_lines"]
+__all__ = [
+    "as_bytes",
+    "can_build",
+    "columns_of_objects",
+    "relation_of_lines",
+    "select_columns",
+    "select_lines",
+]
 
 # Bytes that a DuckDB thread processes at a time. For each value that is extracted from a line, the
 # thread holds the parsed lines of a whole slice.
@@ -71,17 +78,47 @@ def select_columns(
                 values = [column.take(every) for column in values]
             arrays = dict(zip((field.path for field in narrow), values, strict=True))
             if whole:
-                objects = objects_of(batch.column(0).to_pylist())
-                rows = rows_of_objects(kind, objects, to_store=False)
-                records = to_batch(kind, rows, to_store=False)
-                arrays |= {
-                    field.path: _inner(records.column(field.column), field)
-                    for field in query.columns
-                    if _is_wide(field)
-                }
+                objects = objects_of(as_bytes(batch.column(0)))
+                wide = [field for field in query.columns if _is_wide(field)]
+                arrays |= _declared_columns(kind, objects, wide)
             yield pa.RecordBatch.from_arrays(
                 [arrays[field.name].cast(field.type) for field in schema], schema=schema
             )
+
+
+def can_build(columns: Iterable[FieldRef]) -> bool:
+    """Return whether the columns can be built from whole records as fast as by the engine."""
+    fields = list(columns)
+    # The engine gives values inside metadata as text.
+    return any(map(_is_wide, fields)) and not any(field.keys for field in fields)
+
+
+def columns_of_objects(
+    kind: RecordKind, objects: Sequence[dict[str, Any]], columns: Sequence[FieldRef]
+) -> pa.RecordBatch:
+    """Return the columns of records, for which `can_build` is true.
+
+    Raises:
+        InvalidRecordError: an object is not a valid record.
+    """
+    schema = projected_schema(columns)
+    arrays = _declared_columns(kind, objects, columns)
+    return pa.RecordBatch.from_arrays(
+        [arrays[field.name].cast(field.type) for field in schema], schema=schema
+    )
+
+
+def _declared_columns(
+    kind: RecordKind, objects: Sequence[dict[str, Any]], fields: Iterable[FieldRef]
+) -> dict[str, pa.Array]:
+    rows = rows_of_objects(kind, objects, to_store=False)
+    records = to_batch(kind, rows, to_store=False)
+    return {field.path: _inner(records.column(field.column), field) for field in fields}
+
+
+def as_bytes(texts: pa.Array) -> list[bytes]:
+    """Return the strings of an array as UTF-8, without decoding them."""
+    return texts.cast(pa.large_binary()).to_pylist()  # type: ignore[no-any-return]
 
 
 def select_lines(
@@ -156,7 +193,7 @@ def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
     position = 0
     for chunk in chunks:
         texts = chunk.texts()
-        lines = pa.array(texts, pa.large_binary())
+        lines = _binary_array(texts)
         try:
             lines = lines.cast(pa.large_string())
         except pa.ArrowInvalid:
@@ -166,6 +203,15 @@ def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
         batch = pa.RecordBatch.from_arrays([numbers, lines], schema=_LINES)
         rows = max(1, len(texts) * _SLICE_BYTES // max(1, lines.nbytes))
         yield [batch.slice(start, rows) for start in range(0, len(texts), rows)]
+
+
+def _binary_array(texts: list[bytes]) -> pa.Array:
+    if len(texts) != 1:
+        return pa.array(texts, pa.large_binary())
+    # A long line is a chunk of its own. Do not copy it.
+    [text] = texts
+    offsets = pa.array([0, len(text)], pa.int64()).buffers()[1]
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(text)])
 
 
 def _not_utf8(chunk: Chunk) -> CorruptRecordError:
