@@ -206,7 +206,7 @@ class ImportExport:
         elif (system_prompt, reasoning) != (None, None):
             raise InvalidQueryError("system_prompt and reasoning require a format")
         query = self._query(kind_named(kind), limit, offset, filters, order_by)
-        read = Read(kind_named(kind), query, Faults(on_error), progress or ignore)
+        read = Read(kind_named(kind), query, Faults(on_error), progress or ignore, valid=True)
         if isinstance(path, str | Path):
             target = system_path(path)
             refuse_own_file(target, self._backend.files())

@@ -19,7 +19,6 @@ from afterimage.storage import (
     InvalidQueryError,
     JSONLStorage,
     SQLStorage,
-    StorageError,
 )
 from tests.support.plain_python import select
 from tests.support.published import COMMAND, run
@@ -218,7 +217,7 @@ class TestWhatNoLoadWouldTake:
                 "UPDATE conversations SET conversations = [{'role': 'tool', 'content': 'x',"
                 " 'reasoning_content': NULL}]"
             )
-        with pytest.raises(StorageError, match="without a role or content"):
+        with pytest.raises(CorruptRecordError, match=r"row 1: conversations\.0\.role"):
             store.export_jsonl(tmp_path / "out.jsonl", format="messages")
 
 

@@ -308,28 +308,25 @@ class _Lines:
 
     def of(self, block: bytes, share: float | None) -> Iterator[Chunk]:
         """Yield the lines that end in a block."""
-        ending, feed, tail = block.rpartition(b"\n")
-        if feed:
-            first = ending.find(b"\n")
-            self._add(ending if first < 0 else ending[:first])
+        lines = block.split(b"\n")
+        tail = lines.pop()
+        if lines:
+            self._add(lines[0])
             if self._length > self._limit:
                 self._leave_out()
-                ending = b"" if first < 0 else ending[first + 1 :]
-                has_lines = first >= 0
+                del lines[0]
             else:
-                ending = b"".join([*self._parts[:-1], ending])
-                has_lines = True
+                lines[0] = b"".join(self._parts)  # copies nothing if the line is in one block
             self._parts, self._length = [], 0
-            if has_lines:
-                lines = ending.split(b"\n")
-                size = len(ending) + 1
-                if len(ending) > self._limit:
-                    self._blank_long(lines)
-                yield self._empty._replace(
-                    number=self.number, offset=self.offset, lines=lines, share=share
-                )
-                self.number += len(lines)
-                self.offset += size
+        if lines:
+            size = sum(map(len, lines)) + len(lines)
+            if size > self._limit:
+                self._blank_long(lines)
+            yield self._empty._replace(
+                number=self.number, offset=self.offset, lines=lines, share=share
+            )
+            self.number += len(lines)
+            self.offset += size
         self._add(tail)
 
     def last(self) -> Iterator[Chunk]:

@@ -31,6 +31,7 @@ class Read:
         long_lived: whether the caller may keep the iterator for a long time. The read must then
             not block other users of the file.
         warn: called with the warnings of an import.
+        valid: whether a record that a load rejects is an error, also where the read could go on.
     """
 
     kind: RecordKind
@@ -40,6 +41,7 @@ class Read:
     max_line_bytes: int | None = None
     long_lived: bool = False
     warn: Callable[[str], None] = warn_caller
+    valid: bool = False
 
     def over(self, query: Query) -> Read:
         """Return the same read with another query."""

@@ -29,6 +29,7 @@ from afterimage.storage.records.validation import as_declared, readable
 __all__ = [
     "Rows",
     "batch_of_models",
+    "has_valid_values",
     "parts_of",
     "rows_of_objects",
     "to_batch",
@@ -136,10 +137,18 @@ def _stored_rows(kind: RecordKind, record: BaseModel) -> Rows:
     return Rows([stored], [_extra(overlay(kind.record, stored))])
 
 
-def rows_of_objects(kind: RecordKind, objects: Iterable[dict[str, Any]]) -> Rows:
+def rows_of_objects(
+    kind: RecordKind, objects: Iterable[dict[str, Any]], *, to_store: bool = True
+) -> Rows:
     """Return the rows of JSON objects.
 
     Objects that do not have exactly the declared fields are validated here.
+
+    Args:
+        kind: the kind of the objects.
+        objects: the objects.
+        to_store: whether the rows will be stored. Only then is their nesting limited: a read
+            returns what was parsed.
 
     Raises:
         InvalidRecordError: an object is not a valid record of `kind`.
@@ -152,13 +161,19 @@ def rows_of_objects(kind: RecordKind, objects: Iterable[dict[str, Any]]) -> Rows
         else:
             rows.declared.append(as_declared(kind, record))
             extra = overlay(kind.record, record)
-            if extra.keys() - {"absent"}:
+            if to_store and extra.keys() - {"absent"}:
                 _check_nesting(record)
             rows.extra.append(_extra(extra))
     return rows
 
 
-def to_batch(kind: RecordKind, rows: Rows, indexes: Sequence[int] | None = None) -> pa.RecordBatch:
+def to_batch(
+    kind: RecordKind,
+    rows: Rows,
+    indexes: Sequence[int] | None = None,
+    *,
+    to_store: bool = True,
+) -> pa.RecordBatch:
     """Return a record batch with the declared fields and `extra`.
 
     Args:
@@ -166,13 +181,15 @@ def to_batch(kind: RecordKind, rows: Rows, indexes: Sequence[int] | None = None)
         rows: the rows of the batch.
         indexes: index of each row within the whole save, for error messages; None if these are all
             rows.
+        to_store: see `rows_of_objects`.
 
     Raises:
         InvalidRecordError: a value does not have the declared type; the message gives the index
             of the record.
     """
+    depth = 1 if to_store else None
     try:
-        return _batch_of_rows(kind, rows)
+        return _batch_of_rows(kind, rows, depth)
     except _CONVERSION_ERRORS as conversion_error:
         # Validate each record with the model. It may coerce values to the declared types;
         # otherwise its error names the invalid record and value.
@@ -184,7 +201,7 @@ def to_batch(kind: RecordKind, rows: Rows, indexes: Sequence[int] | None = None)
             except (InvalidRecordError, *_CONVERSION_ERRORS) as error:
                 raise InvalidRecordError(f"record {index} of the batch: {error}") from None
         try:
-            return _batch_of_rows(kind, rows._replace(declared=declared))
+            return _batch_of_rows(kind, rows._replace(declared=declared), depth)
         except _CONVERSION_ERRORS:
             raise InvalidRecordError(
                 f"a record does not fit the schema: {conversion_error}"
@@ -216,13 +233,28 @@ def without_extra(
     return _structs(kind.record.fields, arrays, members=members)
 
 
+def has_valid_values(kind: RecordKind, batch: pa.RecordBatch) -> bool:
+    """Return whether a load accepts the declared fields that are columns of a batch.
+
+    False is only a suspicion: a JSON object may begin with a blank.
+    """
+    try:
+        for name, array in zip(batch.schema.names, batch.columns, strict=True):
+            if name in kind.record.fields:
+                nulls = name in kind.record.nullable
+                _check(kind.record.fields[name], array, nulls=nulls, parent_nulls=0)
+    except TypeError:
+        return False
+    return True
+
+
 def parts_of(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
     """Yield slices of a record batch with at most `rows` rows each."""
     for start in range(0, batch.num_rows, rows):
         yield batch.slice(start, rows)
 
 
-def _batch_of_rows(kind: RecordKind, rows: Rows) -> pa.RecordBatch:
+def _batch_of_rows(kind: RecordKind, rows: Rows, depth: int | None) -> pa.RecordBatch:
     defaults = kind.record.defaults
     columns = {
         name: [row.get(name, defaults[name]) for row in rows.declared]
@@ -230,7 +262,7 @@ def _batch_of_rows(kind: RecordKind, rows: Rows) -> pa.RecordBatch:
         else [row[name] for row in rows.declared]
         for name in kind.record.fields
     }
-    return _to_batch(kind, columns, rows.extra, 1)
+    return _to_batch(kind, columns, rows.extra, depth)
 
 
 def _to_batch(
@@ -268,8 +300,8 @@ def _array(field_type: FieldType, values: list[Any], depth: int | None) -> pa.Ar
     Args:
         field_type: the declared type.
         values: the values.
-        depth: number of levels of the record around each value; None if a check has shown that
-            all metadata can be parsed again.
+        depth: number of levels of the record around each value; None if all metadata can be
+            parsed again, because a check has shown it or because it was parsed.
 
     Raises:
         TypeError: a value does not have the declared type; also other exceptions.
@@ -325,7 +357,7 @@ def _json_text(value: Any, depth: int | None) -> bytes:
 
 
 def _check(field_type: FieldType, array: pa.Array, *, nulls: bool, parent_nulls: int) -> None:
-    """Raise TypeError if a required value is null, or a value is not an allowed choice."""
+    """Raise TypeError if a required value is null, no allowed choice or no JSON object."""
     if not nulls and array.null_count > parent_nulls:
         raise TypeError("null where a value is required")
     if array.null_count == len(array):
@@ -335,6 +367,9 @@ def _check(field_type: FieldType, array: pa.Array, *, nulls: bool, parent_nulls:
             allowed = _allowed(field_type)
             if not pc.all(pc.is_in(array, value_set=allowed)).as_py() and len(array):
                 raise TypeError(f"a value is not one of {', '.join(field_type.choices)}")
+        case Json():
+            if not pc.all(pc.starts_with(array, "{")).as_py():
+                raise TypeError("metadata must be an object")
         case Struct(fields):
             # `flatten` makes a child null where its parent is null. `array.field` would return an
             # arbitrary empty value there.
