@@ -28,6 +28,7 @@ DOCUMENTS = [Document(id=f"d{n}", text=f"text {n}", metadata={"n": n}) for n in 
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with talks.duckdb, talks.jsonl and texts.jsonl."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
     make_stores()
     return tmp_path
 

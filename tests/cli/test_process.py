@@ -21,7 +21,7 @@ pytestmark = pytest.mark.process
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "afterimage.storage"]
 
-IMPORTED = "4 conversations and 1 record of other models in {}\n"
+IMPORTED = "4 conversations and 1 record of other models imported into {}\n"
 
 
 def start(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
@@ -41,11 +41,11 @@ def test_import_and_stats(folder: Path) -> None:
     assert (process.returncode, errors) == (0, b"")
 
 
-def test_an_error_is_one_line_and_exit_code_1(folder: Path) -> None:
+def test_an_error_is_one_line(folder: Path) -> None:
     with start("head", "nowhere.duckdb") as process:
         said = process.communicate()
     assert said == (b"", b"Error: the store nowhere.duckdb does not exist. Check the path.\n")
-    assert process.returncode == 1
+    assert process.returncode == 2
 
 
 def test_a_closed_pipe_is_not_an_error(folder: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from rich.cells import cell_len
 
 from afterimage.storage import Conversation, JSONLStorage, SkippedRecordsWarning, SQLStorage
+from afterimage.storage.cli.app import app
 from tests.cli.conftest import attempt
 from tests.cli.test_process import start
 from tests.support.records import conversation
@@ -92,6 +97,50 @@ def hostile(folder: Path) -> str:
     name = "\x1b[31m\u202etalks.jsonl"
     JSONLStorage(name, "none.jsonl").save_conversations([record])
     return name
+
+
+class TestPipes:
+    @pytest.mark.parametrize("command", [["head"], ["stats"], ["sql", "FROM messages"]])
+    def test_columns_limits_the_width_as_in_other_programs(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+    ) -> None:
+        arguments = [command[0], "talks.duckdb", *command[1:]]
+        wide = attempt(*arguments).stdout
+        assert max(map(len, wide.splitlines())) > 50
+        for wrong in ("", "0", "wide"):
+            monkeypatch.setenv("COLUMNS", wrong)
+            assert attempt(*arguments).stdout == wide
+        monkeypatch.setenv("COLUMNS", "50")
+        table, _, _ = attempt(*arguments).stdout.partition("Columns that do not fit")
+        assert 30 < max(map(len, table.splitlines())) <= 50
+
+    def test_whole_records_are_wrapped_between_words(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = f"one two {'x' * 70} 日本語のテキスト{'日本' * 30} the\n\tend"
+        JSONLStorage("wide.jsonl").save_conversations([conversation(text, {"k": "v" * 90})])
+        monkeypatch.setenv("COLUMNS", "40")
+        lines = attempt("head", "wide.jsonl", "--view", "full").stdout.splitlines()
+        assert max(map(cell_len, lines)) <= 40
+        said = "".join(lines).replace(" ", "")
+        assert "onetwo" in said
+        assert "日本語のテキスト" in said
+        assert said.count("x") == 140
+        assert said.count("日本") == 62
+
+    def test_whole_records_are_quick(self, folder: Path) -> None:
+        words = "the night train to the sea " * 80_000  # 2 MB
+        mixed = "日本 the train é " * 40_000
+        JSONLStorage("long.jsonl").save_conversations(
+            [conversation(words, {}), conversation(mixed, {})]
+        )
+        for columns in ("", "80"):
+            start = time.process_time()
+            said = CliRunner(env={"COLUMNS": columns}).invoke(
+                app, ["head", "long.jsonl", "--view", "full"]
+            )
+            assert time.process_time() - start < 5  # a table took 20 s
+            assert said.stdout.count("night") == 160_000
 
 
 class TestControlSequences:
@@ -228,6 +277,20 @@ class TestHints:
             (["head", "--filter", "persona=x"], "None of the 4 conversations matches."),
             (["head", "--view", "full", "--filter", "persona=x"], "matches."),
             (["export", "o.jsonl", "--filter", "persona=x"], "matches."),
+            (["head", "--order-by", "metadata.domian"], "Did you mean metadata.domain?"),
+            (["head", "--view", "full", "--order-by", "metadata.domian:desc"], "domain?"),
+            (["head", "--columns", "persona,metadata.domian"], "Did you mean metadata.domain?"),
+            (["export", "o.parquet", "--columns", "metadata.domian"], "metadata.domain?"),
+            (["export", "o.parquet", "--order-by", "metadata.domian"], "metadata.domain?"),
+            (["export", "parts", "--partition-by", "metadata.domian"], "metadata.domain?"),
+            (["export", "o.jsonl", "--kind", "records", "--order-by", "metadata.x"], "None of"),
+            (["head", "--offset", "4"], "--offset 4 is past the end: there are 4 conversations."),
+            (["head", "--view", "full", "--offset", "9"], "there are 4 conversations."),
+            (["export", "o.jsonl", "--offset", "9"], "there are 4 conversations."),
+            (
+                ["head", "--offset", "2", "--filter", "metadata.domain=Trains"],
+                "--offset 2 is past the end: there are 2 conversations that match.",
+            ),
         ],
     )
     def test_nothing_matches(self, store: str, arguments: list[str], hint: str) -> None:
@@ -241,8 +304,40 @@ class TestHints:
         assert result.stderr == ("The store has no conversations, but 3 records of other models.\n")
 
     def test_scripts_get_none(self, store: str) -> None:
-        for more in (["--json", "--filter", "persona=x"], ["--limit", "0"], ["--offset", "9"]):
-            assert attempt("head", store, *more).stderr == ""
+        for more in (["--filter", "persona=x"], ["--offset", "9"], ["--order-by", "metadata.x"]):
+            assert attempt("head", store, *more, "--json").stderr == ""
+            assert attempt("export", store, "o.jsonl", *more, "--json").stderr == ""
+        assert attempt("head", store, "--limit", "0").stderr == ""
+
+    def test_documents_that_are_imported_without_their_kind(self, folder: Path) -> None:
+        with gzip.open("texts.jsonl.gz", "wb") as file:
+            file.write(Path("texts.jsonl").read_bytes())
+        for source in ("texts.jsonl", "texts.jsonl.gz"):
+            result = attempt("import", "talks.jsonl", source, "new.duckdb")
+            assert result.stderr == (
+                f"{source} seems to have documents. To import it as documents, use "
+                "--kind documents.\n"
+            )
+        for arguments in (
+            ["texts.jsonl", "new.duckdb", "--kind", "documents"],
+            ["texts.jsonl", "new.duckdb", "--json"],
+            ["talks.jsonl", "new.duckdb"],
+        ):
+            assert attempt("import", *arguments).stderr == ""
+
+    def test_nothing_to_repair(self, store: str) -> None:
+        said = attempt("verify", store, "--repair").stdout
+        assert said.splitlines()[-1].startswith("nothing to repair")
+        assert attempt("verify", store).stdout.splitlines()[-1] == "no faults found"
+
+    def test_a_torn_last_line_is_called_so_in_reads_too(self, folder: Path) -> None:
+        with Path("talks.jsonl").open("ab") as file:
+            file.write(b'{"conversations": [{"role": "us')
+        for command in (["head"], ["stats"], ["export", "out.jsonl"], ["sql", "SELECT 1"]):
+            said = attempt(command[0], "talks.jsonl", *command[1:]).stderr
+            assert "line 6 (byte 1214): a torn line, whose end was never written" in said
+            assert "line 1" not in said
+        assert "torn last lines: 1" in attempt("verify", "talks.jsonl").stdout
 
     def test_numbers_have_the_right_noun(self, folder: Path) -> None:
         SQLStorage("duckdb:///one.duckdb").save_conversations([Conversation(conversations=[])])

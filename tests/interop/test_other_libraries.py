@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from afterimage.storage import JSONLStorage, SQLStorage
+from afterimage.storage import Conversation, JSONLStorage, SQLStorage
 from tests.support.records import CRITERIA, conversation, evaluation
 
 RECORDS = [
@@ -285,3 +285,16 @@ class TestIbis:
         storage = SQLStorage(f"duckdb:///{database}")
         storage.save_conversations([conversation("one more")])
         assert tables.table("conversations").count().to_pyarrow().as_py() == 101
+
+
+def test_keys_that_first_appear_late_need_the_whole_file(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    path = tmp_path / "late.jsonl"
+    metadata = [*({"a": 1} for _ in range(200)), {"a": 1, "late": "x"}]
+    JSONLStorage(path).save_conversations(
+        [Conversation(conversations=[], metadata=each) for each in metadata]
+    )
+    whole = polars.read_ndjson(path, infer_schema_length=None)
+    assert whole["metadata"][-1] == {"a": 1, "late": "x"}
+    assert JSONLStorage(path).export_parquet(tmp_path / "late.parquet") == 201
+    assert polars.read_parquet(tmp_path / "late.parquet")["metadata"][-1] == '{"a":1,"late":"x"}'

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import io
+import itertools
+import json
 import multiprocessing
 import os
 import random
@@ -24,9 +27,8 @@ from typing import Any
 
 import pytest
 
-from afterimage.storage import Document, LockTimeoutError
+from afterimage.storage import Conversation, Document, LockTimeoutError
 from afterimage.storage.system.interrupts import deferred_signals
-from tests.support.factories import Storage
 from tests.support.processes import KINDS, child, opened
 from tests.support.records import conversation, numbered_batch
 
@@ -36,89 +38,69 @@ STOPS = int(os.environ.get("AFTERIMAGE_STOPS", "40"))
 # A stop takes less than a second on a machine that does nothing else.
 _SOON = 5
 _MANY = 1500
+_TEXTS = 300
 _FIRST = 4000
+_TALK_LINES = 1000
+_TEXT_LINES = 3000
+_IMPORTED = 10**9
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 
 
-def _works(
-    storage: Any, folder: Path, save: Callable[[int], None], cancelled: Callable[[], Any]
-) -> dict[str, Callable[[], Any]]:
-    """Every way to use a storage."""
-    newest: dict[str, Any] = {"order_by": [("metadata.at", -1)]}
-    documents = [Document(text="x" * 500)] * 300
-    kind = "sql" if hasattr(storage, "engine") else "jsonl"
+class _Use:
+    """Every way to use a storage, with what its saves and imports have acknowledged.
 
-    def part_of_an_iteration() -> None:
-        with storage.iter_conversations(batch_size=50) as records:
-            for _ in range(1200):
-                next(records)
+    Attributes:
+        returned: for each kind, the number of records with each number in `metadata.batch`.
+    """
 
-    def part_of_a_scan() -> None:
-        storage.scan_conversations(["metadata.at", "conversations"]).read_next_batch()
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind, self.folder = kind, folder
+        self.storage: Any = opened(kind, folder)
+        self.returned: dict[str, collections.Counter[int]] = {
+            "conversations": collections.Counter(),
+            "documents": collections.Counter(),
+        }
+        self._last = 0
+        self._names = itertools.count()
+        # Made before: Python drops a signal's exception where the collector, which runs while
+        # models are built, has just called a finalizer.
+        self._batches = {size: numbered_batch(0, size) for size in (1, _MANY)}
+        self._texts = [Document(text="x" * 500) for _ in range(_TEXTS)]
+        self._lines = {
+            "conversations": (folder / "talks-more.jsonl").read_bytes(),
+            "documents": (folder / "more.jsonl").read_bytes(),
+        }
 
-    def sql() -> None:
-        if kind == "sql":
-            with storage.engine.connect() as connection:
-                connection.exec_driver_sql("SELECT count(*) FROM messages").all()
+    def _numbered(self, batch: list[Any]) -> list[Any]:
+        self._last += 1
+        for record in batch:
+            record.metadata["batch"] = self._last
+        return batch
 
-    return {
-        "save one": lambda: save(1),
-        "save many": lambda: save(_MANY),
-        "save in a task": cancelled,
-        "save documents": lambda: storage.save_documents(documents),
-        "load": lambda: storage.load_conversations(limit=1500),
-        "sorted": lambda: storage.load_conversations(limit=1500, **newest),
-        "filtered": lambda: storage.load_conversations(filters={"metadata.at": 3}),
-        "page": lambda: storage.load_conversations(limit=10, **newest),
-        "iterate": lambda: collections.deque(storage.iter_conversations(limit=2500), maxlen=0),
-        "iterate in part": part_of_an_iteration,
-        "scan": lambda: storage.scan_conversations(["metadata.at", "conversations"]).read_all(),
-        "scan sorted": lambda: storage.scan_conversations(["metadata.at"], **newest).read_all(),
-        "scan in part": part_of_a_scan,
-        "count": lambda: storage.count_conversations({"metadata.at": 1}),
-        "stats": storage.stats,
-        "verify": storage.verify,
-        "import": lambda: storage.import_jsonl(folder / "more.jsonl", kind="documents"),
-        "export": lambda: storage.export_jsonl(folder / "all.jsonl.gz", limit=1000),
-        "export format": lambda: storage.export_jsonl(folder / "all.jsonl", format="messages"),
-        "export Parquet": lambda: storage.export_parquet(folder / "all.parquet"),
-        "sql": sql,
-        "open": lambda: opened(kind, folder).count_documents(),
-    }
+    def save(self, size: int) -> None:
+        self.storage.save_conversations(self._numbered(self._batches[size]))
+        self.returned["conversations"][self._last] = size
 
+    def save_texts(self) -> None:
+        self.storage.save_documents(self._numbered(self._texts))
+        self.returned["documents"][self._last] = _TEXTS
 
-def use_until_stopped(pipe: Connection, orders: Connection, kind: str, folder: Path) -> None:
-    """Use a storage until a signal comes; send what came out, and go on."""
-    storage = opened(kind, folder)
-    returned: list[int] = []
-    last = 0
-    # Made before: Python drops a signal's exception where the collector, which runs while models
-    # are built, has just called a finalizer.
-    batches = {size: numbered_batch(0, size) for size in (1, _MANY)}
+    def add(self, kind: str, source: Any) -> None:
+        many = self.storage.import_jsonl(source, kind=kind)
+        self.returned[kind][_IMPORTED] += many
 
-    def save(size: int) -> None:
-        nonlocal last
-        last += 1
-        for record in batches[size]:
-            record.metadata["batch"] = last
-        storage.save_conversations(batches[size])
-        returned.append(last)
+    def cancelled(self) -> None:
+        async def save_and_cancel() -> None:
+            batch = self._numbered(self._batches[_MANY])
+            task = asyncio.create_task(self.storage.asave_conversations(batch))
+            await asyncio.sleep(random.uniform(0.0, 0.08))
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.result()
+                self.returned["conversations"][self._last] = _MANY
 
-    async def save_and_cancel() -> None:
-        nonlocal last
-        last += 1
-        for record in batches[_MANY]:
-            record.metadata["batch"] = last
-        task = asyncio.create_task(storage.asave_conversations(batches[_MANY]))
-        await asyncio.sleep(random.uniform(0.0, 0.08))
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
-            returned.append(last)
-
-    def cancelled() -> None:
         # An event loop may drop the exception of a handler. So it runs in another thread, and the
         # signal is raised when that thread has ended.
         with deferred_signals():
@@ -126,13 +108,89 @@ def use_until_stopped(pipe: Connection, orders: Connection, kind: str, folder: P
             thread.start()
             thread.join()
 
+    def in_part(self, name: str) -> None:
+        with getattr(self.storage, name)(batch_size=50) as records:
+            for _ in range(1200):
+                next(records)
+
+    def dropped(self) -> None:
+        next(self.storage.iter_conversations(batch_size=50))
+
+    def scan_in_part(self) -> None:
+        self.storage.scan_conversations(["metadata.at", "conversations"]).read_next_batch()
+
+    def new_folder(self) -> Path:
+        return self.folder / f"parts-{next(self._names)}"
+
+    def sql(self) -> None:
+        if self.kind == "sql":
+            with self.storage.engine.connect() as connection:
+                connection.exec_driver_sql("SELECT count(*) FROM messages").all()
+
+    def works(self) -> dict[str, Callable[[], Any]]:
+        store, folder = self.storage, self.folder
+        newest: dict[str, Any] = {"order_by": [("metadata.at", -1)]}
+        talks, texts = "conversations", "documents"
+        talk_lines, text_lines = folder / "talks-more.jsonl", folder / "more.jsonl"
+        first: dict[str, Any] = {"filters": {"metadata.batch": 0}}
+        return {
+            "save one": lambda: self.save(1),
+            "save many": lambda: self.save(_MANY),
+            "save in a task": self.cancelled,
+            "save documents": self.save_texts,
+            "load": lambda: store.load_conversations(limit=1500),
+            "load documents": lambda: store.load_documents(limit=1500),
+            "load records": lambda: store.load_records(Conversation, limit=1500),
+            "sorted": lambda: store.load_conversations(limit=1500, **newest),
+            "filtered": lambda: store.load_conversations(filters={"metadata.at": 3}),
+            "page": lambda: store.load_conversations(limit=10, **newest),
+            "iterate": lambda: collections.deque(store.iter_conversations(limit=2500), maxlen=0),
+            "iterate documents": lambda: collections.deque(
+                store.iter_documents(limit=2500), maxlen=0
+            ),
+            "iterate in part": lambda: self.in_part("iter_conversations"),
+            "iterate documents in part": lambda: self.in_part("iter_documents"),
+            "begin to iterate": self.dropped,
+            "scan": lambda: store.scan_conversations(["metadata.at", "conversations"]).read_all(),
+            "scan documents": lambda: store.scan_documents(limit=4000).read_all(),
+            "scan sorted": lambda: store.scan_conversations(["metadata.at"], **newest).read_all(),
+            "scan in part": self.scan_in_part,
+            "count": lambda: store.count_conversations({"metadata.at": 1}),
+            "count documents": lambda: store.count_documents({"text": "mine"}),
+            "count records": store.count_records,
+            "stats": store.stats,
+            "verify": store.verify,
+            "repair": lambda: store.verify(repair=True),
+            "import": lambda: self.add(talks, talk_lines),
+            "import documents": lambda: self.add(texts, text_lines),
+            "import a stream": lambda: self.add(talks, io.BytesIO(self._lines[talks])),
+            "import several": lambda: self.add(texts, [text_lines, io.BytesIO(self._lines[texts])]),
+            "export": lambda: store.export_jsonl(folder / "all.jsonl.gz", limit=1000),
+            "export documents": lambda: store.export_jsonl(folder / "texts.zst", kind=texts),
+            "export format": lambda: store.export_jsonl(folder / "all.jsonl", format="messages"),
+            "export Parquet": lambda: store.export_parquet(folder / "all.parquet"),
+            "export partitions": lambda: store.export_parquet(
+                self.new_folder(),
+                partition_by=["metadata.at"],
+                limit=60,
+                **first,
+            ),
+            "sql": self.sql,
+            "open": lambda: opened(self.kind, folder).count_documents(),
+        }
+
+
+def use_until_stopped(pipe: Connection, orders: Connection, kind: str, folder: Path) -> None:
+    """Use a storage until a signal comes; send what came out, and go on."""
+
     def on_alarm(number: int, frame: Any) -> None:
         raise TimeoutError("it took too long")
 
     handlers = (signal.default_int_handler, on_alarm)
     signal.signal(signal.SIGINT, handlers[0])
     signal.signal(signal.SIGALRM, handlers[1])
-    works = _works(storage, folder, save, cancelled)
+    use = _Use(kind, folder)
+    works = use.works()
     kept: list[BaseException] = []  # with all frames, as a notebook keeps the last one
     while (order := orders.recv()) != "end":
         name = ""
@@ -145,13 +203,13 @@ def use_until_stopped(pipe: Connection, orders: Connection, kind: str, folder: P
             kept[:] = [error] if order == "keep" else []
             text = f"{type(error).__name__}: {error}"
             place = "".join(traceback.format_exception(error))
-        pipe.send((text, name, place, list(returned)))
+        pipe.send((text, name, place, use.returned))
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)) == handlers
     # The same object goes on: none of its calls is broken.
     for work in works.values():
         work()
     kept.clear()
-    pipe.send("went on")
+    pipe.send(("went on", use.returned))
 
 
 # -- the process that stops it and writes at once ------------------------------------------------
@@ -161,8 +219,12 @@ def use_until_stopped(pipe: Connection, orders: Connection, kind: str, folder: P
 def _using(kind: str, folder: Path) -> Iterator[tuple[Any, Connection, Connection]]:
     storage = opened(kind, folder)
     storage.save_conversations(numbered_batch(0, _FIRST))
-    lines = (f'{{"text":"{"y" * 400}","id":"{at}"}}\n' for at in range(3000))
-    (folder / "more.jsonl").write_text("".join(lines))
+    storage.save_documents([Document(metadata={"batch": 0}) for _ in range(_FIRST)])
+    for name, line, many in [
+        ("talks-more.jsonl", {"conversations": [], "metadata": {"batch": _IMPORTED}}, _TALK_LINES),
+        ("more.jsonl", {"text": "y" * 400, "metadata": {"batch": _IMPORTED}}, _TEXT_LINES),
+    ]:
+        (folder / name).write_text(f"{json.dumps(line)}\n" * many)
     theirs, orders = multiprocessing.Pipe(duplex=False)
     with child(use_until_stopped, theirs, kind, folder) as (process, pipe):
         yield process, pipe, orders
@@ -174,13 +236,20 @@ def _answer(pipe: Connection, seconds: float, what: str) -> Any:
     return pipe.recv()
 
 
-def _check_saves(storage: Storage, returned: list[int]) -> None:
-    found = storage.scan_conversations(["metadata.batch"]).read_all()
-    sizes = collections.Counter(map(int, found.column(0).to_pylist()))
-    assert sizes.pop(0) == _FIRST
-    assert set(sizes) >= set(returned)
-    for number, size in sizes.items():
-        assert size == 1 if number < 0 else size in (1, _MANY), f"{size} records of {number}"
+def _check_saves(storage: Any, returned: dict[str, collections.Counter[int]]) -> None:
+    """What was acknowledged is there once; of what was not, there is all or nothing."""
+    whole = {"conversations": {1, _MANY}, "documents": {_TEXTS}}
+    imported = {"conversations": _TALK_LINES, "documents": _TEXT_LINES}
+    for kind, acknowledged in returned.items():
+        scan = getattr(storage, f"scan_{kind}")
+        found = collections.Counter(map(int, scan(["metadata.batch"]).read_all()[0].to_pylist()))
+        assert found.pop(0) == _FIRST
+        assert found[_IMPORTED] >= acknowledged[_IMPORTED]
+        assert found.pop(_IMPORTED, 0) % imported[kind] == 0
+        for number, size in acknowledged.items():
+            assert number == _IMPORTED or found[number] == size, (kind, number)
+        for number, size in found.items():
+            assert size == 1 if number < 0 else size in whole[kind], (kind, number)
 
 
 @pytest.mark.slow
@@ -191,7 +260,8 @@ class TestStops:
     ) -> None:
         seed = random.randrange(2**32)
         chance = random.Random(seed)
-        returned: list[int] = []
+        returned: Any = {}
+        times = []
         with _using(kind, tmp_path) as (process, pipe, orders):
             storage = opened(kind, tmp_path, lock_timeout=0.5)
             for stop in range(STOPS):
@@ -207,24 +277,28 @@ class TestStops:
                 sent = time.monotonic()
                 os.kill(process.pid, number)
                 text, name, place, returned = _answer(pipe, 60, f"stop {stop}, seed {seed}")
-                took = time.monotonic() - sent
+                times.append(took := time.monotonic() - sent)
                 here = f"{name}, stop {stop}, seed {seed}: {took:.2f} s, {place}"
                 assert text == expected, here
                 assert took < _SOON, here
                 try:
                     storage.save_conversations([conversation("", {"batch": -stop - 1, "at": 0})])
-                    storage.save_documents([Document(text="mine")])
+                    storage.save_documents([Document(text="mine", metadata={"batch": -stop - 1})])
                 except LockTimeoutError as error:
                     pytest.fail(f"{error}: {here}")
                 if stop % 8 == 0:
                     _check_saves(storage, returned)
             orders.send("end")
-            assert _answer(pipe, 120, f"going on, seed {seed}") == "went on"
+            said, returned = _answer(pipe, 120, f"going on, seed {seed}")
+            assert said == "went on"
             _check_saves(storage, returned)
             report = storage.verify()  # ids are there twice, as the same file is imported again
             assert (report.corrupt.count, report.torn_tails.count) == (0, 0)
             left = [*tmp_path.glob("*.saving"), *tmp_path.glob(".*"), *tmp_path.glob("*.torn-*")]
             assert left == []
+        times.sort()
+        print(f"{STOPS} stops: median {times[STOPS // 2]:.3f} s, longest {times[-1]:.2f} s")  # noqa: T201
+        assert times[STOPS * 9 // 10] < 1  # the others where another program took the processor
 
 
 _NOTEBOOK = """

@@ -10,6 +10,7 @@ import pytest
 
 from afterimage.storage import (
     CorruptRecordError,
+    DatabaseError,
     Document,
     SkippedRecordsWarning,
     SQLStorage,
@@ -152,3 +153,5 @@ class TestDamagedFile:
         assert report.corrupt.first[0].line is None
         assert report.corrupt.first[0].table == "conversations"
         assert len(str(report)) < 3000
+        with pytest.raises(DatabaseError, match=r"damaged at byte \d+. Restore it from a backup"):
+            store.load_conversations()

@@ -78,8 +78,8 @@ class Backend(Protocol):
     def models(self, read: Read, batch_size: int) -> Iterator[list[Any]]:
         """Return an iterator over matching records as models, in lists of up to `batch_size`."""
 
-    def repair(self) -> None:
-        """Set again what is computed from the records and differs from them."""
+    def repair(self) -> int:
+        """Set again what is computed from the records and differs; return how many rows it was."""
 
     def verify(self, progress: Progress | None) -> Verification:
         """Read all records again and report all faults; see `RecordStorage.verify`."""

@@ -12,10 +12,12 @@ import argparse
 import importlib.resources
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +49,7 @@ def chitchat_conversations() -> Iterator[ConversationWithContext]:
     Raises:
         ModuleNotFoundError: ``chitchat-dataset`` is not installed.
     """
-    try:
-        package = importlib.resources.files("chitchat_dataset")
-    except ModuleNotFoundError:
-        msg = (
-            "The demo reads its conversations from the package chitchat-dataset, which is not "
-            "installed: pip install 'afterimage-storage[demo]'"
-        )
-        raise ModuleNotFoundError(msg, name="chitchat_dataset") from None
-    source: dict[str, dict[str, Any]] = json.loads((package / "dataset.json").read_bytes())
+    source: dict[str, dict[str, Any]] = json.loads((_package() / "dataset.json").read_bytes())
     for conversation_id, record in source.items():
         turns = record["messages"]
         first_speaker = turns[0][0]["sender"]
@@ -70,6 +64,17 @@ def chitchat_conversations() -> Iterator[ConversationWithContext]:
             metadata={"id": conversation_id}
             | {key: record[key] for key in ("start", "prompt", "ratings") if key in record},
         )
+
+
+def _package() -> Traversable:
+    try:
+        return importlib.resources.files("chitchat_dataset")
+    except ModuleNotFoundError:
+        msg = (
+            "The demo reads its conversations from the package chitchat-dataset, which is not "
+            "installed: pip install 'afterimage-storage[demo]'"
+        )
+        raise ModuleNotFoundError(msg, name="chitchat_dataset") from None
 
 
 @contextmanager
@@ -98,12 +103,13 @@ def run(directory: Path) -> None:
 
     Files of an earlier run are replaced.
     """
+    _package()
+    directory.mkdir(parents=True, exist_ok=True)
     with step("Read the chitchat dataset") as results:
         conversations = list(chitchat_conversations())
         messages = sum(len(record.conversations) for record in conversations)
         results.append(f"{len(conversations):,} conversations, {messages:,} messages")
 
-    directory.mkdir(parents=True, exist_ok=True)
     jsonl = directory / "chitchat.jsonl"
     database = directory / "chitchat.duckdb"
     parquet = directory / "chitchat.parquet"
@@ -139,7 +145,9 @@ def run(directory: Path) -> None:
         )
         results.append(f"{equal:,} of {len(conversations):,} are equal to the saved ones")
 
-    print(f"\nNow try: duckdb {shown(database)}   or open {shown(parquet)} in any Parquet reader.")
+    program = "duckdb" if shutil.which("duckdb") else "python -m afterimage.storage head"
+    print(f"\nNow try: {program} {shown(database)}")
+    print(f"or open {shown(parquet)} in any Parquet reader.")
 
 
 def show_filtered(store: SQLStorage) -> None:

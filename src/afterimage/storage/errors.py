@@ -88,6 +88,14 @@ def counted(count: int, plural: str) -> str:
     return f"{count:,} {first.removesuffix('s') if count == 1 else first}{space}{rest}"
 
 
+# The parser calls every text "line 1", and counts bytes from 1.
+_PARSER_PLACE = re.compile(r" at line 1 column (\d+)")
+
+
+def _byte(place: re.Match[str]) -> str:
+    return f" at byte {max(0, int(place[1]) - 1)} of its text"
+
+
 class StorageError(Exception):
     """Base class of all errors raised by `afterimage.storage`."""
 
@@ -134,7 +142,7 @@ class CorruptRecordError(StorageError, ValueError):
         self.path = Path(path)
         self.line = line
         self.offset = offset
-        self.reason = shorten(reason)
+        self.reason = shorten(_PARSER_PLACE.sub(_byte, str(reason)))
         self.table = table
         where = f"line {line} (byte {offset})" if table is None else f"table {table!r}, row {line}"
         super().__init__(

@@ -43,7 +43,7 @@ from afterimage.storage.system.atomic_files import written_lines
 from afterimage.storage.system.interrupts import checkpoint, signal_safe
 from afterimage.storage.system.package import DeferredWarnings
 from afterimage.storage.system.prefetch import prefetched
-from afterimage.storage.system.targets import refuse_own_file
+from afterimage.storage.system.targets import refuse_own_file, system_path
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
     from afterimage.storage.transfer.incoming import Incoming
@@ -133,7 +133,7 @@ class ImportExport:
         read, incoming = _import(kind, on_error, progress, format, fields)
         read = replace(read, max_line_bytes=limit)
         several = path if isinstance(path, Sequence) and not isinstance(path, str) else [path]
-        origins = [Path(each) if isinstance(each, str | Path) else each for each in several]
+        origins = [system_path(each) if isinstance(each, str | Path) else each for each in several]
         with DeferredWarnings() as warn:
             saved = self._backend.append_sources(origins, replace(read, warn=warn))
         read.faults.warn()
@@ -320,10 +320,11 @@ class ImportExport:
             )
         records = kind_named(kind) if training is None else training.kind
         query = self._query(records, limit, offset, filters, order_by)
-        read = Read(records, query, Faults(on_error), progress or ignore)
+        read = Read(records, query, Faults(on_error), progress or ignore, valid=True)
         if isinstance(path, str | Path):
-            refuse_own_file(Path(path), self._backend.files())
-            with written_lines(Path(path)) as file:
+            target = system_path(path)
+            refuse_own_file(target, self._backend.files())
+            with written_lines(target) as file:
                 written = self._write_lines(file, read, training)
         else:
             written = self._write_lines(path, read, training)
@@ -383,13 +384,14 @@ class ImportExport:
         names = list(records.stored if columns is None else as_list(columns, "columns"))
         partitions = list(as_list(partition_by, "partition_by"))
         names += [name for name in partitions if name not in names]
-        refuse_own_file(Path(path), self._backend.files())
+        target = system_path(path)
+        refuse_own_file(target, self._backend.files())
         query = self._query(records, limit, offset, filters, order_by, names)
         read = Read(records, query, Faults(on_error), progress or ignore)
         ahead = prefetched(self._backend.select(_reading_share(read)), ahead=_AHEAD)
         with closing(counting(ahead, read.progress)) as batches:
             written = write_parquet(
-                Path(path),
+                target,
                 records,
                 query,
                 batches,

@@ -13,7 +13,12 @@ from afterimage.storage.jsonl.lines import MAX_LINE_BYTES
 from afterimage.storage.query.arguments import positive, seconds
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.system.locks import lock_path
-from afterimage.storage.system.targets import check_path, is_side_file_of, same_place
+from afterimage.storage.system.targets import (
+    check_path,
+    is_side_file_of,
+    same_place,
+    system_path,
+)
 
 __all__ = ["JSONLStorage"]
 
@@ -103,7 +108,7 @@ class JSONLStorage(RecordStorage):
 
 def _path(path: str | Path | None, prefix: str) -> Path:
     if path:
-        return Path(path).absolute()
+        return system_path(path).absolute()
     name = f"{prefix}_{datetime.now().astimezone().strftime('%Y%m%d_%H%M%S')}.jsonl"
     folder = os.environ.get("AFTERIMAGE_JSONL_DIR")
     if not folder:

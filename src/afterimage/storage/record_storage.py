@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,11 +69,11 @@ class RecordStorage(ImportExport, BaseStorage):
       last in both directions. Ties are in insertion order, and so are all records without
       `order_by`.
     - `on_error`: what to do with corrupt records, for example after a truncated write or an edit by
-      hand. "raise" raises `CorruptRecordError` if the call cannot continue: a load validates every
-      record that it returns; counts, scans and exports fail only for a line that is not JSON.
-      "skip" ignores all records that a load would reject, and issues a `SkippedRecordsWarning` at
-      the end with their number and the places of the first ones. It validates every record, so a
-      count or a scan then takes about as long as a load.
+      hand. "raise" raises `CorruptRecordError`: loads, exports and scans reject the same records.
+      If a scan or a Parquet export has only some columns, it checks only their values; counts
+      fail only for a line that is not JSON. "skip" ignores all records that a load would reject,
+      and issues a `SkippedRecordsWarning` at the end with their number and the places of the first
+      ones. It validates every record, so a count or a scan then takes about as long as a load.
 
     A field is a top-level field, or a dotted path into a struct or into metadata. All reads raise
     `UnknownFieldError` for a field that does not exist, and `InvalidQueryError` for an argument
@@ -442,9 +443,8 @@ class RecordStorage(ImportExport, BaseStorage):
         >>> report.ok, report.documents, report.duplicate_ids.count
         (False, 2, 1)
         """
-        if repair:
-            self._backend.repair()
-        return self._backend.verify(progress)
+        repaired = self._backend.repair() if repair else 0
+        return replace(self._backend.verify(progress), repaired=repaired)
 
     # -- shared by the above ------------------------------------------------------------------
 

@@ -224,7 +224,7 @@ class TestWhatNoLoadWouldTake:
                 "UPDATE conversations SET conversations = [{'role': 'critic', 'content': 'x',"
                 " 'reasoning_content': NULL}]"
             )
-        with pytest.raises(CorruptRecordError, match=r"row 1.*role"):
+        with pytest.raises(CorruptRecordError, match=r"row 1: conversations\.0\.role"):
             store.export_jsonl(tmp_path / "out.jsonl", format="messages")
 
 

@@ -1,11 +1,13 @@
 """The group of all commands: their order, and the output of errors and warnings.
 
-Exit codes: 0 for success, also if the reader of the output has closed the pipe; 1 for an error,
-which is printed on one line, or if `verify` found a fault; 2 for invalid arguments.
+Exit codes: 0 for success, also if the reader of the output has closed the pipe; 2 for wrong usage,
+such as an invalid argument or a file that is missing, cannot be opened or is of another kind; 1 for
+any other error, or if `verify` found a fault. An error is printed on one line.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -25,7 +27,18 @@ from afterimage.storage.cli.render import say
 from afterimage.storage.cli.sql import sql_command
 from afterimage.storage.cli.stats import stats_command
 from afterimage.storage.cli.verify import verify_command
-from afterimage.storage.errors import StorageError, shorten, visible
+from afterimage.storage.errors import (
+    InvalidQueryError,
+    LockTimeoutError,
+    MissingFileError,
+    SchemaMismatchError,
+    StorageError,
+    UnsupportedFileError,
+    UnsupportedURLError,
+    shorten,
+    visible,
+)
+from afterimage.storage.system.targets import unicode_path
 
 __all__ = ["app", "run"]
 
@@ -43,13 +56,16 @@ class _App(click.Group):
         except BrokenPipeError:
             _drop_output()
             raise click.exceptions.Exit(0) from None
+        except LockTimeoutError as error:
+            message = str(error).replace("raise lock_timeout", "raise --lock-timeout")
+            raise _Failure(message, error) from error
         except (StorageError, ModuleNotFoundError) as error:
-            raise click.ClickException(shorten(error, 1000)) from error
+            raise _Failure(str(error), error) from error
         except OSError as error:
             name = "" if error.filename is None else f"{error.filename}: "
-            raise click.ClickException(shorten(f"{name}{error.strerror or error}")) from error
+            raise _Failure(f"{name}{error.strerror or error}", error) from error
         except MemoryError as error:
-            raise click.ClickException("out of memory") from error
+            raise _Failure("out of memory", error) from error
         return result
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -69,6 +85,53 @@ class _App(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+# What the user gave is wrong: nothing was read or changed.
+_WRONG_USE = (
+    InvalidQueryError,
+    MissingFileError,
+    SchemaMismatchError,
+    UnsupportedFileError,
+    UnsupportedURLError,
+)
+_WRONG_PATH = frozenset(
+    {
+        errno.EACCES,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+_LONGEST_MESSAGE = 1000
+
+
+class _Failure(click.ClickException):
+    """An error of a command, as its message on one line and its exit code."""
+
+    def __init__(self, message: str, error: BaseException) -> None:
+        super().__init__(_one_line(message))
+        self.exit_code = 2 if _is_wrong_use(error) else 1  # type: ignore[misc]
+
+
+def _is_wrong_use(error: BaseException) -> bool:
+    if isinstance(error, _WRONG_USE):
+        return True
+    cause = error.__cause__ if isinstance(error, StorageError) else error
+    return isinstance(cause, OSError) and cause.errno in _WRONG_PATH
+
+
+def _one_line(message: str) -> str:
+    """Return a message on one line. A long one is cut in the middle, as names can be long."""
+    line = shorten(message, 20 * _LONGEST_MESSAGE)
+    if len(line) <= _LONGEST_MESSAGE:
+        return line
+    half = _LONGEST_MESSAGE // 2 - 1
+    return f"{line[:half]}…{line[-half:]}"
+
+
 @click.group(
     cls=_App,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
@@ -84,7 +147,7 @@ def app() -> None:
     Commands that only read a store never create it.
 
     The exit code is 0 for success, 1 for an error or if `verify` found faults, and 2 for wrong
-    usage.
+    usage: invalid arguments, or a file that is missing, cannot be opened or is of another kind.
     """
 
 
@@ -106,7 +169,18 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else a character may not exist in its encoding
             stream.reconfigure(errors="replace")
-    app(prog_name="afterimage-storage")
+    given = sys.argv[1:]
+    arguments = [_as_text(each) for each in given]
+    # Without arguments, click takes those of the process, and expands patterns on Windows.
+    app(None if arguments == given else arguments, prog_name="afterimage-storage")
+
+
+def _as_text(argument: str) -> str:
+    """Return an argument as text. In a locale without UTF-8, Python has other characters for it."""
+    try:
+        return unicode_path(argument)
+    except UnicodeError:
+        return argument
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

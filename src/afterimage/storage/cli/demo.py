@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from afterimage.storage.cli import options
+
 __all__ = ["demo_command"]
 
 
@@ -13,7 +15,7 @@ __all__ = ["demo_command"]
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=options.FOLDER,
     default=Path("chitchat-demo"),
     show_default=True,
     help="Folder for the files. Files of an earlier run are replaced.",

@@ -11,7 +11,13 @@ from afterimage import storage
 from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.render import print_count
-from afterimage.storage.cli.stores import Tables, explain_nothing, open_existing
+from afterimage.storage.cli.stores import (
+    Opening,
+    explain_fields,
+    explain_nothing,
+    explain_offset,
+    open_existing,
+)
 from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["export_command"]
@@ -19,7 +25,7 @@ __all__ = ["export_command"]
 
 @click.command("export")
 @click.argument("store", metavar="STORE", type=options.STORE)
-@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=options.FILE)
 @options.kind("conversations", "documents", "records")
 @options.filters
 @options.order_and_slice(limit=None)
@@ -27,7 +33,7 @@ __all__ = ["export_command"]
 @options.partition_by
 @options.training_format
 @options.skip_corrupt
-@options.tables
+@options.opening
 @options.as_json
 def export_command(
     store: str,
@@ -38,7 +44,7 @@ def export_command(
     line_format: Any,
     system_prompt: str | None,
     reasoning: Any,
-    tables: Tables,
+    opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
     **query: Any,
 ) -> None:
@@ -61,7 +67,7 @@ def export_command(
         raise click.UsageError("--format writes JSONL files: OUT must end in .jsonl.")
     if not lines and not partition_by and out.suffix.lower() != ".parquet":
         raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
-    source = open_existing(store, kind, tables)
+    source = open_existing(store, kind, opening)
     arguments = {"kind": kind, **query}
     with progress_bar(f"export {out.name}") as progress:
         # JSONLStorage reports the share done, so it needs no total.
@@ -73,8 +79,15 @@ def export_command(
             written = source.export_parquet(
                 out, **arguments, columns=columns, partition_by=partition_by, progress=progress
             )
-    print_count(written, kind, str(out), as_json=as_json)
-    if not (written or as_json or query["limit"] == 0):
+    print_count(written, kind, f"to {out}", str(out), as_json=as_json)
+    if as_json:
+        return
+    if written:
+        keys = [field for field, _ in query["order_by"]]
+        explain_fields(source, kind, [*(columns or ()), *(partition_by or ()), *keys])
+    elif query["offset"]:
+        explain_offset(source, kind, query["filters"], query["offset"])
+    elif query["limit"] != 0:
         explain_nothing(source, kind, query["filters"])
 
 

@@ -14,7 +14,13 @@ from pydantic import ValidationError
 from afterimage import storage
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Tables, explain_nothing, open_existing
+from afterimage.storage.cli.stores import (
+    Opening,
+    explain_fields,
+    explain_nothing,
+    explain_offset,
+    open_existing,
+)
 from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["head_command"]
@@ -37,14 +43,14 @@ _LINES_IN_MEMORY = 16 * 2**20
     help="Show one row per record, or whole records with all messages.",
 )
 @options.skip_corrupt
-@options.tables
+@options.opening
 @options.as_json
 def head_command(
     store: str,
     kind: Any,
     columns: list[str] | None,
     view: str,
-    tables: Tables,
+    opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
     **query: Any,
 ) -> None:
@@ -52,7 +58,7 @@ def head_command(
 
     With --json, each line is a JSON object: the whole record as it was saved, or the --columns.
     """
-    source = open_existing(store, kind, tables)
+    source = open_existing(store, kind, opening)
     if as_json and not columns:
         with _whole_lines(source, kind, query, store) as lines:
             for line in lines:
@@ -67,7 +73,7 @@ def head_command(
             load = source.load_documents if is_document else source.load_conversations
             records = list(load(**query))
         render.full(records)
-        _explain_nothing(source, kind, records, query)
+        _explain(source, kind, records, None, query)
     else:
         scan = source.scan_documents if kind == "documents" else source.scan_conversations
         with progress_bar(f"reading {store}") as progress:
@@ -85,13 +91,22 @@ def head_command(
             render.table(columns, ([row[column] for column in columns] for row in found))
         else:
             render.summary(kind, found)
-        _explain_nothing(source, kind, found, query)
+        _explain(source, kind, found, columns, query)
 
 
-def _explain_nothing(
-    store: RecordStorage, kind: str, found: list[Any], query: dict[str, Any]
+def _explain(
+    store: RecordStorage,
+    kind: str,
+    found: list[Any],
+    columns: list[str] | None,
+    query: dict[str, Any],
 ) -> None:
-    if not (found or query["offset"] or query["limit"] == 0):
+    """Print on stderr why there is no record, or no value of a column or of a sort key."""
+    if found:
+        explain_fields(store, kind, [*(columns or ()), *(field for field, _ in query["order_by"])])
+    elif query["offset"]:
+        explain_offset(store, kind, query["filters"], query["offset"])
+    elif query["limit"] != 0:
         explain_nothing(store, kind, query["filters"])
 
 

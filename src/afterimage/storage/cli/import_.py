@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,8 +12,11 @@ import click
 
 from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.render import print_count
-from afterimage.storage.cli.stores import Tables, is_database, open_or_make, path_of
+from afterimage.storage.cli.render import print_count, say
+from afterimage.storage.cli.stores import Opening, is_database, open_or_make, path_of
+from afterimage.storage.errors import MissingFileError, StorageError, UnsupportedFileError
+from afterimage.storage.jsonl.lines import parse, read_chunks
+from afterimage.storage.models import Document
 from afterimage.storage.reports.faults import OnError
 
 __all__ = ["import_command"]
@@ -37,13 +41,13 @@ __all__ = ["import_command"]
     help="Add a separate column for this metadata key (DuckDB files only). Can be repeated.",
 )
 @options.skip_corrupt
-@options.tables
+@options.opening
 @options.as_json
 def import_command(
     paths: Sequence[str],
     dest: str | None,
     kind: Any,
-    tables: Tables,
+    opening: Opening,
     metadata_fields: Sequence[str],
     on_error: OnError,
     as_json: bool,  # noqa: FBT001  click passes it by name
@@ -56,11 +60,32 @@ def import_command(
     """
     names, dest = _told_apart(paths, dest)
     sources = [_source(name) for name in names]
-    store = open_or_make(dest, kind, tables, metadata_fields)
+    store = open_or_make(dest, kind, opening, metadata_fields)
     title = Path(names[0]).name if len(names) == 1 else f"{len(names)} files"
     with progress_bar(f"import {title}") as progress:
         saved = store.import_jsonl(sources, kind=kind, on_error=on_error, progress=progress)
-    print_count(saved, kind, dest, as_json=as_json, others=saved.others)
+    print_count(saved, kind, f"into {dest}", dest, as_json=as_json, others=saved.others)
+    if saved.others and not as_json:
+        for source in sources:
+            if isinstance(source, Path) and _has_documents(source):
+                say(
+                    f"{source} seems to have documents. To import it as documents, use "
+                    "--kind documents.",
+                    err=True,
+                )
+
+
+def _has_documents(path: Path) -> bool:
+    """Return whether the first line of a file is a document. A pipe has no line left."""
+    if not path.is_file():
+        return False
+    with suppress(StorageError):
+        chunk = next(read_chunks(path), None)
+        line = None if chunk is None else next(chunk.unread(), None)
+        if chunk is not None and line is not None:
+            record = parse(chunk, line)
+            return "text" in record and record.keys() <= Document.model_fields.keys()
+    return False
 
 
 def _told_apart(paths: Sequence[str], dest: str | None) -> tuple[Sequence[str], str]:
@@ -71,7 +96,7 @@ def _told_apart(paths: Sequence[str], dest: str | None) -> tuple[Sequence[str], 
     if not names:
         raise click.UsageError(f"{dest} is a source or the destination. Give both: SRC... DEST.")
     path = path_of(dest)
-    if path is not None and path.exists() and not is_database(path):
+    if path is not None and path.is_file() and not is_database(path):
         raise click.UsageError(
             f"{dest} exists and is no DuckDB file: it can be a source or the destination. Give the "
             f"destination with --into, for example --into {dest}."
@@ -84,9 +109,9 @@ def _source(name: str) -> Path | IO[bytes]:
         return sys.stdin.buffer
     path = Path(name)
     if not path.exists():
-        raise click.BadParameter(f"{name} does not exist. Check the path.")
+        raise MissingFileError(f"{name} does not exist. Check the path.")
     if path.is_dir():
-        raise click.BadParameter(f"{name} is a folder. Give a file of JSON lines.")
+        raise UnsupportedFileError(f"{name} is a folder. Give a file of JSON lines.")
     if is_database(path):
-        raise click.BadParameter(f"{name} is a DuckDB file; export it to .jsonl first.")
+        raise UnsupportedFileError(f"{name} is a DuckDB file; export it to .jsonl first.")
     return path

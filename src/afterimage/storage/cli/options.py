@@ -8,36 +8,66 @@ is the string 0.8. The library checks the fields and the values.
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from afterimage.storage.cli.stores import Tables
+from afterimage.storage.cli.stores import USUAL, Opening
+from afterimage.storage.system.targets import system_name
 
 __all__ = [
+    "FILE",
+    "FOLDER",
+    "NAME",
     "STORE",
     "as_json",
     "columns",
     "filters",
     "kind",
+    "opening",
     "order_and_slice",
     "parse_columns",
     "parse_filter",
     "parse_order",
     "partition_by",
     "skip_corrupt",
-    "tables",
     "training_format",
 ]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Decorator = Callable[[_Command], _Command]
 
-STORE = click.Path(path_type=str)
-"""A file, which the shell can complete, or a URL."""
+
+class _Named(click.Path):
+    """A path that the shell can complete. It is not empty: that would be the working folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name is empty.", param, ctx)
+        return super().convert(system_name(os.fspath(value)), param, ctx)
+
+
+class _Name(click.types.StringParamType):
+    """A name that is not empty."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("the name is empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+STORE = _Named(path_type=str)
+"""A file, or a URL."""
+
+FILE = _Named(path_type=Path)
+FOLDER = _Named(file_okay=False, path_type=Path)
+NAME = _Name()
 
 
 # A step of a field in double quotes may contain any character.
@@ -93,7 +123,7 @@ def parse_columns(text: str) -> list[str]:
     ['metadata.domain', 'metadata."a,b"']
     """
     fields = [column.strip() for column in _COLUMN.findall(text)]
-    if not text.endswith(","):
+    if text and not text.endswith(","):
         fields.pop()  # the empty match at the end
     if not all(fields):
         raise click.BadParameter(f"{text!r} is not FIELD,FIELD,…: a field is empty.")
@@ -188,22 +218,44 @@ def order_and_slice(limit: int | None) -> _Decorator[Any]:
     return lambda command: by(most(start(command)))
 
 
-def tables(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options --conversations-table and --documents-table as the argument `tables`."""
+def opening(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how the store is opened, as the argument `opening`."""
 
     @wraps(command)
     def named(
-        *args: Any, conversations_table: str | None, documents_table: str | None, **others: Any
+        *args: Any,
+        conversations_table: str | None,
+        documents_table: str | None,
+        lock_timeout: float | None,
+        **others: Any,
     ) -> None:
-        command(*args, tables=Tables(conversations_table, documents_table), **others)
+        chosen = Opening(conversations_table, documents_table)
+        if lock_timeout is not None:
+            chosen = chosen._replace(lock_timeout=lock_timeout)
+        command(*args, opening=chosen, **others)
 
-    decorated: Callable[..., None] = _table("conversations")(_table("documents")(named))
+    wait = click.option(
+        "--lock-timeout",
+        type=click.FloatRange(min=0),
+        callback=_finite,
+        metavar="SECONDS",
+        help="Seconds to wait while another process uses the store. "
+        f"[default: {USUAL.lock_timeout}]",
+    )
+    decorated: Callable[..., None] = _table("conversations")(_table("documents")(wait(named)))
     return decorated
+
+
+def _finite(_context: click.Context, _parameter: click.Parameter, value: float | None) -> Any:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number of seconds.")
+    return value
 
 
 def _table(kind: str) -> _Decorator[Any]:
     return click.option(
         f"--{kind}-table",
+        type=NAME,
         metavar="NAME",
         help=f"Name of the table of {kind} in a DuckDB file, if it is not {kind!r}.",
     )

@@ -6,6 +6,7 @@ which print control characters as escape sequences instead of sending them to th
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,9 +15,9 @@ from typing import Any
 
 import click
 from pydantic import BaseModel
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json, to_jsonable_python
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +30,7 @@ __all__ = [
     "full",
     "json_line",
     "json_lines",
+    "output_width",
     "print_count",
     "say",
     "summary",
@@ -43,8 +45,11 @@ DEFAULT_COLUMNS = {
 _LONGEST_CELL = 200
 # What JSON may contain unescaped, and a terminal may act on.
 _CONTROLS = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-# Columns of the terminal between two cells.
+# Columns of the terminal between two cells, and between a label and its text.
 _GAP = 3
+_LABEL_GAP = 2
+# A text has this many columns, however narrow the terminal is.
+_LEAST_TEXT = 10
 
 
 def say(text: object, *, err: bool = False) -> None:
@@ -65,7 +70,7 @@ def json_line(line: bytes) -> None:
 
 
 def json_lines(rows: Iterable[dict[str, Any]], parsed: Iterable[str] = ()) -> None:
-    """Print one JSON object per line.
+    """Print one JSON object per line. NaN and the infinities, which JSON lacks, become strings.
 
     Args:
         rows: the objects.
@@ -76,14 +81,14 @@ def json_lines(rows: Iterable[dict[str, Any]], parsed: Iterable[str] = ()) -> No
         for name in names:
             if isinstance(row.get(name), str):
                 row[name] = from_json(row[name])
-        json_line(to_json(_plain(row), fallback=str, inf_nan_mode="constants"))
+        json_line(to_json(_plain(row), fallback=str, inf_nan_mode="strings"))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table with column names and one line per row.
 
-    On a terminal, long cells are cut. Columns that do not fit with their names are left out, and
-    are named below the table.
+    Where the width is limited, long cells are cut. Columns that do not fit with their names are
+    left out, and are named below the table.
     """
     names = [_cell(name) for name in columns]
     cells = [
@@ -98,8 +103,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         for index, name in enumerate(names)
     ]
     widths = needed
-    if sys.stdout.isatty():
-        widths = _fitting(needed, [*map(cell_len, names)], Console().width)
+    if (space := output_width()) is not None:
+        widths = _fitting(needed, [*map(cell_len, names)], space)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name, width in zip(names, widths, strict=False):
         grid.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=width)
@@ -108,6 +113,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     _print(grid, sum(widths) + _GAP * len(widths))
     if left_out := names[len(widths) :]:
         say(f"Columns that do not fit: {', '.join(left_out)}. Use --json or a wider terminal.")
+
+
+def output_width() -> int | None:
+    """Return the width to print for; None if there is no limit, as in a file.
+
+    It is `COLUMNS`, if that is set, as for other programs, or the width of the terminal.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    return Console().width if sys.stdout.isatty() else None
 
 
 def _fitting(needed: Sequence[int], least: Sequence[int], space: int) -> list[int]:
@@ -153,16 +169,44 @@ def summary(kind: str, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def full(records: Iterable[BaseModel]) -> None:
-    """Print whole records: one line per field, and one per message, labelled with its role."""
+    """Print whole records: one line per field, and one per message, labelled with its role.
+
+    The time is proportional to the length of the text.
+    """
+    wide = output_width()
+    labelled = click.style("{}", bold=True) if sys.stdout.isatty() else "{}"
     for index, record in enumerate(records):
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(justify="right", style="bold")
-        grid.add_column(overflow="fold")
-        for name, value in _lines_of(record):
-            grid.add_row(Text(visible(name)), Text(visible(value, keep="\n\t")))
+        fields = [(visible(name), value) for name, value in _lines_of(record)]
+        margin = max((cell_len(name) for name, _ in fields), default=0)
+        space = None if wide is None else max(_LEAST_TEXT, wide - margin - _LABEL_GAP)
         if index:
-            click.echo()
-        _print(grid, 10_000)
+            sys.stdout.write("\n")
+        for name, value in fields:
+            label = " " * (margin - cell_len(name)) + labelled.format(name)
+            for line in visible(value, keep="\n\t").expandtabs().split("\n"):
+                for part in [line] if space is None else _wrapped(line, space):
+                    sys.stdout.write(f"{label}{' ' * _LABEL_GAP}{part}".rstrip() + "\n")
+                    label = " " * margin
+
+
+def _wrapped(line: str, space: int) -> Iterable[str]:
+    """Yield a line in parts of at most `space` columns of a terminal, cut between words."""
+    start = 0
+    while True:
+        part = line[start : start + space]
+        if not part.isascii() and cell_len(part) > space:
+            part = chop_cells(part, space)[0]
+        end = start + len(part)
+        if end == len(line):
+            yield part
+            return
+        cut = end if line[end] == " " else line.rfind(" ", start, end)
+        if cut <= start:  # a word that is longer than the line
+            yield part
+            start = end
+        else:
+            yield line[start:cut]
+            start = cut + 1
 
 
 def _plain(value: Any) -> Any:
@@ -200,7 +244,9 @@ def _text(value: Any) -> str:
         return value
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
-    return to_json(_plain(value), fallback=str, inf_nan_mode="constants").decode()
+    plain = to_jsonable_python(_plain(value), fallback=str, inf_nan_mode="constants")
+    # A time and other values that JSON has as a string are printed as such a string.
+    return plain if isinstance(plain, str) else to_json(plain, inf_nan_mode="constants").decode()
 
 
 def _print(grid: Table, wide: int) -> None:
@@ -215,21 +261,28 @@ def _print(grid: Table, wide: int) -> None:
         say(line.rstrip())
 
 
+def _name_of(path: str) -> str:
+    """Return a path as JSON can have it."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def print_count(
-    count: int, kind: str, where: str, *, as_json: bool, others: int | None = None
+    count: int, kind: str, where: str, path: str, *, as_json: bool, others: int | None = None
 ) -> None:
     """Print the result of an import or an export: the number of records and the path.
 
     Args:
         count: the number of records.
         kind: their kind.
-        where: the path.
+        where: the path with "into" or "to".
+        path: the path.
         as_json: whether to print a line of JSON.
         others: how many of them are records of other models; None for an export.
     """
     if as_json:
         known = {} if others is None else {"others": others}
-        json_line(to_json({"records": count, **known, "kind": kind, "path": where}))
+        json_line(to_json({"records": count, **known, "kind": kind, "path": _name_of(path)}))
     else:
         more = f" and {counted(others, 'records of other models')}" if others else ""
-        say(f"{counted(count - (others or 0), kind)}{more} in {where}")
+        done = "exported" if others is None else "imported"
+        say(f"{counted(count - (others or 0), kind)}{more} {done} {where}")

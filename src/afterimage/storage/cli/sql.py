@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -12,12 +13,11 @@ import click
 from afterimage import storage
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Tables, open_existing, path_of
-from afterimage.storage.errors import InvalidQueryError
+from afterimage.storage.cli.stores import Opening, open_existing, path_of
 from afterimage.storage.record_storage import RecordStorage
 
 if TYPE_CHECKING:  # loads DuckDB
-    from afterimage.storage.engine.user_sql import Column
+    from afterimage.storage.engine.user_values import Column
 
 __all__ = ["sql_command"]
 
@@ -38,7 +38,7 @@ _TABLE_ROWS = 100
     is_flag=True,
     help="Allow the statement to read other files: read_csv(…), read_parquet(…), 'file.jsonl'.",
 )
-@options.tables
+@options.opening
 @options.as_json
 def sql_command(
     store: str,
@@ -46,7 +46,7 @@ def sql_command(
     kind: Any,
     limit: int | None,
     allow_files: bool,  # noqa: FBT001  click gives it by name
-    tables: Tables,
+    opening: Opening,
     as_json: bool,  # noqa: FBT001  click gives it by name
 ) -> None:
     """Run a read-only SQL query, in DuckDB's dialect.
@@ -59,21 +59,22 @@ def sql_command(
     The tables are conversations, documents and records; the view messages has one row per message.
     JSONL files are read into memory first.
     """
-    source = open_existing(store, kind, tables)
+    source = open_existing(store, kind, opening)
     columns, rows = _rows(source, store, query, kind, allow_files=allow_files)
     names = _distinct(column.name for column in columns)
+    most = (None if as_json else _TABLE_ROWS) if limit is None else min(limit, sys.maxsize)
+    parsers = [column.parsed(json=as_json) for column in columns]
+    values = (
+        [
+            value if parse is None else parse(value)
+            for value, parse in zip(row, parsers, strict=True)
+        ]
+        for row in rows
+    )
     if as_json:
-        parsers = [column.parsed() for column in columns]
-        render.json_lines(
-            {
-                name: value if parse is None else parse(value)
-                for name, value, parse in zip(names, row, parsers, strict=True)
-            }
-            for row in islice(rows, limit)
-        )
+        render.json_lines(dict(zip(names, row, strict=True)) for row in islice(values, most))
         return
-    most = _TABLE_ROWS if limit is None else limit
-    render.table(names, islice(rows, most))
+    render.table(names, islice(values, most))
     if limit is None and next(rows, None) is not None:
         render.say(f"The first {most} rows; use --limit for more.", err=True)
 
@@ -95,10 +96,6 @@ def _distinct(names: Iterable[str]) -> list[str]:
     return list(found)
 
 
-class _UsageError(click.ClickException):
-    exit_code = 2
-
-
 def _rows(
     source: RecordStorage, store: str, query: str, kind: Any, *, allow_files: bool
 ) -> tuple[list[Column], Iterator[Sequence[Any]]]:
@@ -112,16 +109,14 @@ def _rows(
             return source.engine
         return _in_memory(Path(store), kind).engine
 
-    try:
-        return run_user_sql(
-            query,
-            path or in_memory,
-            name=store,
-            allow_files=allow_files,
-            follow=lambda: progress_bar("running SQL"),
-        )
-    except InvalidQueryError as error:
-        raise _UsageError(str(error)) from error
+    return run_user_sql(
+        query,
+        path or in_memory,
+        name=store,
+        allow_files=allow_files,
+        lock_timeout=source.lock_timeout,
+        follow=lambda: progress_bar("running SQL"),
+    )
 
 
 def _in_memory(path: Path, kind: Any) -> storage.SQLStorage:

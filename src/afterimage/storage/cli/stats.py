@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +9,7 @@ import click
 
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Tables, explain_nothing, open_existing
+from afterimage.storage.cli.stores import Opening, explain_nothing, open_existing
 from afterimage.storage.reports.faults import OnError
 
 __all__ = ["stats_command"]
@@ -28,18 +26,18 @@ __all__ = ["stats_command"]
     help="Number of metadata keys to list.",
 )
 @options.skip_corrupt
-@options.tables
+@options.opening
 @options.as_json
 def stats_command(
     store: str,
     filters: Sequence[Any],
     top_keys: int,
     on_error: OnError,
-    tables: Tables,
+    opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
     """Show counts, lengths, scores, metadata keys and duplicates."""
-    source = open_existing(store, tables=tables)
+    source = open_existing(store, opening=opening)
     with progress_bar(f"reading {store}") as progress:
         statistics = source.stats(
             list(filters), top_keys=top_keys, progress=progress, on_error=on_error
@@ -47,7 +45,6 @@ def stats_command(
     if as_json:
         render.json_lines([statistics.as_dict()])
     else:
-        wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        render.say(statistics.as_text(wide))
+        render.say(statistics.as_text(render.output_width()))
         if not statistics.conversations:
             explain_nothing(source, "conversations", filters)

@@ -6,100 +6,143 @@ Commands that only read never create a store, and never create tables in a DuckD
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import click
 
 from afterimage import storage
 from afterimage.storage.cli.render import say
 from afterimage.storage.errors import (
+    InvalidQueryError,
     MissingFileError,
     SchemaMismatchError,
     StorageError,
+    UnsupportedFileError,
     counted,
     shorten,
 )
+from afterimage.storage.jsonl.containers import HEAD_BYTES, compression_of, refuse_other_formats
 from afterimage.storage.record_storage import RecordStorage
 
-__all__ = ["Tables", "explain_nothing", "is_database", "open_existing", "open_or_make", "path_of"]
+__all__ = [
+    "USUAL",
+    "Opening",
+    "explain_fields",
+    "explain_nothing",
+    "explain_offset",
+    "is_database",
+    "open_existing",
+    "open_or_make",
+    "path_of",
+]
 
 _URL = "duckdb:///"
 _MEMORY = f"{_URL}:memory:"
 _DATABASES = (".duckdb", ".ddb", ".db")
 # Metadata keys among which a misspelt one is searched.
 _MOST_KEYS = 1000
+# Bytes that show the format of a file, as many as a read of it checks.
+_HEAD_BYTES = 4 * 2**20
 _LINES = (".jsonl", ".ndjson", ".json", ".gz", ".zst")
 
 
-class Tables(NamedTuple):
-    """The names of the tables in a database; None for the default name."""
+class Opening(NamedTuple):
+    """How a store is opened.
+
+    Attributes:
+        conversations: name of the table of conversations in a database; None for the default name.
+        documents: name of the table of documents, likewise.
+        lock_timeout: seconds to wait while another process uses the store.
+    """
 
     conversations: str | None = None
     documents: str | None = None
+    lock_timeout: float = 30
 
     def names(self) -> tuple[str, str]:
         return self.conversations or "conversations", self.documents or "documents"
 
 
-USUAL = Tables()
+USUAL = Opening()
 
 
-def open_existing(store: str, kind: str = "conversations", tables: Tables = USUAL) -> RecordStorage:
+def open_existing(
+    store: str, kind: str = "conversations", opening: Opening = USUAL
+) -> RecordStorage:
     """Open an existing store for reading.
 
     Raises:
         MissingFileError: the store does not exist.
         SchemaMismatchError: it is a DuckDB file without these tables.
-        click.BadParameter: it is neither a DuckDB file nor a JSONL file; or it is a JSONL file and
-            `tables` are given.
+        UnsupportedFileError: it is neither a DuckDB file nor a JSONL file.
+        InvalidQueryError: it is a JSONL file and tables are given.
     """
     path = path_of(store)
     if path is None:
-        return storage.SQLStorage(store, *tables.names(), create=store.startswith(_MEMORY))
+        return storage.SQLStorage(
+            store,
+            *opening.names(),
+            create=store.startswith(_MEMORY),
+            lock_timeout=opening.lock_timeout,
+        )
     if not path.exists():
         raise MissingFileError(f"the store {path} does not exist. Check the path.")
+    _refuse_folder(path)
     if store.startswith(_URL) or is_database(path):
         if not is_database(path):
-            raise SchemaMismatchError(f"{path} is not a DuckDB file.")
+            raise UnsupportedFileError(f"{path} is not a DuckDB file.")
         try:
-            return storage.SQLStorage(path, *tables.names(), create=False)
+            return storage.SQLStorage(
+                path, *opening.names(), create=False, lock_timeout=opening.lock_timeout
+            )
         except SchemaMismatchError as error:
             raise SchemaMismatchError(
                 f"{error} On the command line, use --conversations-table and --documents-table; "
                 "`import` creates the tables."
             ) from None
     if path.suffix.lower() in _LINES or _holds_lines(path):
-        return _lines(path, kind, tables)
-    raise click.BadParameter(f"{path} is neither a DuckDB file nor a JSONL file.")
+        return _lines(path, kind, opening)
+    raise UnsupportedFileError(f"{path} is neither a DuckDB file nor a JSONL file.")
 
 
 def open_or_make(
     store: str,
     kind: str = "conversations",
-    tables: Tables = USUAL,
+    opening: Opening = USUAL,
     metadata_fields: Sequence[str] = (),
 ) -> RecordStorage:
     """Open a store for writing; create it if it does not exist.
 
     Raises:
-        click.BadParameter: the name does not determine the kind of store; or it is a JSONL file
-            and `metadata_fields` or `tables` are given.
+        InvalidQueryError: the name does not determine the kind of store; or it is a JSONL file
+            and `metadata_fields` or tables are given.
+        UnsupportedFileError: it is a folder, or a file of another kind.
     """
     path = path_of(store)
-    if path is None or store.startswith(_URL) or is_database(path) or _is(path, _DATABASES):
-        return storage.SQLStorage(path or store, *tables.names(), list(metadata_fields) or None)
+    is_named = store.startswith(_URL) or (path is not None and _is(path, _DATABASES))
+    if path is not None:
+        _refuse_folder(path)
+        if is_named and path.exists() and path.stat().st_size and not is_database(path):
+            raise UnsupportedFileError(f"{path} is not a DuckDB file.")
+    if path is None or is_named or is_database(path):
+        return storage.SQLStorage(
+            path or store,
+            *opening.names(),
+            list(metadata_fields) or None,
+            lock_timeout=opening.lock_timeout,
+        )
     if not _is(path, _LINES) and not _holds_lines(path):
-        raise click.BadParameter(
+        raise InvalidQueryError(
             f"the kind of store is not clear from the name {path}. Use a name that ends in .duckdb "
             "or .jsonl, or give a URL."
         )
     if metadata_fields:
-        raise click.BadParameter("--metadata-field is for DuckDB files only.")
-    return _lines(path, kind, tables)
+        raise InvalidQueryError("--metadata-field is for DuckDB files only.")
+    return _lines(path, kind, opening)
 
 
 def explain_nothing(
@@ -112,12 +155,46 @@ def explain_nothing(
         say(f"No {kind} found.", err=True)
 
 
-def _reason(store: RecordStorage, kind: str, filters: list[tuple[str, str, Any]]) -> str:
-    count = {
+def explain_fields(store: RecordStorage, kind: str, fields: Iterable[str]) -> None:
+    """Print a line on stderr for each field that is a metadata key that no record has."""
+    with suppress(StorageError):  # the command itself has succeeded
+        for field in dict.fromkeys(fields):
+            if field.startswith("metadata.") and not _has(store, kind, field):
+                total = counted(_counts(store)[kind](), kind)
+                say(f"None of the {total} has {field}.{_similar(store, kind, field)}", err=True)
+
+
+def explain_offset(
+    store: RecordStorage, kind: str, filters: Sequence[tuple[str, str, Any]], offset: int
+) -> None:
+    """Print one line on stderr that says that there are not as many records as were skipped."""
+    with suppress(StorageError):
+        count = counted(_counts(store)[kind](filters), kind)
+        matching = " that match" if filters else ""
+        say(f"--offset {offset} is past the end: there are {count}{matching}.", err=True)
+
+
+def _has(store: RecordStorage, kind: str, field: str) -> bool:
+    scan = {
+        "conversations": store.scan_conversations,
+        "documents": store.scan_documents,
+    }.get(kind)
+    if scan is None:  # records of other models have no declared columns
+        return bool(store.count_records([(field, "!=", None)]))
+    found = scan([field], filters=[(field, "!=", None)], limit=1)
+    return any(batch.num_rows for batch in found)
+
+
+def _counts(store: RecordStorage) -> dict[str, Callable[..., int]]:
+    return {
         "conversations": store.count_conversations,
         "documents": store.count_documents,
         "records": store.count_records,
     }
+
+
+def _reason(store: RecordStorage, kind: str, filters: list[tuple[str, str, Any]]) -> str:
+    count = _counts(store)
     total = count[kind]()
     if not total:
         others = [
@@ -151,10 +228,16 @@ def is_database(path: Path) -> bool:
 
 
 def path_of(store: str) -> Path | None:
-    """Return the path of the file of a store; None if a URL does not name a file."""
+    """Return the path of the file of a store; None for a URL of something else.
+
+    Raises:
+        InvalidQueryError: it is a URL without a name.
+    """
+    if store == _URL:
+        raise InvalidQueryError(f"{_URL} does not name a file. Give {_URL}talks.duckdb.")
     if store.startswith(_URL) and not store.startswith(_MEMORY):
         store = store.removeprefix(_URL)
-    return None if "://" in store or not store else Path(store)
+    return None if "://" in store else Path(store)
 
 
 def _is(path: Path, suffixes: tuple[str, ...]) -> bool:
@@ -168,10 +251,22 @@ def _holds_lines(path: Path) -> bool:
         return file.read(4096).lstrip().startswith(b"{")
 
 
-def _lines(path: Path, kind: str, tables: Tables) -> RecordStorage:
-    if tables != USUAL:
-        raise click.BadParameter(f"{path} is a JSONL file, which has no tables.")
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise UnsupportedFileError(f"{path} is a folder. Give a file.")
+
+
+def _lines(path: Path, kind: str, opening: Opening) -> RecordStorage:
+    if opening.names() != USUAL.names():
+        raise InvalidQueryError(f"{path} is a JSONL file, which has no tables.")
+    if path.is_file():  # before the storage creates a lock file next to it
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+        if compression_of(head[:HEAD_BYTES], path.suffix) is None:
+            refuse_other_formats(path, head)
     # JSONLStorage has one file per kind, but only one file is given here.
     none = path.with_name(f".{uuid.uuid4().hex}")  # there is no such file
     paths = (none, path) if kind == "documents" else (path, none)
-    return storage.JSONLStorage(*paths)
+    store = storage.JSONLStorage(*paths)
+    store.lock_timeout = opening.lock_timeout
+    return store

@@ -11,7 +11,7 @@ import click
 from afterimage import storage
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Tables, open_existing
+from afterimage.storage.cli.stores import Opening, open_existing
 
 __all__ = ["verify_command"]
 
@@ -24,7 +24,7 @@ __all__ = ["verify_command"]
     is_flag=True,
     help="First set the columns of metadata fields again where they differ from the metadata.",
 )
-@options.tables
+@options.opening
 @options.as_json
 @click.pass_context
 def verify_command(
@@ -32,21 +32,25 @@ def verify_command(
     store: str,
     kind: Any,
     repair: bool,  # noqa: FBT001  click passes it by name
-    tables: Tables,
+    opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
     """Read all records of a store, and report all faults.
 
     The store is changed only with --repair. The exit code is 1 if a fault was found.
     """
-    source = open_existing(store, kind, tables)
+    source = open_existing(store, kind, opening)
     with progress_bar(f"reading {store}") as progress:
         if isinstance(source, storage.SQLStorage):
             report = source.verify(progress=progress, repair=repair)
         else:  # only the given file
-            report = storage.verify_jsonl(Path(store), kind, progress=progress)
+            report = storage.verify_jsonl(
+                Path(store), kind, progress=progress, lock_timeout=opening.lock_timeout
+            )
     if as_json:
         render.json_lines([{"ok": report.ok, **asdict(report)}])
     else:
         render.say(report)
+        if repair and not report.repaired:
+            render.say("nothing to repair: no column of a metadata field differs from the metadata")
     context.exit(0 if report.ok else 1)

@@ -27,6 +27,7 @@ import duckdb
 
 from afterimage.storage.engine.held_files import HeldFiles
 from afterimage.storage.engine.new_files import has_other_names
+from afterimage.storage.engine.statements import described
 from afterimage.storage.engine.urls import MEMORY
 from afterimage.storage.errors import (
     DatabaseError,
@@ -46,6 +47,7 @@ from afterimage.storage.system.locks import (
     lock_holder,
     lock_path,
 )
+from afterimage.storage.system.targets import unicode_path
 
 __all__ = [
     "Opened",
@@ -141,7 +143,7 @@ class _Instance:
             self._root.execute(f"SET GLOBAL {_NO_PYTHON_VARIABLES}")
             # Sorts that exceed the memory spill into this folder; DuckDB creates and removes it.
             spill = temporary_name() or ""  # without a folder, DuckDB needs enough memory
-            self._root.execute(f"SET temp_directory = {quoted(spill)}")
+            self._root.execute(f"SET temp_directory = {quoted(unicode_path(spill))}")
             _live.add(self._root)
         return self._root
 
@@ -163,7 +165,7 @@ class _Instance:
     def _attach(self, path: str, options: str) -> _Attached:
         held = _Attached(f"file_{next(self._numbers)}", self._running())
         name = MEMORY if path.startswith(MEMORY) else path  # the path of a file is absolute
-        held.root.execute(f"ATTACH {quoted(name)} AS {held.alias} ({options})")
+        held.root.execute(f"ATTACH {quoted(unicode_path(name))} AS {held.alias} ({options})")
         return held
 
     def release(self, path: str, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -277,7 +279,7 @@ def connect(
         except duckdb.Error as error:
             refusal = str(error)
             if not (_IS_LOCKED.search(refusal) or _IS_OPEN_HERE.search(refusal)):
-                raise DatabaseError(f"{path} cannot be opened: {shorten(error, 300)}") from None
+                raise DatabaseError(f"{path} cannot be opened: {described(error)}") from None
         checkpoint()
         waited = time.monotonic() - started
         if waited >= lock_timeout:
@@ -423,7 +425,7 @@ def _joined(
 ) -> tuple[duckdb.DuckDBPyConnection, Release, bool]:
     """Return a connection of the right instance, and whether it is this package's own instance."""
     if locked is not None:
-        connection = duckdb.connect(real, read_only=True, config=dict(locked))
+        connection = duckdb.connect(unicode_path(real), read_only=True, config=dict(locked))
         _live.add(connection)
         return connection, connection.close, False
     if _instance.has(real) or not alone:
@@ -444,7 +446,7 @@ def _connected(name: str, *, read_only: bool = False) -> duckdb.DuckDBPyConnecti
 
     DuckDB prints one on the standard output of a program without a main file, such as `python -c`.
     """
-    connection = duckdb.connect(name, read_only=read_only)
+    connection = duckdb.connect(unicode_path(name), read_only=read_only)
     with suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets, it is off
         connection.execute("SET enable_progress_bar = false")
     return connection

@@ -6,6 +6,7 @@ rows, create the database. `tables/` uses the protocol and never checks the clas
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -40,7 +41,13 @@ from afterimage.storage.system.atomic_files import temporary_path
 from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.forks import at_fork
 from afterimage.storage.system.interrupts import acquire
-from afterimage.storage.system.targets import check_path, is_utf8, refuse_pipe, refuse_side_file
+from afterimage.storage.system.targets import (
+    check_path,
+    refuse_pipe,
+    refuse_side_file,
+    system_path,
+    unicode_path,
+)
 
 __all__ = ["Catalog", "EmptyCatalog", "FileCatalog", "MemoryCatalog", "catalog_of"]
 
@@ -162,11 +169,13 @@ class FileCatalog(_SequenceFromTable):
     def is_missing(self) -> bool:
         path = self._file
         check_path(path)
-        if not is_utf8(path):
+        try:
+            unicode_path(path)
+        except UnicodeError:
             raise InvalidQueryError(
                 f"{str(path)!a} is not valid UTF-8, and DuckDB opens no such path. Give the "
                 "file or folder another name."
-            )
+            ) from None
         try:
             if not path.parent.is_dir():
                 raise MissingFileError(
@@ -190,7 +199,10 @@ class FileCatalog(_SequenceFromTable):
                 f"one. Delete or move it, or put its database back at {path}. Nothing was created."
             )
         if not os.access(real.parent, os.W_OK):
-            raise DatabaseError(f"{path} cannot be created: {real.parent} is not writable.")
+            cause = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(real.parent))
+            raise DatabaseError(
+                f"{path} cannot be created: {real.parent} is not writable."
+            ) from cause
         return True
 
     def create(self, make: Callable[[Catalog], None]) -> bool:
@@ -363,8 +375,8 @@ def catalog_of(url: str | Path, lock_timeout: float) -> Catalog:
         UnsupportedURLError: it is not a database URL, or names another kind of database.
     """
     if isinstance(url, Path):
-        return FileCatalog(url.absolute(), lock_timeout)
+        return FileCatalog(system_path(url).absolute(), lock_timeout)
     name = database_name(url)
     if name.startswith(MEMORY):
         return MemoryCatalog(name, lock_timeout)
-    return FileCatalog(Path(name).absolute(), lock_timeout)
+    return FileCatalog(system_path(name).absolute(), lock_timeout)

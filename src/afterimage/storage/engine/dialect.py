@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql.base import PGIdentifierPreparer
 from sqlalchemy.pool import NullPool
 
 from afterimage.storage.engine.attach import Opened, Release
-from afterimage.storage.system.interrupts import deferred_signals, interruptible
+from afterimage.storage.system.interrupts import checkpoint, deferred_signals, interruptible
 
 __all__ = ["OWN_URL", "PUBLIC_URL", "SqlType", "engine_over"]
 
@@ -21,6 +21,7 @@ OWN_URL: Final = f"duckdb+{_DRIVER}://"
 """URL of the dialect for statements of this package."""
 PUBLIC_URL: Final = "duckdb://"
 """URL of the dialect for the users' SQL: the one of duckdb-engine."""
+_ROWS_OF_A_PART: Final = 50_000
 
 
 class SqlType(sa.types.UserDefinedType[Any]):
@@ -108,4 +109,10 @@ class _Cursor(duckdb_engine.CursorWrapper):
 
     def fetchall(self) -> list[Any]:
         with deferred_signals(), interruptible(self._driver.interrupt):
-            return self._driver.fetchall()
+            # In parts: while DuckDB makes the rows of one, nothing can end it.
+            rows = part = self._driver.fetchmany(_ROWS_OF_A_PART)
+            while len(part) == _ROWS_OF_A_PART:
+                checkpoint()
+                part = self._driver.fetchmany(_ROWS_OF_A_PART)
+                rows += part
+            return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from afterimage.storage.system.interrupts import checkpoint, current_operation
 
 __all__ = [
     "columns_of",
+    "described",
     "driver_of",
     "execute_arrow",
     "existing",
@@ -36,6 +38,11 @@ __all__ = [
 
 # Errors of the operating system that another attempt may not meet.
 _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
+
+# A checksum that is wrong, and a file that ends too early.
+_DAMAGE: Final = re.compile(
+    r"(?:checksum \d+ in block at location|attempted to read \d+ bytes from location) (?P<byte>\d+)"
+)
 
 # Rows of a record batch. DuckDB 1.5 allocates memory for all rows that it may have.
 _MOST_ROWS: Final = 2**17
@@ -218,6 +225,18 @@ def streamed(
         driver.unregister(name)
 
 
+def described(error: BaseException) -> str:
+    """Return the message of an error of DuckDB, with what to do if the file is damaged."""
+    text = shorten(error, 300)
+    damage = _DAMAGE.search(text)
+    if damage is None:
+        return text
+    return (
+        f"the file is damaged at byte {damage['byte']}. Restore it from a backup, or export what "
+        f"can still be read: other tables, or single --columns. DuckDB says: {shorten(text, 120)}"
+    )
+
+
 @contextmanager
 def translated(where: str) -> Iterator[None]:
     """Raise exceptions of DuckDB, SQLAlchemy and Arrow as `DatabaseError`.
@@ -232,7 +251,7 @@ def translated(where: str) -> Iterator[None]:
     # DuckDB may truncate a message inside a UTF-8 character. The driver then cannot decode it.
     except (duckdb.Error, sa.exc.SQLAlchemyError, pa.ArrowException, UnicodeDecodeError) as error:
         original = getattr(error, "orig", None) or error
-        raise DatabaseError(f"{where}: {shorten(original, 300)}") from error
+        raise DatabaseError(f"{where}: {described(original)}") from error
     except OSError as error:
         if error.errno is not None:
             raise

@@ -16,20 +16,22 @@ other:
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import duckdb
 import sqlalchemy as sa
-from pydantic_core import from_json
 
 from afterimage.storage.engine.attach import connect, quoted
 from afterimage.storage.engine.progress import PROGRESS_SETTINGS, followed_statement
 from afterimage.storage.engine.statements import translated
-from afterimage.storage.errors import InvalidQueryError
+from afterimage.storage.engine.user_values import Column
+from afterimage.storage.errors import DatabaseError, InvalidQueryError, shorten
 from afterimage.storage.reports.progress import ShareProgress
 from afterimage.storage.system.atomic_files import temporary_name
 
@@ -73,42 +75,19 @@ _WRITING: Final = frozenset(
 
 _BATCH_ROWS = 1024
 
+_BEGIN: Final = "BEGIN TRANSACTION READ ONLY"
 
-class Column(NamedTuple):
-    """A column of the result of a statement.
+# Errors that DuckDB raises before it reads data: the text must be changed.
+_INVALID: Final = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ParserException,
+    duckdb.SyntaxException,
+)
 
-    Attributes:
-        name: its name; several columns can have the same.
-        type: its DuckDB type.
-    """
-
-    name: str
-    type: Any
-
-    def parsed(self) -> Callable[[Any], Any] | None:
-        """Return a function that parses the JSON texts in a value; None if the type has none."""
-        return _parser(self.type)
-
-
-def _parser(kind: Any) -> Callable[[Any], Any] | None:
-    if str(kind) == "JSON":
-        return lambda text: None if text is None else from_json(text)
-    if kind.id not in ("list", "array", "struct", "map"):
-        return None
-    # The size of an array is among its children, and is no type.
-    parsers = {name: _parser(child) for name, child in kind.children if hasattr(child, "id")}
-    if not any(parsers.values()):
-        return None
-    if kind.id == "struct":
-        return lambda value: value and {name: _use(parsers[name], value[name]) for name in value}
-    if kind.id == "map":
-        key, item = parsers["key"], parsers["value"]
-        return lambda value: value and {_use(key, k): _use(item, v) for k, v in value.items()}
-    return lambda value: value and [_use(parsers["child"], item) for item in value]
-
-
-def _use(parser: Callable[[Any], Any] | None, value: Any) -> Any:
-    return value if parser is None else parser(value)
+# The line of a statement with an error, and a mark below it.
+_DRAWING: Final = re.compile(r"\n\nLINE (?P<line>\d+): (?P<text>[^\n]*)\n(?P<blank> *)\^+")
+_CUT: Final = "..."
 
 
 Follow = Callable[[], AbstractContextManager[ShareProgress | None]]
@@ -136,7 +115,8 @@ def run_user_sql(
             progress to report to, or None.
 
     Raises:
-        InvalidQueryError: it is not exactly one read-only statement; nothing was executed.
+        InvalidQueryError: it is not exactly one read-only statement, it is not valid, or it names
+            what does not exist; nothing was executed.
         LockTimeoutError: another process held the file for all of `lock_timeout`.
         DatabaseError: DuckDB reported an error, perhaps only for a later row.
 
@@ -149,27 +129,119 @@ def run_user_sql(
 
     def found() -> Iterator[Any]:
         with translated(name):
-            statement, selected = _reading_statement(sql)
+            with _located(name, sql):
+                statement, selected = _reading_statement(sql)
             locked = _locked(source, allow_files=allow_files, lock_timeout=lock_timeout)
             with locked as connection:
-                connection.execute("BEGIN TRANSACTION READ ONLY")
-                _check_plan(connection, selected)
-                with follow() as progress, followed_statement(connection, progress):
-                    connection.execute(statement)
-                yield [Column(each[0], each[1]) for each in connection.description or ()]
-                while rows := connection.fetchmany(_BATCH_ROWS):
-                    yield from rows
+                connection.execute(_BEGIN)
+                with _located(name, sql, lines_before=1):
+                    _check_plan(connection, selected)
+                    columns, readable = _readable(connection, statement, selected)
+                run: Any = statement if readable is None else readable
+                with _located(name, sql, lines_before=0 if readable is None else 1):
+                    with follow() as progress, followed_statement(connection, progress):
+                        connection.execute(run)
+                    described = connection.description or ()
+                    yield columns or [Column(each[0], each[1]) for each in described]
+                    while rows := connection.fetchmany(_BATCH_ROWS):
+                        yield from rows
 
     rows = found()
     return next(rows), rows
 
 
+@contextmanager
+def _located(name: str, sql: str, lines_before: int = 0) -> Iterator[None]:
+    """Raise an error of DuckDB with the place in the user's text, on one line.
+
+    Args:
+        name: name of the store.
+        sql: the text of the user.
+        lines_before: number of lines before this text in the statement that DuckDB sees.
+
+    Raises:
+        InvalidQueryError: the text is not valid SQL, or names what does not exist.
+        DatabaseError: any other error.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        kind = InvalidQueryError if isinstance(error, _INVALID) else DatabaseError
+        message = _placed(str(error), sql.split("\n"), lines_before)
+        raise kind(f"{name}: {shorten(message, 600)}") from error
+
+
+def _placed(message: str, lines: list[str], lines_before: int) -> str:
+    """Return a message with line and column instead of DuckDB's drawing of them."""
+    drawn = _DRAWING.search(message)
+    if drawn is None:
+        return message
+    what = message[: drawn.start()] + message[drawn.end() :]
+    number = int(drawn["line"]) - lines_before
+    if not 0 < number <= len(lines):
+        return what
+    # A long line is cut at both ends. The mark is as many places from the left as the text is wide.
+    text, place, width = drawn["text"], 0, 0
+    space = len(drawn["blank"]) - len(f"LINE {drawn['line']}: ")
+    while place < len(text) and width < space:
+        width += 2 if unicodedata.east_asian_width(text[place]) in "WF" else 1
+        place += 1
+    near = text[place:]
+    start = lines[number - 1].find(text.removeprefix(_CUT).removesuffix(_CUT))
+    if start < 0:
+        return f"{what} (line {number})"
+    column = start + place - (len(_CUT) if text.startswith(_CUT) else 0) + 1
+    return f"{what} (line {number}, column {column}" + (f": {shorten(near, 40)})" if near else ")")
+
+
+def _readable(
+    connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement, select: str
+) -> tuple[list[Column] | None, str | None]:
+    """Return the columns of a SELECT, and a statement with the same values that Python can read.
+
+    Returns:
+        None and None if it is not known; the second is None if the SELECT itself can be read.
+    """
+    if statement.type != duckdb.StatementType.SELECT:
+        return None, None
+    table = f"(\n{_without_semicolons(select)}\n)"
+    try:
+        # The statements are checked too, as they are not what the user wrote.
+        connection.execute(_reading_statement(f"FROM {table} LIMIT 0")[0])
+        columns = [Column(each[0], each[1]) for each in connection.description or ()]
+        types = [column.read_as() for column in columns]
+        if not any(types):
+            return columns, None
+        cast = (
+            f"#{number}" if kind is None else f"#{number}::{kind}"
+            for number, kind in enumerate(types, 1)
+        )
+        readable = f"SELECT {', '.join(cast)} FROM {table}"
+        _check_plan(connection, _reading_statement(readable)[1])
+    except (duckdb.Error, InvalidQueryError):  # a statement that cannot be a subquery
+        connection.execute(f"ROLLBACK; {_BEGIN}")
+        return None, None
+    return columns, readable
+
+
+def _without_semicolons(statement: str) -> str:
+    text = bytearray(statement.encode())
+    for start, _ in duckdb.tokenize(statement):
+        if text[start : start + 1] == b";":
+            text[start : start + 1] = b" "
+    return text.decode()
+
+
 def _reading_statement(sql: str) -> tuple[duckdb.Statement, str]:
-    """Return the statement, and the text of the SELECT that it is or explains.
+    """Return the statement, and the SELECT that it is or explains at the same place of the text.
 
     Raises:
         InvalidQueryError: the text is not exactly one read-only statement.
     """
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise InvalidQueryError("the statement is not valid UTF-8.") from None
     # DuckDB 1.5 reads files while it parses (IMPORT DATABASE), so the parser has no access either.
     config: dict[str, Any] = {**_SETTINGS, "enable_external_access": "false"}
     with duckdb.connect(":memory:", config=config) as parser:
@@ -200,7 +272,7 @@ def _reading_statement(sql: str) -> tuple[duckdb.Statement, str]:
 
 
 def _explained(parser: duckdb.DuckDBPyConnection, explain: str) -> tuple[duckdb.StatementType, str]:
-    """Return the kind and the text of the statement that an EXPLAIN explains.
+    """Return the kind of the statement that an EXPLAIN explains, and its text after blanks.
 
     Parses the text from each token to the end, in order. The first text that is one statement is
     the explained one. The options of the EXPLAIN cannot be the beginning of a statement: no
@@ -215,12 +287,13 @@ def _explained(parser: duckdb.DuckDBPyConnection, explain: str) -> tuple[duckdb.
             continue
         # If a comment precedes the EXPLAIN, the first statement is the EXPLAIN itself.
         if len(found) == 1 and found[0].type != duckdb.StatementType.EXPLAIN:
-            return found[0].type, rest
+            before = re.sub(r"[^\n]", " ", text[:start].decode(errors="replace"))
+            return found[0].type, before + rest
     return duckdb.StatementType.EXPLAIN, explain
 
 
 def _check_plan(connection: duckdb.DuckDBPyConnection, select: str) -> None:
-    [[_, plan]] = connection.execute(f"EXPLAIN (FORMAT json) {select}").fetchall()
+    [[_, plan]] = connection.execute(f"EXPLAIN (FORMAT json)\n{select}").fetchall()
     writing = _WRITING.intersection(_operators(json.loads(plan)))
     if writing:
         raise InvalidQueryError(

@@ -32,6 +32,7 @@ from afterimage.storage.jsonl.checks import (
     importable,
     loadable,
     loaded,
+    loads_all,
     until_damage,
     valid_chunks,
 )
@@ -43,11 +44,13 @@ from afterimage.storage.jsonl.lines import (
     chunks_of_sources,
     is_compressed,
     objects_of,
+    parse,
     read_chunks,
 )
 from afterimage.storage.jsonl.sources import LineSource, Origin, refuse_own_source
 from afterimage.storage.jsonl.staging import staged
 from afterimage.storage.jsonl.verify import report_killed_save, verify_lines
+from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.chat import loaded_text, strict_reader
 from afterimage.storage.records.fields import (
@@ -77,6 +80,8 @@ __all__ = ["JsonlBackend"]
 
 # Records serialized in one step: few enough for their text to fit in the processor's cache.
 _SAVE_BATCH = 256
+# Lines that become objects in one step: their memory is bounded.
+_OBJECT_BATCH = 1024
 
 
 class JsonlBackend:
@@ -228,28 +233,41 @@ class JsonlBackend:
         self, read: Read, text: Callable[[Source], Any] | None = None
     ) -> Generator[pa.RecordBatch, None, None]:
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
+            can_build,
+            columns_of_objects,
             select_columns,
             select_lines,
         )
 
+        columns = read.query.columns
+        if text is None and columns and can_build(columns) and not _needs_engine(read.query):
+            with self._located(read.kind), closing(self.objects(read)) as batches:
+                for objects in batches:
+                    yield columns_of_objects(read.kind, objects, columns)
+            return
         # A training tool must not get what a load rejects; the engine makes a text of any value.
         chunks = self._valid_chunks(read, check=text is not None)
         with self._located(read.kind):
             if text is None:
-                yield from select_columns(read.kind, chunks, read.query)
+                on_suspect = None if read.faults.skip else partial(self._refuse_corrupt, read.kind)
+                yield from select_columns(read.kind, chunks, read.query, on_suspect)
             else:
                 yield from select_lines(read.kind, chunks, read.query, whole=False, text=text)
 
     def objects(self, read: Read) -> Generator[list[dict[str, Any]], None, None]:
+        if not _needs_engine(read.query):
+            yield from self._in_file_order(read, _OBJECT_BATCH, partial(_objects_of, read))
+            return
         with closing(self._lines(read)) as batches:
             for lines in batches:
-                with self._located(read.kind):
+                with self._located(read.kind), paused_collector():
                     objects = objects_of(lines)
+                    if read.valid and not loads_all(read.kind, objects):
+                        raise InvalidRecordError("a line is not a valid record")
                 yield objects
 
     def models(self, read: Read, batch_size: int) -> Iterator[list[Any]]:
-        query = read.query
-        if query.where or query.order or query.offset:
+        if _needs_engine(read.query):
             with closing(self._lines(read)) as batches:
                 for lines in batches:
                     for start in range(0, len(lines), batch_size):
@@ -263,30 +281,43 @@ class JsonlBackend:
                             raise self._find(read.kind, error) from None
                         yield models
             return
-        left = query.limit
-        for chunk in until_damage(self._chunks(read.kind, read.faults), read.faults):
-            # Build one batch at a time: a read with a limit builds no models beyond it.
+        yield from self._in_file_order(read, batch_size, partial(_models_of, read))
+
+    def _in_file_order(
+        self, read: Read, batch_size: int, build: Callable[[Chunk, int | None], list[Any]]
+    ) -> Generator[list[Any], None, None]:
+        """Yield the first records of the file, up to the limit of the query, without the engine.
+
+        Args:
+            read: has no filters, order or offset.
+            batch_size: maximum number of lines that become records at a time.
+            build: returns the records of the lines of a chunk, up to a maximum number.
+        """
+        left = read.query.limit
+        for chunk in until_damage(self._reported(read), read.faults):
+            # Build one batch at a time: a read with a limit builds no records beyond it.
             for start in range(0, len(chunk.lines), batch_size):
                 if left is not None and left <= 0:
                     return
                 checkpoint()
                 part = chunk.part(start, batch_size)
                 with paused_collector():
-                    models = _models_of(read.kind, part, left, read.faults)
-                if models:
-                    yield models
-                left = None if left is None else left - len(models)
+                    records = build(part, left)
+                if records:
+                    yield records
+                left = None if left is None else left - len(records)
 
     def _lines(self, read: Read) -> Generator[list[bytes], None, None]:
         """Yield lists of matching lines, in the order of the query."""
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
+            as_bytes,
             select_lines,
         )
 
         with self._located(read.kind):
             chunks = self._valid_chunks(read)
             for batch in select_lines(read.kind, chunks, read.query, whole=True):
-                yield [text.encode() for text in batch.column(0).to_pylist()]
+                yield as_bytes(batch.column(0))
 
     def _valid_chunks(self, read: Read, *, check: bool = False) -> Iterator[Chunk]:
         """Yield the chunks of the file for the engine, without corrupt lines if these are skipped.
@@ -294,13 +325,17 @@ class JsonlBackend:
         Otherwise they stay: the engine raises an error for a line that it cannot read. With
         `check`, there is an error for every line that cannot be loaded.
         """
-        chunks = after_each(
-            self._chunks(read.kind, read.faults),
-            lambda chunk: report(read.progress, len(chunk.lines), chunk.share),
-        )
+        chunks = self._reported(read)
         if not (read.faults.skip or check):
             return chunks
         return valid_chunks(chunks, loadable(read.kind), read.faults)
+
+    def _reported(self, read: Read) -> Iterator[Chunk]:
+        """Yield the chunks of the file, and report each when it has been read."""
+        return after_each(
+            self._chunks(read.kind, read.faults),
+            lambda chunk: report(read.progress, len(chunk.lines), chunk.share),
+        )
 
     def _chunks(
         self,
@@ -349,17 +384,22 @@ class JsonlBackend:
         except (DatabaseError, InvalidRecordError) as error:
             raise self._find(kind, error) from None
 
+    def _refuse_corrupt(self, kind: RecordKind) -> None:
+        """Raise the error for the first line that cannot be loaded, if there is one."""
+        for _ in valid_chunks(self._chunks(kind), loadable(kind), Faults("raise")):
+            pass
+
     def _find(self, kind: RecordKind, original: Exception) -> Exception:
         """Return the error for the first corrupt line; `original` if no line is corrupt."""
         try:
-            for _ in valid_chunks(self._chunks(kind), loadable(kind), Faults("raise")):
-                pass
+            self._refuse_corrupt(kind)
         except CorruptRecordError as error:
             return error
         return original if isinstance(original, StorageError) else StorageError(shorten(original))
 
-    def repair(self) -> None:
+    def repair(self) -> int:
         """Do nothing: a file has only its records."""
+        return 0
 
     def verify(self, progress: Progress | None) -> Verification:
         findings = Findings(", ".join(map(str, self.files())))
@@ -402,23 +442,28 @@ def _size(path: Path) -> int:
         return 0
 
 
+def _needs_engine(query: Query) -> bool:
+    """Return whether a query has more than a limit."""
+    return bool(query.where or query.order or query.offset)
+
+
 def _models_of_lines(kind: RecordKind, lines: list[bytes]) -> list[Any]:
     """Return the models of lines that the engine accepted.
 
     Raises:
         ValueError: a line is not a valid record.
     """
-    read = strict_reader(kind)
+    quick = strict_reader(kind)
     with suppress(ValueError):
-        return [*map(read, lines)]
+        return [*map(quick, lines)]
     return [loaded_text(kind, from_json(line), line) for line in lines]
 
 
-def _models_of(kind: RecordKind, chunk: Chunk, limit: int | None, faults: Faults) -> list[Any]:
+def _models_of(read: Read, chunk: Chunk, limit: int | None) -> list[Any]:
     """Return the models of a chunk's lines, at most `limit`, without records of other models."""
-    read = strict_reader(kind)
+    quick = strict_reader(read.kind)
     with suppress(ValueError, CorruptRecordError):
-        return [read(text) for text in chunk.texts()[:limit]]
+        return [quick(text) for text in chunk.texts()[:limit]]
     models: list[Any] = []
     for unread in chunk.unread():
         if limit is not None and len(models) >= limit:
@@ -426,11 +471,38 @@ def _models_of(kind: RecordKind, chunk: Chunk, limit: int | None, faults: Faults
         try:
             line = chunk.read(unread)
             with suppress(ValueError):  # the quick way, which most lines pass
-                models.append(read(line.text))
+                models.append(quick(line.text))
                 continue
-            model = loaded(kind, chunk, line)
+            model = loaded(read.kind, chunk, line)
         except CorruptRecordError as error:
-            faults.handle(error)
+            read.faults.handle(error)
         else:
             models += [model] if model is not None else []
     return models
+
+
+def _objects_of(read: Read, chunk: Chunk, limit: int | None) -> list[dict[str, Any]]:
+    """Return a chunk's records of the kind of the read as JSON objects, at most `limit`."""
+    kind, checked = read.kind, read.valid or read.faults.skip
+    with suppress(InvalidRecordError, CorruptRecordError):
+        objects = [each for each in objects_of(chunk.texts()) if _is_of(kind, each)][:limit]
+        if not checked or loads_all(kind, objects):
+            return objects
+    check = loadable(kind) if checked else parse
+    objects = []
+    for unread in chunk.unread():
+        if limit is not None and len(objects) >= limit:
+            break
+        try:
+            line = chunk.read(unread)
+            record = parse(chunk, line)
+            if _is_of(kind, record):
+                check(chunk, line)
+                objects.append(record)
+        except CorruptRecordError as error:
+            read.faults.handle(error)
+    return objects
+
+
+def _is_of(kind: RecordKind, record: dict[str, Any]) -> bool:
+    return kind is DOCUMENTS or is_conversation(record) == (kind is CONVERSATIONS)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
-from afterimage.storage.jsonl.lines import Chunk, Line, parse_exact
+from afterimage.storage.jsonl.lines import Chunk, Line, check_keys, parse_readable
 from afterimage.storage.records.arrow import rows_of_objects, to_batch
-from afterimage.storage.records.fields import CONVERSATIONS, RecordKind
+from afterimage.storage.records.fields import (
+    CONVERSATIONS,
+    FieldType,
+    Json,
+    List,
+    RecordKind,
+    Struct,
+    Text,
+)
+from afterimage.storage.records.repeated_keys import ESCAPE, quotation_marks
 from afterimage.storage.records.validation import is_conversation
 
 __all__ = ["batch_of_lines", "regrouped"]
@@ -61,35 +72,82 @@ def batch_of_lines(
         other: called with the chunk, the line and the JSON object of each record of another model.
 
     Raises:
-        CorruptRecordError: a line is not a JSON object or not a valid record. The error names the
-            first such line.
+        CorruptRecordError: a line is not a JSON object, repeats a key, or is not a valid record.
+            The error names the first such line.
     """
     lines: list[Line] = []
     objects: list[dict[str, Any]] = []
     others: list[bytes] = []
-    for line in chunk.records():
-        try:
-            record = parse_exact(chunk, line)
-        except CorruptRecordError:
-            _raise_for_first_invalid(kind, chunk, lines, objects)  # an earlier line comes first
-            raise
-        if kind is CONVERSATIONS and not is_conversation(record):
-            other(chunk, line, record)
-            others.append(line.text)
-        else:
-            lines.append(line)
-            objects.append(record)
     try:
-        return to_batch(kind, rows_of_objects(kind, objects)), others
+        for line in chunk.records():
+            record = parse_readable(chunk, line)
+            if kind is CONVERSATIONS and not is_conversation(record):
+                check_keys(chunk, line, record)
+                other(chunk, line, record)
+                others.append(line.text)
+            else:
+                lines.append(line)
+                objects.append(record)
+    except CorruptRecordError:
+        _raise_for_first_invalid(kind, chunk, lines, objects)  # an earlier line comes first
+        raise
+    try:
+        rows = rows_of_objects(kind, objects)
+        batch = to_batch(kind, rows)
     except InvalidRecordError as error:
         _raise_for_first_invalid(kind, chunk, lines, objects)
         raise AssertionError("the batch is invalid, but each of its records is valid") from error
+    # A record with other fields than the declared ones is not in `rows` itself.
+    unsure = [row is not record for row, record in zip(rows.declared, objects, strict=True)]
+    if not _repeats_no_key(kind, batch, lines, unsure):
+        unsure = [True] * len(lines)
+    for line, record in compress(zip(lines, objects, strict=True), unsure):
+        check_keys(chunk, line, record)
+    return batch, others
+
+
+def _repeats_no_key(
+    kind: RecordKind, batch: pa.RecordBatch, lines: Sequence[Line], unsure: Sequence[bool]
+) -> bool:
+    """Return whether a quick check shows that no line repeats a key; see `repeated_keys.py`.
+
+    The check leaves out the lines that are `unsure`. The others have exactly the declared fields.
+    """
+    if any(unsure):
+        sure = [not each for each in unsure]
+        batch, lines = batch.filter(pa.array(sure, pa.bool_())), [*compress(lines, sure)]
+    fields = kind.record.fields
+    declared = pa.StructArray.from_arrays(
+        [batch.column(name) for name in fields], names=list(fields)
+    )
+    marks = _quotation_marks(kind.record, declared)
+    return marks == sum(quotation_marks(line.text) for line in lines)
+
+
+def _quotation_marks(field_type: FieldType, array: pa.Array) -> int:
+    """Return the number of quotation marks around the strings in values, written as JSON."""
+    present: int = len(array) - array.null_count
+    match field_type:
+        case Text():
+            return 2 * present
+        case Json():
+            if pc.any(pc.match_substring(array, "\\")).as_py():
+                array = pc.replace_substring_regex(array, ESCAPE, "")
+            counted: int | None = pc.sum(pc.count_substring(array, '"')).as_py()
+            return counted or 0
+        case List(item_type):
+            return _quotation_marks(item_type, array.flatten())
+        case Struct(fields):
+            children = zip(fields.values(), array.flatten(), strict=True)
+            return 2 * len(fields) * present + sum(_quotation_marks(*child) for child in children)
+    return 0
 
 
 def _raise_for_first_invalid(
     kind: RecordKind, chunk: Chunk, lines: Sequence[Line], objects: Sequence[dict[str, Any]]
 ) -> None:
     for line, record in zip(lines, objects, strict=True):
+        check_keys(chunk, line, record)
         try:
             to_batch(kind, rows_of_objects(kind, [record]))
         except InvalidRecordError as error:

@@ -6,20 +6,33 @@ other lines keep their numbers and offsets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.jsonl.lines import Chunk, Line, parse, parse_exact
 from afterimage.storage.records.chat import loaded_text
-from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, OTHERS, RecordKind
+from afterimage.storage.records.fields import (
+    CONVERSATIONS,
+    DOCUMENTS,
+    OTHERS,
+    Double,
+    FieldType,
+    List,
+    RecordKind,
+    Struct,
+    Text,
+)
 from afterimage.storage.records.validation import as_declared, is_conversation, reason
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.system.gc_pause import paused_collector
 
-__all__ = ["importable", "loadable", "loaded", "until_damage", "valid_chunks"]
+__all__ = ["importable", "loadable", "loaded", "loads_all", "until_damage", "valid_chunks"]
 
 
 def loaded(kind: RecordKind, chunk: Chunk, line: Line) -> Any | None:
@@ -42,6 +55,57 @@ def loadable(kind: RecordKind) -> Callable[[Chunk, Line], object]:
     if kind is OTHERS:
         return parse
     return lambda chunk, line: loaded(kind, chunk, line)
+
+
+def loads_all(kind: RecordKind, objects: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a load accepts all these objects, which are of the kind.
+
+    The types of all values are compared first. Only other objects are validated by the model, which
+    may convert their values.
+    """
+    if kind is OTHERS or _has_types(kind.exact, objects):
+        return True
+    try:
+        for record in objects:
+            loaded_text(kind, record, to_json(record))
+    except ValidationError:
+        return False
+    return True
+
+
+def _has_types(struct: Struct, objects: Sequence[Any]) -> bool:
+    """Return whether all objects have the required fields, and all values their declared types."""
+    for name, field_type in struct.fields.items():
+        try:
+            values = [*map(itemgetter(name), objects)]
+        except KeyError:
+            if name not in struct.defaults:
+                return False
+            values = [record[name] for record in objects if name in record]
+        types = {*map(type, values)}
+        if name in struct.nullable and type(None) in types:
+            values = [value for value in values if value is not None]
+            types.remove(type(None))
+        if not _are_of(field_type, values, types):
+            return False
+    return True
+
+
+def _are_of(field_type: FieldType, values: Sequence[Any], types: set[type]) -> bool:
+    match field_type:
+        case Text():
+            return types <= {str} and not (field_type.enum and {*values} - {*field_type.choices})
+        case Double():
+            return types <= {float, int}
+        case List(item_type):
+            if not types <= {list}:
+                return False
+            items = [*chain.from_iterable(values)]
+            return _are_of(item_type, items, {*map(type, items)})
+        case Struct():
+            return types <= {dict} and _has_types(field_type, values)
+        case _:
+            return types <= {dict}
 
 
 def importable(kind: RecordKind) -> Callable[[Chunk, Line], dict[str, Any]]:

@@ -28,19 +28,23 @@ from afterimage.storage.jsonl.containers import (
     refuse_other_formats,
 )
 from afterimage.storage.jsonl.sources import DAMAGE, LineSource
+from afterimage.storage.jsonl.torn import is_torn
 from afterimage.storage.records.document_ids import ID_FIRST, with_id
-from afterimage.storage.records.validation import readable, repeated_key
+from afterimage.storage.records.repeated_keys import repeated_key_of
+from afterimage.storage.records.validation import readable
 from afterimage.storage.system.interrupts import checkpoint
 
 __all__ = [
     "MAX_LINE_BYTES",
     "Chunk",
     "Line",
+    "check_keys",
     "chunks_of_sources",
     "is_compressed",
     "objects_of",
     "parse",
     "parse_exact",
+    "parse_readable",
     "read_chunks",
 ]
 
@@ -134,6 +138,8 @@ class Chunk(NamedTuple):
 
     def corrupt(self, line: Line, reason: str) -> CorruptRecordError:
         """Return the error for a line of this chunk."""
+        if not self.ended and is_torn(line.text):
+            reason = f"a torn line, whose end was never written ({reason})"
         return CorruptRecordError(self.path, line.number, line.offset, reason)
 
 
@@ -158,14 +164,29 @@ def parse_exact(chunk: Chunk, line: Line) -> dict[str, Any]:
     Raises:
         CorruptRecordError: the line is not a JSON object, is nested too deep, or repeats a key.
     """
+    record = parse_readable(chunk, line)
+    check_keys(chunk, line, record)
+    return record
+
+
+def parse_readable(chunk: Chunk, line: Line) -> dict[str, Any]:
+    """Return a line as a JSON object, if every parser used here can read it.
+
+    Raises:
+        CorruptRecordError: the line is not a JSON object, or is nested too deep.
+    """
     record = parse(chunk, line)
     try:
         readable(line.text)
     except ValueError as error:
         raise chunk.corrupt(line, str(error)) from None
-    if (key := repeated_key(line.text)) is not None:
-        raise chunk.corrupt(line, f"the key {shown(key, 60)} is repeated")
     return record
+
+
+def check_keys(chunk: Chunk, line: Line, record: dict[str, Any]) -> None:
+    """Raise CorruptRecordError if a line, which is parsed as `record`, repeats a key."""
+    if (key := repeated_key_of(line.text, record)) is not None:
+        raise chunk.corrupt(line, f"the key {shown(key, 60)} is repeated")
 
 
 def objects_of(texts: Iterable[str | bytes]) -> list[dict[str, Any]]:
@@ -307,28 +328,25 @@ class _Lines:
 
     def of(self, block: bytes, share: float | None) -> Iterator[Chunk]:
         """Yield the lines that end in a block."""
-        ending, feed, tail = block.rpartition(b"\n")
-        if feed:
-            first = ending.find(b"\n")
-            self._add(ending if first < 0 else ending[:first])
+        lines = block.split(b"\n")
+        tail = lines.pop()
+        if lines:
+            self._add(lines[0])
             if self._length > self._limit:
                 self._leave_out()
-                ending = b"" if first < 0 else ending[first + 1 :]
-                has_lines = first >= 0
+                del lines[0]
             else:
-                ending = b"".join([*self._parts[:-1], ending])
-                has_lines = True
+                lines[0] = b"".join(self._parts)  # copies nothing if the line is in one block
             self._parts, self._length = [], 0
-            if has_lines:
-                lines = ending.split(b"\n")
-                size = len(ending) + 1
-                if len(ending) > self._limit:
-                    self._blank_long(lines)
-                yield self._empty._replace(
-                    number=self.number, offset=self.offset, lines=lines, share=share
-                )
-                self.number += len(lines)
-                self.offset += size
+        if lines:
+            size = sum(map(len, lines)) + len(lines)
+            if size > self._limit:
+                self._blank_long(lines)
+            yield self._empty._replace(
+                number=self.number, offset=self.offset, lines=lines, share=share
+            )
+            self.number += len(lines)
+            self.offset += size
         self._add(tail)
 
     def last(self) -> Iterator[Chunk]:

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from afterimage.storage.engine.database import scratch_connection
@@ -21,13 +22,20 @@ from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.jsonl.lines import Chunk, objects_of
 from afterimage.storage.query.predicates import in_order, select_list, sliced
 from afterimage.storage.query.query import Query
-from afterimage.storage.query.relations import Relation, Source, lines_relation
+from afterimage.storage.query.relations import SUSPECT, Relation, Source, lines_relation
 from afterimage.storage.records.arrow import rows_of_objects, to_batch
 from afterimage.storage.records.fields import Json, List, RecordKind, Struct
 from afterimage.storage.records.paths import FieldRef
 from afterimage.storage.records.schema import projected_schema
 
-__all__ = ["relation_of_lines", "select_columns", "select_lines"]
+__all__ = [
+    "as_bytes",
+    "can_build",
+    "columns_of_objects",
+    "relation_of_lines",
+    "select_columns",
+    "select_lines",
+]
 
 # Bytes that a DuckDB thread processes at a time. For each value that is extracted from a line, the
 # thread holds the parsed lines of a whole slice.
@@ -37,32 +45,80 @@ _LINES = pa.schema([pa.field("position", pa.int64()), pa.field("line", pa.large_
 
 
 def select_columns(
-    kind: RecordKind, chunks: Iterable[Chunk], query: Query
+    kind: RecordKind,
+    chunks: Iterable[Chunk],
+    query: Query,
+    on_suspect: Callable[[], None] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the query's columns of the matching lines, with the declared schema."""
+    """Yield the query's columns of the matching lines, with the declared schema.
+
+    Args:
+        kind: the kind of the lines.
+        chunks: the file.
+        query: filters, order, slice and projection.
+        on_suspect: called once if the values of a line may be of types that a load rejects; None
+            if there is no such line. Only the columns of the query are checked.
+    """
     assert query.columns is not None
     schema = projected_schema(query.columns)
     narrow = [field for field in query.columns if not _is_wide(field)]
-    whole = len(narrow) < len(query.columns)
+    whole = len(narrow) < len(query.columns)  # conversion of whole lines checks all values
+    check = on_suspect is not None and not whole
     # Close now: the error of a corrupt line could keep the engine's connection open.
-    with closing(select_lines(kind, chunks, query, whole=whole, columns=narrow)) as batches:
+    with closing(
+        select_lines(kind, chunks, query, whole=whole, columns=narrow, check=check)
+    ) as batches:
         for batch in batches:
-            values = batch.columns[whole:]
+            if check and on_suspect is not None and pc.any(batch.column(len(narrow))).as_py():
+                on_suspect()
+                on_suspect = None
+            values = batch.columns[whole : whole + len(narrow)]
             if whole:  # copy: small values between the freed lines would fragment the memory
                 every = pa.array(range(len(batch)), pa.int64())
                 values = [column.take(every) for column in values]
             arrays = dict(zip((field.path for field in narrow), values, strict=True))
             if whole:
-                objects = objects_of(batch.column(0).to_pylist())
-                records = to_batch(kind, rows_of_objects(kind, objects))
-                arrays |= {
-                    field.path: _inner(records.column(field.column), field)
-                    for field in query.columns
-                    if _is_wide(field)
-                }
+                objects = objects_of(as_bytes(batch.column(0)))
+                wide = [field for field in query.columns if _is_wide(field)]
+                arrays |= _declared_columns(kind, objects, wide)
             yield pa.RecordBatch.from_arrays(
                 [arrays[field.name].cast(field.type) for field in schema], schema=schema
             )
+
+
+def can_build(columns: Iterable[FieldRef]) -> bool:
+    """Return whether the columns can be built from whole records as fast as by the engine."""
+    fields = list(columns)
+    # The engine gives values inside metadata as text.
+    return any(map(_is_wide, fields)) and not any(field.keys for field in fields)
+
+
+def columns_of_objects(
+    kind: RecordKind, objects: Sequence[dict[str, Any]], columns: Sequence[FieldRef]
+) -> pa.RecordBatch:
+    """Return the columns of records, for which `can_build` is true.
+
+    Raises:
+        InvalidRecordError: an object is not a valid record.
+    """
+    schema = projected_schema(columns)
+    arrays = _declared_columns(kind, objects, columns)
+    return pa.RecordBatch.from_arrays(
+        [arrays[field.name].cast(field.type) for field in schema], schema=schema
+    )
+
+
+def _declared_columns(
+    kind: RecordKind, objects: Sequence[dict[str, Any]], fields: Iterable[FieldRef]
+) -> dict[str, pa.Array]:
+    rows = rows_of_objects(kind, objects, to_store=False)
+    records = to_batch(kind, rows, to_store=False)
+    return {field.path: _inner(records.column(field.column), field) for field in fields}
+
+
+def as_bytes(texts: pa.Array) -> list[bytes]:
+    """Return the strings of an array as UTF-8, without decoding them."""
+    return texts.cast(pa.large_binary()).to_pylist()  # type: ignore[no-any-return]
 
 
 def select_lines(
@@ -72,6 +128,7 @@ def select_lines(
     *,
     whole: bool,
     columns: Sequence[FieldRef] = (),
+    check: bool = False,
     text: Callable[[Source], sa.ColumnElement[Any]] | None = None,
 ) -> Generator[pa.RecordBatch, None, None]:
     """Yield the lines that match a query, in its order. Close it if you stop before its end.
@@ -82,6 +139,7 @@ def select_lines(
         query: filters, order and slice.
         whole: whether the first column of the result is the whole line.
         columns: the next columns of the result.
+        check: whether the next column of the result is `SUSPECT`, about `columns`.
         text: returns the expression of the last column of the result.
 
     Raises:
@@ -91,10 +149,12 @@ def select_lines(
 
     def chosen(table: sa.FromClause, source: Source) -> list[sa.ColumnElement[Any]]:
         texts = [] if text is None else [text(source)]
-        return [table.c.line] * whole + select_list(source, columns) + texts
+        suspect = [table.c[SUSPECT]] if check else []
+        return [table.c.line] * whole + select_list(source, columns) + suspect + texts
 
+    checked = columns if check else ()
     if query.order:
-        with relation_of_lines(kind, chunks, query) as (connection, table, source, _):
+        with relation_of_lines(kind, chunks, query, checked) as (connection, table, source, _):
             statement = in_order(source, query, chosen(table, source), table)
             yield from stream_arrow(connection, sliced(statement, query))
         return
@@ -109,7 +169,7 @@ def select_lines(
             if left is not None and left <= 0:
                 return
             with streamed(connection, _LINES, batches) as lines:
-                table, source = lines_relation(kind, lines, names)
+                table, source = lines_relation(kind, lines, names, checked)
                 statement = in_order(source, query, chosen(table, source), table)
                 matching = execute_arrow(connection, statement)
             page = matching.slice(skip, left)
@@ -120,12 +180,12 @@ def select_lines(
 
 @contextmanager
 def relation_of_lines(
-    kind: RecordKind, chunks: Iterable[Chunk], query: Query
+    kind: RecordKind, chunks: Iterable[Chunk], query: Query, checked: Sequence[FieldRef] = ()
 ) -> Iterator[Relation]:
     """Provide the lines of one kind for one statement, which reads them once."""
     batches = chain.from_iterable(_line_batches(chunks))
     with scratch_connection() as connection, streamed(connection, _LINES, batches) as lines:
-        yield Relation(connection, *lines_relation(kind, lines), query)
+        yield Relation(connection, *lines_relation(kind, lines, None, checked), query)
 
 
 def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
@@ -133,7 +193,7 @@ def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
     position = 0
     for chunk in chunks:
         texts = chunk.texts()
-        lines = pa.array(texts, pa.large_binary())
+        lines = _binary_array(texts)
         try:
             lines = lines.cast(pa.large_string())
         except pa.ArrowInvalid:
@@ -143,6 +203,15 @@ def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
         batch = pa.RecordBatch.from_arrays([numbers, lines], schema=_LINES)
         rows = max(1, len(texts) * _SLICE_BYTES // max(1, lines.nbytes))
         yield [batch.slice(start, rows) for start in range(0, len(texts), rows)]
+
+
+def _binary_array(texts: list[bytes]) -> pa.Array:
+    if len(texts) != 1:
+        return pa.array(texts, pa.large_binary())
+    # A long line is a chunk of its own. Do not copy it.
+    [text] = texts
+    offsets = pa.array([0, len(text)], pa.int64()).buffers()[1]
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(text)])
 
 
 def _not_utf8(chunk: Chunk) -> CorruptRecordError:

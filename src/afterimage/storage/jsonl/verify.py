@@ -11,6 +11,7 @@ from afterimage.storage.jsonl.journal import Visible, visible
 from afterimage.storage.jsonl.lines import MAX_LINE_BYTES, Chunk, is_compressed, read_chunks
 from afterimage.storage.jsonl.sources import CHUNK_BYTES, LineSource
 from afterimage.storage.jsonl.torn import is_torn
+from afterimage.storage.query.arguments import seconds
 from afterimage.storage.records.fields import DOCUMENTS, Kind, RecordKind, kind_named
 from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.reports.faults import Faults, Place
@@ -20,10 +21,9 @@ from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.system.locks import file_lock
 from afterimage.storage.system.side_files import side_file
+from afterimage.storage.system.targets import system_path
 
 __all__ = ["report_killed_save", "verify_jsonl", "verify_lines"]
-
-_LOCK_SECONDS = 30
 
 
 @signal_safe
@@ -33,6 +33,7 @@ def verify_jsonl(
     *,
     progress: Progress | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
+    lock_timeout: float = 30,
 ) -> Verification:
     r"""Read a whole JSONL file, in bounded memory, and report its faults.
 
@@ -43,12 +44,13 @@ def verify_jsonl(
         kind: the kind of the lines. "conversations" and "records" accept records of any model.
         progress: called repeatedly with the number of lines read since the last call.
         max_line_bytes: a longer line is corrupt.
+        lock_timeout: seconds to wait for a save to the file.
 
     Raises:
         MissingFileError: the file does not exist.
         UnsupportedFileError: the file has another format than JSON lines.
         InvalidQueryError: the kind is unknown.
-        LockTimeoutError: a save to the file took longer than 30 seconds.
+        LockTimeoutError: a save to the file took longer than `lock_timeout`.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "talks.jsonl"
@@ -61,7 +63,7 @@ def verify_jsonl(
     """
     findings = Findings(str(path))
     damage = Faults("skip")
-    source = _source(Path(path), findings)
+    source = _source(system_path(path), findings, seconds(lock_timeout, "lock_timeout"))
     saved_as = kind_named(kind).saved_as
     chunks = read_chunks(
         source,
@@ -73,10 +75,10 @@ def verify_jsonl(
     return findings.report()
 
 
-def _source(path: Path, findings: Findings) -> LineSource:
+def _source(path: Path, findings: Findings, lock_timeout: float) -> LineSource:
     if is_compressed(path) or not side_file(path, ".saving").exists():
         return LineSource(path)
-    with file_lock(path, _LOCK_SECONDS, optional=True):  # a save may be running
+    with file_lock(path, lock_timeout, optional=True):  # a save may be running
         seen = visible(path)
     if seen.killed is not None:
         report_killed_save(findings, path, seen)

@@ -40,6 +40,7 @@ class Read:
             that is imported.
         converted: returns chunks of lines of an import with records in place of the rows of another
             format.
+        valid: whether a record that a load rejects is an error, also where the read could go on.
     """
 
     kind: RecordKind
@@ -51,6 +52,7 @@ class Read:
     warn: Callable[[str], None] = warn_caller
     other: Callable[[Any, Any, dict[str, Any]], None] = _accept
     converted: Callable[[Iterator[Any]], Iterator[Any]] = iter
+    valid: bool = False
 
     def over(self, query: Query) -> Read:
         """Return the same read with another query."""

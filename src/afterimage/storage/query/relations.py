@@ -8,7 +8,7 @@ if the statement uses it.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -25,14 +25,16 @@ from afterimage.storage.records.fields import (
     FieldType,
     Integer,
     Json,
+    List,
     RecordKind,
+    Struct,
     Text,
     Timestamp,
 )
 from afterimage.storage.records.paths import FieldRef
 from afterimage.storage.records.schema import json_structure
 
-__all__ = ["RecordSource", "Relation", "Source", "TableSource", "lines_relation"]
+__all__ = ["SUSPECT", "RecordSource", "Relation", "Source", "TableSource", "lines_relation"]
 
 _NO_COLUMNS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({})
 
@@ -175,8 +177,15 @@ def _joined(*parts: str | sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
     return sa.func.concat(*parts)
 
 
+SUSPECT: Final = "suspect"
+"""The column that says whether a line may have a value that a load rejects."""
+
+
 def lines_relation(
-    kind: RecordKind, lines: sa.FromClause, names: Container[str] | None = None
+    kind: RecordKind,
+    lines: sa.FromClause,
+    names: Container[str] | None = None,
+    checked: Sequence[FieldRef] = (),
 ) -> tuple[sa.FromClause, Source]:
     """Return the lines of one kind as a relation with the columns of a table of that kind.
 
@@ -185,12 +194,15 @@ def lines_relation(
         lines: JSON lines in a column `line`, and their `position`, from 0.
         names: the fields that the statement uses; None for all. DuckDB evaluates no unused column,
             but it takes time to plan one.
+        checked: the fields whose types the column `SUSPECT` is about; without any, the relation
+            does not have it.
 
     Returns:
         The relation and its source. The relation has the column `line` instead of `extra`. A line
         that is not a JSON object makes the statement fail; `jsonl/backend.py` then locates it.
     """
-    rows = lines if kind is DOCUMENTS else _lines_of(kind, lines)
+    steps = _steps(kind, checked)
+    rows = _typed_lines(kind, lines, list(steps))
     if kind is OTHERS:
         return rows, RecordSource(rows.c.line, rows.c.position)
     columns = [
@@ -199,8 +211,73 @@ def lines_relation(
         if names is None or name in names
     ]
     position = rows.c.position.label(kind.sequence)
+    if steps:
+        first = 1 if kind is DOCUMENTS else len(_SHAPE) + 1
+        suspicions = [*_suspicions(rows.c.types, first, steps), *_unknown(rows.c.line, checked)]
+        columns.append(sa.func.coalesce(sa.or_(*suspicions), sa.false()).label(SUSPECT))
     relation = sa.select(position, rows.c.line, *columns).subquery()
     return relation, TableSource(kind, relation, whole=relation.c.line)
+
+
+class _Step(NamedTuple):
+    """A value on the way to a field: what a load accepts there.
+
+    Attributes:
+        types: names that DuckDB's json_type may return.
+        parent: path of the object around the value.
+        required: whether that object must have the value.
+    """
+
+    types: tuple[str, ...]
+    parent: str
+    required: bool
+
+
+def _steps(kind: RecordKind, fields: Iterable[FieldRef]) -> dict[str, _Step]:
+    """Return the path of each value on the way to the fields, and what is accepted there."""
+    steps: dict[str, _Step] = {}
+    for field in fields:
+        struct, path = kind.record, "$"
+        for name in (field.column, *field.inner):
+            if name not in struct.fields:
+                break
+            field_type, parent = struct.fields[name], path
+            path += f'."{name}"'
+            types = _json_types(field_type) + (("NULL",) if name in struct.nullable else ())
+            steps[path] = _Step(types, parent, name not in struct.defaults)
+            if isinstance(field_type, Struct):
+                struct = field_type
+    return steps
+
+
+def _json_types(field_type: FieldType) -> tuple[str, ...]:
+    match field_type:
+        case Text():
+            return ("VARCHAR",)
+        case Double():
+            # Rarer types, such as booleans, are only suspect. DuckDB is slow for many alternatives.
+            return ("DOUBLE", "UBIGINT", "BIGINT")
+        case List():
+            return ("ARRAY",)
+        case _:
+            return ("OBJECT",)
+
+
+def _suspicions(
+    types: sa.ColumnElement[Any], first: int, steps: Mapping[str, _Step]
+) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions under which a load may reject a value.
+
+    The items of `types` from the index `first` are the types of `steps`.
+    """
+    found = {path: sa.func.list_extract(types, at) for at, path in enumerate(steps, first)}
+    for path, step in steps.items():
+        yield found[path].not_in(step.types)
+        if step.required:
+            absent = found[path].is_(None)
+            yield (
+                sa.and_(absent, found[step.parent] == "OBJECT") if step.parent in found else absent
+            )
 
 
 def _column(
@@ -263,14 +340,37 @@ def _or_default(
     return sa.case((field.json.is_(None), sa.cast(literal, SqlType(sql_type))), else_=value)
 
 
-def _lines_of(kind: RecordKind, lines: sa.FromClause) -> sa.FromClause:
-    """Return the lines that `validation.is_conversation` accepts, or all others."""
-    shape: sa.ColumnElement[Any] = sa.literal_column(
-        "['$', '$.conversations', '$.conversations[0]',"
-        " '$.conversations[0].role', '$.conversations[0].content']"
-    )
+def _unknown(
+    line: sa.ColumnElement[Any], fields: Iterable[FieldRef]
+) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield for each field with choices the condition that its value is not one of them."""
+    for field in fields:
+        if isinstance(field.type, Text) and field.type.choices:
+            yield JsonPath(line, (field.column, *field.inner)).text.not_in(field.type.choices)
+
+
+_SHAPE: Final = (
+    "$",
+    "$.conversations",
+    "$.conversations[0]",
+    "$.conversations[0].role",
+    "$.conversations[0].content",
+)
+
+
+def _typed_lines(kind: RecordKind, lines: sa.FromClause, paths: Sequence[str]) -> sa.FromClause:
+    """Return the lines of one kind, as `validation.is_conversation` decides.
+
+    The last items of their column `types` are the JSON types of the values at `paths`.
+    """
+    shape = () if kind is DOCUMENTS else _SHAPE
+    if not (shape or paths):
+        return lines
+    every: sa.ColumnElement[Any] = sa.literal_column(f"{[*shape, *paths]}")
     # One json_type call for all paths parses each line only once.
-    typed = sa.select(lines, sa.func.json_type(lines.c.line, shape).label("types")).subquery()
+    typed = sa.select(lines, sa.func.json_type(lines.c.line, every).label("types")).subquery()
+    if not shape:
+        return typed
     root, entries, first, role, content = (
         sa.func.list_extract(typed.c.types, index) for index in range(1, 6)
     )
@@ -279,8 +379,4 @@ def _lines_of(kind: RecordKind, lines: sa.FromClause) -> sa.FromClause:
     is_conversation = sa.func.coalesce(is_conversation, sa.false())
     error = sa.cast(sa.func.error("not a JSON object"), sa.Boolean)
     matches = is_conversation if kind is CONVERSATIONS else sa.not_(is_conversation)
-    return (
-        sa.select(typed.c.position, typed.c.line)
-        .where(sa.case((root == "OBJECT", matches), else_=error))
-        .subquery()
-    )
+    return sa.select(typed).where(sa.case((root == "OBJECT", matches), else_=error)).subquery()

@@ -29,6 +29,7 @@ from afterimage.storage.records.plain import (
     exact_dicts,
     is_plain_metadata,
 )
+from afterimage.storage.records.repeated_keys import repeated_key
 from afterimage.storage.records.validation import (
     as_declared,
     is_conversation,
@@ -36,7 +37,6 @@ from afterimage.storage.records.validation import (
     readable,
     reading,
     reason,
-    repeated_key,
 )
 
 __all__ = ["as_records", "exact_lines", "exact_records", "stored_object", "to_line"]
@@ -164,16 +164,15 @@ def exact_records(records: Sequence[Any], checked: Iterable[str] = MESSAGE_FIELD
     if plains is None:
         return None
     try:
-        exact = is_plain_metadata(plains.rows) or _is_read_back(plains.rows)
+        own, inner = plains.metadata()
+        exact = is_plain_metadata([*own, *inner]) or _is_read_back(own, inner)
     except ValueError:  # some metadata cannot be written as JSON, or is nested too deep
         return None
     return plains if exact else None
 
 
-def _is_read_back(plains: Sequence[dict[str, Any]]) -> bool:
+def _is_read_back(own: list[dict[str, Any]], inner: list[dict[str, Any]]) -> bool:
     """Return whether all metadata equals what is read back from its own JSON."""
-    own = [plain["metadata"] for plain in plains]
-    inner = [each["metadata"] for plain in plains for each in plain.get("personas", ())]
     if iterator_in([own, inner]) is not None:  # writing it would use it up
         return False
     # The list has the place of the record. A persona is two levels deeper.

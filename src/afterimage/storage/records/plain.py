@@ -9,14 +9,14 @@ converts record by record, and rejects what no load would return.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
 from afterimage.storage import models
-from afterimage.storage.records.fields import CONVERSATIONS, CRITERIA, Struct
+from afterimage.storage.records.fields import CONVERSATIONS, CRITERIA, DOCUMENTS, Struct
 
 __all__ = ["MESSAGE_FIELDS", "Plains", "as_plain_dict", "exact_dicts", "is_plain_metadata"]
 
@@ -48,6 +48,12 @@ _CONVERSATIONS: Final = {
     if _has_only_declared(model, CONVERSATIONS.record)
     and models.ConversationEntry.model_fields.keys() == {*MESSAGE_FIELDS}
 }
+_DOCUMENTS: Final = {
+    model
+    for model in (models.Document,)
+    if _has_only_declared(model, DOCUMENTS.record)
+    and models.PersonaEntry.model_fields.keys() == {"descriptions", "metadata"}
+}
 
 
 def as_plain_dict(model: BaseModel) -> dict[str, Any]:
@@ -68,21 +74,32 @@ def as_plain_dict(model: BaseModel) -> dict[str, Any]:
 class Plains(NamedTuple):
     """Records of one kind as plain dicts.
 
+    The dicts are those of the models, so nothing may change them.
+
     Attributes:
         rows: the fields of each record. Those of a conversation have its messages as models.
+        columns: the values of each declared field in the rows, or its default.
         messages: the fields of all messages, in the order of their conversations.
     """
 
     rows: list[dict[str, Any]]
+    columns: dict[str, list[Any]]
     messages: list[dict[str, Any]]
+
+    def metadata(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the metadata of all records, and that of all personas in them."""
+        personas = chain.from_iterable(self.columns.get("personas", ()))
+        return self.columns["metadata"], [*map(itemgetter("metadata"), personas)]
 
     def with_messages(self) -> list[dict[str, Any]]:
         """Return the rows, with the fields of their messages instead of the models."""
-        end = 0
-        for row in self.rows if self.messages else ():
+        if not self.messages:
+            return self.rows
+        rows, end = [], 0
+        for row in self.rows:
             start, end = end, end + len(row["conversations"])
-            row["conversations"] = self.messages[start:end]
-        return self.rows
+            rows.append({**row, "conversations": self.messages[start:end]})
+        return rows
 
 
 def exact_dicts(records: Sequence[Any], checked: Iterable[str] = MESSAGE_FIELDS) -> Plains | None:
@@ -102,7 +119,7 @@ def exact_dicts(records: Sequence[Any], checked: Iterable[str] = MESSAGE_FIELDS)
     try:
         if classes <= _CONVERSATIONS:
             return _exact_conversations(records, checked)
-        if classes == {models.Document}:
+        if classes <= _DOCUMENTS:
             return _exact_documents(records)
     except (AttributeError, KeyError, TypeError):  # an attribute is missing or no iterable
         pass
@@ -110,72 +127,82 @@ def exact_dicts(records: Sequence[Any], checked: Iterable[str] = MESSAGE_FIELDS)
 
 
 def _exact_conversations(records: Sequence[Any], checked: Iterable[str]) -> Plains | None:
-    plains: list[dict[str, Any]] = [record.__dict__.copy() for record in records]
-    lists = [*map(itemgetter("conversations"), plains)]
-    if {*map(type, lists)} != {list} or _types_at("metadata", plains) != {dict}:
+    plains = [*map(_fields_of, records)]
+    columns = _columns(CONVERSATIONS.record, records, plains)
+    if columns is None:
         return None
-    if not {*map(type, chain.from_iterable(lists))} <= _ENTRY:
+    lists = columns["conversations"]
+    if {*map(type, lists)} != {list} or {*map(type, columns["metadata"])} != {dict}:
         return None
-    messages = [*map(_fields_of, chain.from_iterable(lists))]
+    entries = [*chain.from_iterable(lists)]
+    if not {*map(type, entries)} <= _ENTRY:
+        return None
+    messages = [*map(_fields_of, entries)]
     if not {*map(len, messages)} <= {len(_MESSAGE_TYPES)}:
         return None
     if not all(_types_at(name, messages) <= _MESSAGE_TYPES[name] for name in checked):
         return None
-    if not _has_own_fields(records, plains):
-        return None
-    with_context = [plain for plain in plains if "persona" in plain]
     for name in ("instruction_context", "response_context", "persona"):
-        if not _types_at(name, with_context) <= _OPTIONAL_TEXT:
+        if not {*map(type, columns[name])} <= _OPTIONAL_TEXT:
             return None
-    evaluated = [plain for plain in with_context if "evaluation" in plain]
-    if not _types_at("final_score", evaluated) <= {float, type(None)}:
+    if not {*map(type, columns["final_score"])} <= {float, type(None)}:
         return None
-    evaluated = [plain for plain in evaluated if plain["evaluation"] is not None]
-    if evaluated and not _has_exact_evaluations(evaluated):
-        return None
-    return Plains(plains, messages)
+    found = [value for value in columns["evaluation"] if value is not None]
+    if found:
+        evaluations = _exact_evaluations(found)
+        if evaluations is None:
+            return None
+        remaining = iter(evaluations)
+        columns["evaluation"] = [
+            None if value is None else next(remaining) for value in columns["evaluation"]
+        ]
+        plains = [
+            plain if value is None else {**plain, "evaluation": value}
+            for plain, value in zip(plains, columns["evaluation"], strict=True)
+        ]
+    return Plains(plains, columns, messages)
 
 
-def _has_exact_evaluations(plains: Sequence[dict[str, Any]]) -> bool:
-    """Replace the evaluation of each conversation with a plain dict, if all are exact."""
-    if _types_at("evaluation", plains) != {models.EvaluationSchema}:
-        return False
-    evaluations = [plain["evaluation"].__dict__.copy() for plain in plains]
+def _exact_evaluations(found: Sequence[Any]) -> list[dict[str, Any]] | None:
+    """Return evaluations as plain dicts, if all are exact."""
+    if {*map(type, found)} != {models.EvaluationSchema}:
+        return None
+    evaluations = [evaluation.__dict__.copy() for evaluation in found]
     names = [*CRITERIA, "overall_grade"]
     if {*map(tuple, evaluations)} != {tuple(names)}:
-        return False
+        return None
     if _types_at("overall_grade", evaluations) != {models.GradeSchema}:
-        return False
+        return None
     criteria = [evaluation[name] for evaluation in evaluations for name in CRITERIA]
     if {*map(type, criteria)} != {models.EvaluationEntrySchema}:
-        return False
+        return None
     entries = [*map(_fields_of, criteria)]
     if (
         {*map(len, entries)} != {2}
         or _types_at("feedback", entries) != _TEXT
         or _types_at("score", entries) != {float}
     ):
-        return False
+        return None
     step = len(CRITERIA)
-    for index, (plain, evaluation) in enumerate(zip(plains, evaluations, strict=True)):
+    for index, evaluation in enumerate(evaluations):
         own = entries[index * step : (index + 1) * step]
         evaluation.update(zip(CRITERIA, own, strict=True))
-        plain["evaluation"] = evaluation
-    return True
+    return evaluations
 
 
 def _exact_documents(records: Sequence[Any]) -> Plains | None:
-    plains: list[dict[str, Any]] = [record.__dict__.copy() for record in records]
-    if not _has_own_fields(records, plains):
+    plains = [*map(_fields_of, records)]
+    columns = _columns(DOCUMENTS.record, records, plains)
+    if columns is None:
         return None
-    groups = [plain["personas"] for plain in plains]
+    groups = columns["personas"]
     personas = [*chain.from_iterable(groups)]
     if not (
         {*map(type, groups)} == {list}
         and {*map(type, personas)} <= _PERSONA
-        and _types_at("id", plains) == _TEXT
-        and _types_at("text", plains) <= _OPTIONAL_TEXT
-        and _types_at("metadata", plains) == {dict}
+        and {*map(type, columns["id"])} == _TEXT
+        and {*map(type, columns["text"])} <= _OPTIONAL_TEXT
+        and {*map(type, columns["metadata"])} == {dict}
     ):
         return None
     plain_personas = [*map(_fields_of, personas)]
@@ -187,21 +214,42 @@ def _exact_documents(records: Sequence[Any]) -> Plains | None:
         and _types_at("metadata", plain_personas) <= {dict}
     ):
         return None
-    end = 0
-    for plain, own in zip(plains, groups, strict=True):
-        start, end = end, end + len(own)
-        plain["personas"] = plain_personas[start:end]
-    return Plains(plains, [])
+    if plain_personas:
+        remaining = iter(plain_personas)
+        columns["personas"] = [[*islice(remaining, len(own))] for own in groups]
+        plains = [
+            {**plain, "personas": own}
+            for plain, own in zip(plains, columns["personas"], strict=True)
+        ]
+    return Plains(plains, columns, [])
 
 
-def _has_own_fields(records: Sequence[Any], plains: Iterable[dict[str, Any]]) -> bool:
-    keys = map(tuple, plains)
+def _columns(
+    struct: Struct, records: Sequence[Any], plains: Sequence[dict[str, Any]]
+) -> dict[str, list[Any]] | None:
+    """Return the values of each declared field, with its default for classes without the field.
+
+    None unless each record has exactly the fields of its class, which are all declared.
+
+    Raises:
+        KeyError: a record of the only class lacks a field.
+    """
     classes: set[Any] = {*map(type, records)}
     if len(classes) == 1:
-        fields = {*classes.pop().model_fields}
-        return all({*names} == fields for names in {*keys})
-    found: set[Any] = {*zip(map(type, records), keys, strict=True)}
-    return all({*names} == cls.model_fields.keys() for cls, names in found)
+        own = classes.pop().model_fields
+        if {*map(len, plains)} != {len(own)}:
+            return None
+        return {
+            name: [*map(itemgetter(name), plains)]
+            if name in own
+            else [struct.defaults[name]] * len(plains)
+            for name in struct.fields
+        }
+    found: set[Any] = {*zip(map(type, records), map(tuple, plains), strict=True)}
+    if not all({*names} == cls.model_fields.keys() for cls, names in found):
+        return None
+    defaults = struct.defaults
+    return {name: [row.get(name, defaults.get(name)) for row in plains] for name in struct.fields}
 
 
 def _types_at(name: str, plains: Iterable[dict[str, Any]]) -> set[type]:
@@ -214,14 +262,12 @@ _INTEGER_LIMIT: Final = 2**1000
 _QUICK_LEVELS: Final = 20
 
 
-def is_plain_metadata(plains: Sequence[dict[str, Any]]) -> bool:
+def is_plain_metadata(dicts: Sequence[dict[str, Any]]) -> bool:
     """Return whether a quick check shows that all metadata is read back equal by every parser.
 
     True if all keys are strings, all values are of JSON's types, not deeply nested, and no integer
     has more than about 300 digits. Each step checks one level of all metadata.
     """
-    owners = [*plains, *chain.from_iterable([plain.get("personas", ()) for plain in plains])]
-    dicts = [*map(itemgetter("metadata"), owners)]
     lists: list[Any] = []
     for _ in range(_QUICK_LEVELS):
         orders = {*map(tuple, dicts)}
@@ -234,7 +280,8 @@ def is_plain_metadata(plains: Sequence[dict[str, Any]]) -> bool:
         else:
             columns = [[*chain.from_iterable(map(dict.values, dicts))]]
         columns.append([*chain.from_iterable(lists)])
-        dicts, lists = [], []
+        inner: list[Any] = []
+        lists = []
         for column in columns:
             types = {*map(type, column)}
             if types - _JSON_TYPES:
@@ -244,11 +291,12 @@ def is_plain_metadata(plains: Sequence[dict[str, Any]]) -> bool:
                 if max(integers) > _INTEGER_LIMIT or min(integers) < -_INTEGER_LIMIT:
                     return False
             if dict in types:
-                dicts += _of_type(dict, column, types)
+                inner += _of_type(dict, column, types)
             if list in types:
                 lists += _of_type(list, column, types)
-        if not dicts and not lists:
+        if not inner and not lists:
             return True
+        dicts = inner
     return False
 
 

@@ -5,8 +5,6 @@ Every storage uses these functions for saves, imports and loads, so all storages
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
@@ -30,7 +28,6 @@ __all__ = [
     "readable",
     "reading",
     "reason",
-    "repeated_key",
 ]
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -177,35 +174,6 @@ def parsed(text: bytes, depth: int = 0) -> Any:
     for _ in range(levels):
         [value] = value
     return value
-
-
-class _Objects(threading.local):
-    """Collects the keys and values of each object in JSON text, without a call of Python code."""
-
-    def __init__(self) -> None:
-        self.found: list[list[tuple[str, Any]]] = []
-        # An integer of any size is only copied; every number is a constant here.
-        self.decode = json.JSONDecoder(
-            strict=False,
-            object_pairs_hook=self.found.append,
-            parse_int=len,
-            parse_float=len,
-            parse_constant=len,
-        ).decode
-
-
-_objects = _Objects()
-
-
-def repeated_key(text: str | bytes) -> str | None:
-    """Return a key that an object in JSON text has twice, at any depth; None if there is none."""
-    objects = _objects.found
-    objects.clear()
-    _objects.decode(text if isinstance(text, str) else text.decode("utf-8", "surrogatepass"))
-    if sum(map(len, map(dict, objects))) == sum(map(len, objects)):
-        return None
-    keys = ([key for key, _ in pairs] for pairs in objects)
-    return next(key for names in keys for key in names if names.count(key) > 1)
 
 
 def reason(error: Exception) -> str:

@@ -48,12 +48,14 @@ class Verification:
         records: number of valid records of other models.
         corrupt: lines or rows without a valid record, damage in a compressed file, and tables that
             the engine cannot read.
-        torn_tails: last lines that are a truncated write; the next save moves them to a side file.
+        torn_tails: last lines that are a truncated write. Reads report such a line as a corrupt
+            record; the next save moves it to a side file.
         killed_saves: parts of saves whose process was killed. They are not read, and the next save
             moves them to a side file.
         duplicate_ids: ids that several documents share, each with its first place.
         duplicate_numbers: sequence numbers that several rows of a table share.
         stale_columns: rows in which the column of a metadata field differs from the metadata.
+        repaired: number of such rows that were set again first (`verify(repair=True)`).
     """
 
     name: str
@@ -66,6 +68,7 @@ class Verification:
     duplicate_ids: Found[Place]
     duplicate_numbers: Found[Place]
     stale_columns: Found[Place]
+    repaired: int = 0
 
     @property
     def ok(self) -> bool:
@@ -80,6 +83,8 @@ class Verification:
             counted(self.records, "records of other models"),
         ]
         lines = [self.name, ", ".join(counts)]
+        if self.repaired:
+            lines.append(f"repaired: {counted(self.repaired, 'rows')} with stale metadata columns")
         for title, found in self._findings():
             lines += [f"{title}: {found.count:,}", str(found)] if found else []
         text = "\n".join([*lines, "no faults found"] if self.ok else lines)

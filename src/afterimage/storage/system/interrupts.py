@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from itertools import compress
 from types import FrameType, TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -41,6 +42,7 @@ __all__ = [
     "in_thread",
     "interruptible",
     "resend_soon",
+    "signal_behind",
     "signal_safe",
     "work_for",
 ]
@@ -167,6 +169,11 @@ class _MainThread:
             for operation in list(self.operations):
                 operation.stop()
             time.sleep(_INTERRUPT_SECONDS)
+
+    def resend(self) -> None:
+        """Send again what arrived in a block whose exceptions are ignored."""
+        while self.to_resend:
+            resend_soon(self.to_resend.pop(0))
 
     def end(self) -> BaseException | None:
         """End the deferral; returns the exception to raise now."""
@@ -303,14 +310,14 @@ class deferred_signals:  # noqa: N801  used like a function
         """End the deferral and put the handlers back; returns the exception to raise."""
         try:
             kept = _main.end()
-            while _main.to_resend:
-                resend_soon(_main.to_resend.pop())
+            _main.resend()
             if kept is not None and self.undo is not None:
                 _main.is_deferring = True
                 self.undo()
                 kept = _main.end() or kept
         except BaseException:  # of a handler, which raises at once by now
             _main.restore()
+            _main.resend()
             raise
         try:
             _main.restore()
@@ -340,13 +347,17 @@ async def in_thread(
 ) -> _Result:
     """Run a function in a worker thread; if the task is cancelled, end the function first.
 
-    It ends at its next checkpoint, with everything done or nothing. When the interpreter ends,
-    Python starts no threads any more; the function then runs in this one.
+    It ends at its next checkpoint, with everything done or nothing. While no thread is free, it has
+    not begun, and never does. When the interpreter ends, Python starts no threads any more; the
+    function then runs in this one.
     """
     operation = Operation()
     context = contextvars.copy_context()
+    turn = threading.Lock()  # of the thread to begin, or of this one to give up
 
-    def call() -> _Result:
+    def call() -> Any:
+        if not turn.acquire(blocking=False):
+            return None
         with deferred_signals(operation):
             return context.run(function, *args, **kwargs)
 
@@ -357,6 +368,8 @@ async def in_thread(
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        if turn.acquire(blocking=False):
+            raise
         while not future.done():
             operation.stop()  # again and again: between two statements, a request is lost
             with suppress(asyncio.CancelledError):
@@ -415,10 +428,7 @@ class interruptible:  # noqa: N801  used like a function
 
 
 def acquire(lock: Any, seconds: float = float("inf")) -> bool:
-    """Acquire a lock of `threading`; a signal may end the wait.
-
-    Returns:
-        Whether it was acquired within so many seconds.
+    """Acquire a lock of `threading`, within so many seconds or not; a signal may end the wait.
 
     Raises:
         Stopped: a signal has ended the wait.
@@ -442,17 +452,39 @@ def _clear_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+def signal_behind(error: BaseException) -> int | None:
+    """The signal whose handler has raised an exception, by its traceback; None if none has."""
+    codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+    for number in _NUMBERS:
+        handler: Any = _signal.getsignal(number)
+        handler = getattr(handler, "original", handler)  # of one of ours
+        handler = getattr(handler, "func", handler)  # of a `functools.partial`
+        code = getattr(handler, "__code__", None)
+        if (code or getattr(type(handler).__call__, "__code__", None)) in codes:
+            return number
+    # Python's own handler of Ctrl-C is written in C, so no traceback shows it.
+    return int(signal.SIGINT) if isinstance(error, KeyboardInterrupt) else None
+
+
 def resend_soon(number: int) -> None:
-    """Send a signal to this process again, some milliseconds later."""
+    """Send a signal to this process some milliseconds later, to the handler of then, if any."""
     try:
         _thread.start_new_thread(_resend, (number,))
     except RuntimeError:  # no thread can be started any more
-        signal.raise_signal(number)
+        _thread.interrupt_main(signal.Signals(number))
 
 
 def _resend(number: int) -> None:
     time.sleep(_RESEND_SECONDS)
-    _thread.interrupt_main(signal.Signals(number))
+    if not hasattr(_signal, "pthread_kill"):
+        _thread.interrupt_main(signal.Signals(number))
+        return
+    # Only a real signal wakes a main thread that sleeps. Where the default action is back, it would
+    # end the process: the look and the signal are one step of Python, so that nothing is between.
+    has_handler = map(callable, map(_signal.getsignal, [number]))
+    main = [threading.main_thread().ident]
+    with suppress(OSError):
+        list(map(_signal.pthread_kill, main, compress([number], has_handler)))
 
 
 def _after_fork() -> None:

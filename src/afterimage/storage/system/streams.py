@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -25,6 +24,7 @@ from afterimage.storage.system.interrupts import (
     checkpoint,
     deferred_signals,
     resend_soon,
+    signal_behind,
 )
 
 __all__ = ["BatchIterator", "RecordIterator"]
@@ -138,8 +138,11 @@ def _closed_when_dropped(source: _Source) -> Generator[None, None, None]:
                 with deferred_signals(resend=True):
                     source.close()
                     is_closed = True
-            except KeyboardInterrupt:  # between two steps of this block
-                resend_soon(signal.SIGINT)
+            except BaseException as error:
+                number = signal_behind(error)
+                if number is None:
+                    raise
+                resend_soon(number)  # it came between two steps of this block
 
 
 class _Stream:

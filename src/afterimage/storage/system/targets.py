@@ -32,6 +32,9 @@ __all__ = [
     "refuse_pipe",
     "refuse_side_file",
     "same_place",
+    "system_name",
+    "system_path",
+    "unicode_path",
 ]
 
 # Lock files, journals and quarantined bytes of this package, and the log of DuckDB.
@@ -53,6 +56,34 @@ def check_path(path: Path) -> None:
         raise InvalidQueryError(f"a path cannot contain a NUL character: {shown(str(path), 80)}")
 
 
+def system_path(path: str | Path) -> Path:
+    """Return a path with the characters that the functions of the system take (`system_name`)."""
+    return Path(system_name(os.fspath(path)))
+
+
+def system_name(name: str) -> str:
+    """Return a name with the characters that the functions of the system take.
+
+    In a locale without UTF-8, such as `LC_ALL=C`, Python has other characters for the bytes of a
+    name that is not ASCII.
+    """
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        with suppress(UnicodeEncodeError):  # it is not Unicode either
+            return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+    return name
+
+
+def unicode_path(path: str | Path) -> str:
+    """Return a path as Unicode text, as DuckDB takes it whatever the locale is.
+
+    Raises:
+        UnicodeError: its bytes are not UTF-8.
+    """
+    return os.fsencode(path).decode()
+
+
 def refuse_pipe(path: Path) -> None:
     """Refuse a pipe or a socket as the file of a storage: opening it waits for another program.
 
@@ -69,7 +100,7 @@ def refuse_pipe(path: Path) -> None:
 
 
 def is_utf8(path: Path) -> bool:
-    """Return whether a path is valid UTF-8. DuckDB and Arrow open no other paths by name."""
+    """Return whether the characters of a path are its name in UTF-8, as Arrow requires."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -19,7 +19,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from afterimage.storage.engine.database import MUCH_CACHED, Database
-from afterimage.storage.errors import CorruptRecordError
+from afterimage.storage.engine.statements import lacks_resources
+from afterimage.storage.errors import CorruptRecordError, DatabaseError
 from afterimage.storage.jsonl.batches import batch_of_lines, regrouped
 from afterimage.storage.jsonl.checks import importable, valid_chunks
 from afterimage.storage.jsonl.lines import MAX_LINE_BYTES, Chunk, chunks_of_sources
@@ -28,7 +29,7 @@ from afterimage.storage.query.predicates import select_list
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.query.relations import Relation, Source
-from afterimage.storage.records.arrow import models_of, to_objects
+from afterimage.storage.records.arrow import has_valid_values, models_of, to_objects
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -45,7 +46,12 @@ from afterimage.storage.system.atomic_files import temporary_name
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.prefetch import prefetched
-from afterimage.storage.tables.checks import UNREADABLE, RowFaults, record_object
+from afterimage.storage.tables.checks import (
+    UNREADABLE,
+    RowFaults,
+    checked_text,
+    record_object,
+)
 from afterimage.storage.tables.insert import Insert, batches_of_models, split_by_kind
 from afterimage.storage.tables.layout import VECTOR_ROWS, Layout, StoredTable
 from afterimage.storage.tables.select import SMALL_PAGE, count_unnumbered, scan_table
@@ -204,16 +210,44 @@ class TablesBackend:
         if text is not None:
             stored = self.layout.of(read.kind)
             schema = pa.schema([pa.field("text", pa.large_string())])
-            source = stored.source
-            batches = self._scan(stored, [text(source)], schema, read.query)
+            line = checked_text(stored, text(stored.source))
+            batches = self._located(read, self._scan(stored, [line], schema, read.query))
         else:
-            batches = self._long_lived(read) if read.long_lived else self._columns(read)
+            columns = self._long_lived(read) if read.long_lived else self._columns(read)
+            batches = self._checked(read, columns)
         yield from counting(batches, read.progress)
+
+    def _located(self, read: Read, batches: Batches) -> Batches:
+        """Yield the same batches; an error of the engine becomes the one for the first bad row."""
+        try:
+            yield from batches
+        except DatabaseError as error:
+            if not lacks_resources(error):
+                self._refuse_corrupt(read)
+            raise
+
+    def _checked(self, read: Read, batches: Batches) -> Batches:
+        """Yield the same batches; raise an error for a value that a load rejects."""
+        checks = True
+        with closing(batches) as source:
+            for batch in source:
+                if checks and not has_valid_values(read.kind, batch):
+                    self._refuse_corrupt(read)
+                    checks = False
+                yield batch
+
+    def _refuse_corrupt(self, read: Read) -> None:
+        """Raise the error for the first matching row that cannot be loaded, if there is one."""
+        error = next(self._faults(read.kind, whole=False).matching(read.query), None)
+        if error is not None:
+            raise error
 
     def objects(self, read: Read) -> Generator[list[dict[str, Any]], None, None]:
         read = self._valid(read, whole=True)
         kind = read.kind
         for _, batch in self._rows(kind, read.query):
+            if read.valid and not has_valid_values(kind, batch):
+                self._refuse_corrupt(read)
             try:
                 if kind is OTHERS:
                     objects = [record_object(text) for text in batch.column("record").to_pylist()]
@@ -253,10 +287,10 @@ class TablesBackend:
                         raise self._faults(kind, whole=False).first(query, error) from None
                     yield models
 
-    def repair(self) -> None:
+    def repair(self) -> int:
         with self.database.writing() as connection:
             self.layout.refresh(connection)
-            repair_columns(connection, self.layout.conversations)
+            return repair_columns(connection, self.layout.conversations)
 
     def verify(self, progress: Progress | None) -> Verification:
         def faults(stored: StoredTable, progress: Progress) -> Iterator[CorruptRecordError]:

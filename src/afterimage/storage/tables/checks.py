@@ -12,20 +12,28 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
+import sqlalchemy as sa
 from pydantic_core import from_json
 
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.arrow import models_of, to_objects, without_extra
 from afterimage.storage.records.extras import restore
-from afterimage.storage.records.fields import OTHERS, RecordKind
+from afterimage.storage.records.fields import (
+    OTHERS,
+    FieldType,
+    Json,
+    RecordKind,
+    Struct,
+    Text,
+)
 from afterimage.storage.records.validation import reason
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.reports.progress import Progress, ignore
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.tables.layout import StoredTable
 
-__all__ = ["UNNUMBERED", "UNREADABLE", "RowFaults", "record_object"]
+__all__ = ["UNNUMBERED", "UNREADABLE", "RowFaults", "checked_text", "record_object"]
 
 UNREADABLE: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 """Exceptions that rows edited by hand can raise."""
@@ -108,6 +116,41 @@ class RowFaults:
             faults = _faulty_rows(kind, batch, whole=self.whole)
         for index, fault in faults:
             yield CorruptRecordError(self.database, numbers[index], None, fault, self.stored.name)
+
+
+def checked_text(stored: StoredTable, text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """Return an expression of a row that is an error if a load rejects the row.
+
+    The expression itself must reject messages that are not valid.
+    """
+    record = stored.kind.record
+    wrong = [
+        condition
+        for name, field_type in record.fields.items()
+        for condition in _wrong(field_type, stored.table.c[name], nulls=name in record.nullable)
+    ]
+    error = sa.func.error("not a valid record")
+    return sa.case((sa.func.coalesce(sa.or_(*wrong), sa.false()), error), else_=text)
+
+
+def _wrong(
+    field_type: FieldType, value: sa.ColumnElement[Any], *, nulls: bool
+) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions under which a load may reject a value; items of lists are not read."""
+    if not nulls:
+        yield value.is_(None)
+    match field_type:
+        case Text(enum) if enum:
+            yield value.not_in(field_type.choices)
+        case Json():
+            # The type is needed only for text that a storage has not written.
+            other = sa.not_(sa.func.starts_with(value, "{"))
+            yield sa.and_(other, sa.func.json_type(value) != "OBJECT")
+        case Struct(fields):
+            for name, child in fields.items():
+                inner = sa.func.struct_extract(value, sa.literal_column(f"'{name}'"))
+                for condition in _wrong(child, inner, nulls=name in field_type.nullable):
+                    yield sa.and_(value.is_not(None), condition)
 
 
 def _faulty_rows(

@@ -64,14 +64,18 @@ def verify_database(
     return findings.report()
 
 
-def repair_columns(connection: sa.Connection, stored: StoredTable) -> None:
-    """Set the metadata columns of the rows in which they differ from the metadata."""
+def repair_columns(connection: sa.Connection, stored: StoredTable) -> int:
+    """Set the metadata columns of the rows in which they differ; return how many rows those are."""
     if not stored.metadata_columns:
-        return
+        return 0
     table = stored.table
     values = stored.metadata_values(table.c["metadata"], stored.metadata_columns)
     differs = [table.c[name].is_distinct_from(value) for name, value in values.items()]
-    connection.execute(table.update().where(sa.or_(*differs)).values(values))
+    stale = sa.select(sa.func.count()).select_from(table).where(sa.or_(*differs))
+    [[count]] = fetch_all(connection, stale)
+    if count:
+        connection.execute(table.update().where(sa.or_(*differs)).values(values))
+    return int(count)
 
 
 def _row_count(database: Database, stored: StoredTable) -> int:
