@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,10 @@ from afterimage.storage.jsonl.append import append_lines
 from afterimage.storage.jsonl.checks import (
     importable,
     loadable,
-    loaded,
     loads_all,
+    models_of_chunk,
+    models_of_lines,
+    objects_of_chunk,
     until_damage,
     valid_chunks,
 )
@@ -44,7 +46,6 @@ from afterimage.storage.jsonl.lines import (
     chunks_of_sources,
     is_compressed,
     objects_of,
-    parse,
     read_chunks,
 )
 from afterimage.storage.jsonl.sources import LineSource, Origin, refuse_own_source
@@ -52,7 +53,6 @@ from afterimage.storage.jsonl.staging import staged
 from afterimage.storage.jsonl.verify import report_killed_save, verify_lines
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
-from afterimage.storage.records.chat import loaded_text, strict_reader
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -256,7 +256,7 @@ class JsonlBackend:
 
     def objects(self, read: Read) -> Generator[list[dict[str, Any]], None, None]:
         if not _needs_engine(read.query):
-            yield from self._in_file_order(read, _OBJECT_BATCH, partial(_objects_of, read))
+            yield from self._in_file_order(read, _OBJECT_BATCH, partial(objects_of_chunk, read))
             return
         with closing(self._lines(read)) as batches:
             for lines in batches:
@@ -274,14 +274,14 @@ class JsonlBackend:
                         checkpoint()
                         try:
                             with paused_collector():
-                                models = _models_of_lines(
+                                models = models_of_lines(
                                     read.kind, lines[start : start + batch_size]
                                 )
                         except ValueError as error:
                             raise self._find(read.kind, error) from None
                         yield models
             return
-        yield from self._in_file_order(read, batch_size, partial(_models_of, read))
+        yield from self._in_file_order(read, batch_size, partial(models_of_chunk, read))
 
     def _in_file_order(
         self, read: Read, batch_size: int, build: Callable[[Chunk, int | None], list[Any]]
@@ -445,64 +445,3 @@ def _size(path: Path) -> int:
 def _needs_engine(query: Query) -> bool:
     """Return whether a query has more than a limit."""
     return bool(query.where or query.order or query.offset)
-
-
-def _models_of_lines(kind: RecordKind, lines: list[bytes]) -> list[Any]:
-    """Return the models of lines that the engine accepted.
-
-    Raises:
-        ValueError: a line is not a valid record.
-    """
-    quick = strict_reader(kind)
-    with suppress(ValueError):
-        return [*map(quick, lines)]
-    return [loaded_text(kind, from_json(line), line) for line in lines]
-
-
-def _models_of(read: Read, chunk: Chunk, limit: int | None) -> list[Any]:
-    """Return the models of a chunk's lines, at most `limit`, without records of other models."""
-    quick = strict_reader(read.kind)
-    with suppress(ValueError, CorruptRecordError):
-        return [quick(text) for text in chunk.texts()[:limit]]
-    models: list[Any] = []
-    for unread in chunk.unread():
-        if limit is not None and len(models) >= limit:
-            break
-        try:
-            line = chunk.read(unread)
-            with suppress(ValueError):  # the quick way, which most lines pass
-                models.append(quick(line.text))
-                continue
-            model = loaded(read.kind, chunk, line)
-        except CorruptRecordError as error:
-            read.faults.handle(error)
-        else:
-            models += [model] if model is not None else []
-    return models
-
-
-def _objects_of(read: Read, chunk: Chunk, limit: int | None) -> list[dict[str, Any]]:
-    """Return a chunk's records of the kind of the read as JSON objects, at most `limit`."""
-    kind, checked = read.kind, read.valid or read.faults.skip
-    with suppress(InvalidRecordError, CorruptRecordError):
-        objects = [each for each in objects_of(chunk.texts()) if _is_of(kind, each)][:limit]
-        if not checked or loads_all(kind, objects):
-            return objects
-    check = loadable(kind) if checked else parse
-    objects = []
-    for unread in chunk.unread():
-        if limit is not None and len(objects) >= limit:
-            break
-        try:
-            line = chunk.read(unread)
-            record = parse(chunk, line)
-            if _is_of(kind, record):
-                check(chunk, line)
-                objects.append(record)
-        except CorruptRecordError as error:
-            read.faults.handle(error)
-    return objects
-
-
-def _is_of(kind: RecordKind, record: dict[str, Any]) -> bool:
-    return kind is DOCUMENTS or is_conversation(record) == (kind is CONVERSATIONS)

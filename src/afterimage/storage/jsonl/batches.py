@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from afterimage.storage.arrow.batches import rows_of_objects, to_batch
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.jsonl.lines import Chunk, Line, check_keys, parse_readable
-from afterimage.storage.records.arrow import rows_of_objects, to_batch
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     FieldType,

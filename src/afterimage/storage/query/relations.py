@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
+from afterimage.storage.arrow.schema import json_structure
 from afterimage.storage.engine.dialect import SqlType
 from afterimage.storage.query.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query.query import Query
@@ -32,7 +33,6 @@ from afterimage.storage.records.fields import (
     Timestamp,
 )
 from afterimage.storage.records.paths import FieldRef
-from afterimage.storage.records.schema import json_structure
 
 __all__ = ["SUSPECT", "RecordSource", "Relation", "Source", "TableSource", "lines_relation"]
 

@@ -18,6 +18,9 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel
 
+from afterimage.storage.arrow.batches import has_valid_values
+from afterimage.storage.arrow.objects import models_of, to_objects
+from afterimage.storage.arrow.schema import projected_schema
 from afterimage.storage.engine.database import MUCH_CACHED, Database
 from afterimage.storage.engine.statements import lacks_resources
 from afterimage.storage.errors import CorruptRecordError, DatabaseError
@@ -29,7 +32,6 @@ from afterimage.storage.query.predicates import select_list
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.query.relations import Relation, Source
-from afterimage.storage.records.arrow import has_valid_values, models_of, to_objects
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -38,7 +40,6 @@ from afterimage.storage.records.fields import (
     RecordKind,
 )
 from afterimage.storage.records.paths import resolve
-from afterimage.storage.records.schema import projected_schema
 from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import Progress, counting, report
 from afterimage.storage.reports.verification import Verification

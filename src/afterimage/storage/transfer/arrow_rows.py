@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic_core import PydanticSerializationError, to_json
 
+from afterimage.storage.arrow.objects import to_objects
+from afterimage.storage.arrow.schema import arrow_schema, arrow_type
 from afterimage.storage.errors import (
     CorruptRecordError,
     InvalidQueryError,
@@ -26,9 +28,7 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.jsonl.lines import Chunk, Line
-from afterimage.storage.records.arrow import to_objects
 from afterimage.storage.records.fields import RecordKind
-from afterimage.storage.records.schema import arrow_schema, arrow_type
 from afterimage.storage.system.interrupts import checkpoint
 
 __all__ = ["chunks_of_arrow", "chunks_of_parquet"]
