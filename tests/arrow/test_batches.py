@@ -42,7 +42,8 @@ def test_objects_keep_their_keys_and_the_parts_of_a_content() -> None:
 
 
 def test_a_batch_of_the_generators_class_has_no_null_content() -> None:
-    entry = ConversationEntry.model_construct(role="user", content=None, reasoning_content=None)
+    values: dict[str, Any] = {"role": "user", "content": None, "reasoning_content": None}
+    entry = ConversationEntry.model_construct(**values)
     talk = EvaluatedConversationWithContext(conversations=[])
     talk.conversations.append(entry)
     with pytest.raises(InvalidRecordError, match="record 7 of the batch"):

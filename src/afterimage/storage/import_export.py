@@ -181,7 +181,8 @@ class ImportExport:
         )
 
         read, incoming = _import(kind, on_error, progress, format, fields)
-        chunks = chunks_of_arrow(source, read.kind, read.faults.handle, native=incoming is None)
+        native = _is_native(incoming)
+        chunks = chunks_of_arrow(source, read.kind, read.faults.handle, native=native)
         return self._import_chunks(chunks, read, incoming)
 
     @signal_safe
@@ -219,9 +220,8 @@ class ImportExport:
         )
 
         read, incoming = _import(kind, on_error, progress, format, fields)
-        chunks = chunks_of_parquet(
-            Path(path), read.kind, read.faults.handle, native=incoming is None
-        )
+        native = _is_native(incoming)
+        chunks = chunks_of_parquet(system_path(path), read.kind, read.faults.handle, native=native)
         return self._import_chunks(chunks, read, incoming)
 
     def _import_chunks(
@@ -467,6 +467,13 @@ def _import(
         raise InvalidQueryError(f"format is for conversations only, not for {kind}")
     incoming = Incoming(format_name, fields, read.faults)
     return replace(read, converted=incoming.converted), incoming
+
+
+def _is_native(incoming: Incoming | None) -> bool | None:
+    """Return whether Arrow columns are this package's own; None if they themselves decide."""
+    if incoming is None:
+        return True
+    return None if incoming.shape is None else incoming.shape.name == "native"
 
 
 def _with_format(saved: ImportCount, incoming: Incoming | None) -> ImportCount:

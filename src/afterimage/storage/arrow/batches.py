@@ -81,7 +81,7 @@ def batch_of_models(
     """
     parts = [
         _part_of_models(kind, records[start : start + _PART_ROWS], indexes[start:])
-        for start in range(0, len(records), _PART_ROWS)
+        for start in range(0, max(1, len(records)), _PART_ROWS)
     ]
     return parts[0] if len(parts) == 1 else _joined(parts)
 

@@ -40,7 +40,11 @@ _NAME: Final = Path("<arrow>")
 
 
 def chunks_of_arrow(
-    source: Any, kind: RecordKind, handle: Callable[[CorruptRecordError], object], *, native: bool
+    source: Any,
+    kind: RecordKind,
+    handle: Callable[[CorruptRecordError], object],
+    *,
+    native: bool | None,
 ) -> Iterator[Chunk]:
     """Yield the rows of an Arrow stream as chunks of JSON lines.
 
@@ -48,7 +52,7 @@ def chunks_of_arrow(
         source: has the method `__arrow_c_stream__`, or is a `Dataset` of Hugging Face.
         kind: the kind of the records.
         handle: called with the error of a row that cannot be written as JSON, which is left out.
-        native: whether rows have the columns of this package's scans.
+        native: whether rows have the columns of this package's scans; None if the columns decide.
 
     Raises:
         InvalidQueryError: the source is no Arrow stream.
@@ -58,7 +62,11 @@ def chunks_of_arrow(
 
 
 def chunks_of_parquet(
-    path: Path, kind: RecordKind, handle: Callable[[CorruptRecordError], object], *, native: bool
+    path: Path,
+    kind: RecordKind,
+    handle: Callable[[CorruptRecordError], object],
+    *,
+    native: bool | None,
 ) -> Iterator[Chunk]:
     """Yield the rows of a Parquet file, or of all Parquet files in a folder, as JSON lines.
 
@@ -138,16 +146,15 @@ def _chunks(
     handle: Callable[[CorruptRecordError], object],
     values: Mapping[str, Any],
     *,
-    native: bool,
+    native: bool | None,
 ) -> Iterator[Chunk]:
     number = 1
     for batch in batches:
         checkpoint()
-        rows = (
-            _own_rows(kind, _with_values(kind, batch, values), path)
-            if native
-            else _foreign_rows(batch, values)
-        )
+        if _is_own(batch.schema) if native is None else native:
+            rows = _own_rows(kind, _with_values(kind, batch, values), path)
+        else:
+            rows = _foreign_rows(batch, values)
         empty = Chunk(path, number, 0, [], "utf-8")
         lines = []
         for at, row in enumerate(rows, number):
@@ -161,11 +168,20 @@ def _chunks(
         number += len(batch)
 
 
-def _foreign_rows(batch: pa.RecordBatch, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for row in batch.to_pylist():
-        found = _without_nulls({**values, **row})
-        assert isinstance(found, dict)
-        yield found
+def _is_own(schema: pa.Schema) -> bool:
+    """Return whether a schema is that of conversations in this package's scans and exports."""
+    if not {"conversations", "metadata"} <= {*schema.names}:
+        return False
+    messages, metadata = schema.field("conversations").type, schema.field("metadata").type
+    is_list = pa.types.is_list(messages) or pa.types.is_large_list(messages)
+    if not (is_list and pa.types.is_struct(messages.value_type)):
+        return False
+    is_text = pa.types.is_string(metadata) or pa.types.is_large_string(metadata)
+    return bool(is_text and messages.value_type.get_field_index("role") >= 0)
+
+
+def _foreign_rows(batch: pa.RecordBatch, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [_without_nulls({**values, **row}) for row in batch.to_pylist()]
 
 
 def _without_nulls(value: Any) -> Any:

@@ -7,7 +7,7 @@ any other line of an import.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -19,7 +19,7 @@ from afterimage.storage.errors import (
     UnsupportedFileError,
     shown,
 )
-from afterimage.storage.formats.registry import detect, looks_foreign, shape_named
+from afterimage.storage.formats.registry import Native, detect, looks_foreign, shape_named
 from afterimage.storage.formats.shape import Shape
 from afterimage.storage.jsonl.lines import Chunk, Line, parse, parse_exact
 from afterimage.storage.reports.faults import Faults
@@ -27,7 +27,7 @@ from afterimage.storage.reports.faults import Faults
 __all__ = ["AUTO", "Incoming", "refuse_foreign"]
 
 AUTO: Final = "auto"
-"""The name that stands for the format that the keys of the first rows show."""
+"""The name that stands for the format that the keys of the first rows of each source show."""
 
 # Rows of which the format must be known.
 _SEEN_ROWS: Final = 20
@@ -42,7 +42,7 @@ class Incoming:
         faults: the policy for rows that cannot be converted.
 
     Attributes:
-        shape: the format; None until the first rows have been seen.
+        shape: the format; with "auto", that of the last source, None before its first rows.
 
     Raises:
         InvalidQueryError: there is no such format, or `fields` does not map names to names.
@@ -51,7 +51,8 @@ class Incoming:
     def __init__(self, name: str, fields: Mapping[str, str] | None, faults: Faults) -> None:
         self._fields = _checked(fields)
         self._faults = faults
-        self.shape: Shape | None = None if name == AUTO else shape_named(name)
+        self._is_auto = name == AUTO
+        self.shape: Shape | None = None if self._is_auto else shape_named(name)
 
     def converted(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """Yield the chunks with records in place of rows, line by line.
@@ -60,14 +61,15 @@ class Incoming:
             CorruptRecordError: a row cannot be converted, and faults are raised.
             UnsupportedFileError: the format is not known by the first rows.
         """
-        if self.shape is None:
-            first = next(chunks, None)
-            if first is None:
-                return
-            self.shape = self._detected(first)
-            chunks = chain([first], chunks)
+        path: Path | None = None
         for chunk in chunks:
-            yield self._records(chunk, self.shape)
+            if self._is_auto and chunk.path != path:
+                path, self.shape = chunk.path, self._detected(chunk)
+            assert self.shape is not None
+            if isinstance(self.shape, Native) and not self._fields:
+                yield chunk
+            else:
+                yield self._records(chunk, self.shape)
 
     def _detected(self, chunk: Chunk) -> Shape:
         rows: list[dict[str, Any]] = []
@@ -78,8 +80,10 @@ class Incoming:
                 rows.append(parse(chunk, chunk.read(line)))
             except CorruptRecordError:  # it is raised or skipped when it is converted
                 continue
+        # Records of other models, which have no format, can be among conversations of our own.
+        known = [row for row in rows if _is_known(row, self._fields)]
         try:
-            return detect(rows, self._fields)
+            return detect(known or rows, self._fields)
         except InvalidRecordError as error:
             raise UnsupportedFileError(f"{chunk.path}: {error}. No record was saved.") from None
 
@@ -100,6 +104,14 @@ class Incoming:
             return to_json(shape.read(row, self._fields), inf_nan_mode="constants")
         except InvalidRecordError as error:
             raise chunk.corrupt(line, str(error)) from None
+
+
+def _is_known(row: dict[str, Any], fields: Mapping[str, str]) -> bool:
+    try:
+        detect([row], fields)
+    except InvalidRecordError:
+        return False
+    return True
 
 
 def refuse_foreign(chunk: Chunk, line: Line, record: dict[str, Any]) -> None:
