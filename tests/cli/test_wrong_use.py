@@ -54,6 +54,7 @@ WRONG_TEXTS = {
     "--conversations-table": ["", "nowhere", "documents", "\udcff", "n" * 300],
     "--documents-table": ["", "nowhere", "conversations", "\udcff", "n" * 300],
     "--metadata-field": ["\udcff"],
+    "--field": ["", "question", "=instruction", "question="],
     "--into": ["", "sub.jsonl", "csv.jsonl", "new.txt", "nowhere/new.jsonl", "more.jsonl"],
     "--system-prompt": ["requires --format"],
     "--dir": ["", "notes.txt", "notes.txt/sub"],
@@ -72,7 +73,7 @@ OTHERS = [
     *("talks.jsonl/x", "n" * 300 + ".jsonl", "n" * 5000),
 ]
 SOURCES = [
-    *("", "sub", "rows.csv", "csv.jsonl", "array.jsonl", "utf16.jsonl", "a.parquet", "lite.db"),
+    *("", "sub", "rows.csv", "csv.jsonl", "utf16.jsonl", "a.parquet", "lite.db"),
     *("talks.duckdb", "other.duckdb"),
 ]
 # Paths that no file can be written to, whatever its format.

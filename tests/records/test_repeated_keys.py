@@ -130,7 +130,7 @@ def refused(kind: RecordKind, lines: list[str]) -> tuple[int | None, str]:
     """Import lines; return the number of the line that is refused, and why."""
     chunk = Chunk(Path("x.jsonl"), 1, 0, [line.encode() for line in lines], "utf-8")
     try:
-        batch, others = batch_of_lines(kind, chunk)
+        batch, others = batch_of_lines(kind, chunk, lambda *_: None)
     except CorruptRecordError as error:
         return error.line, error.reason
     assert len(batch) + len(others) == len(lines)

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from afterimage.storage import (
+    ChatConversation,
+    ChatEntry,
+    ChatRole,
     Conversation,
     ConversationEntry,
     ConversationWithContext,
@@ -117,6 +120,47 @@ _evaluated = {
 }
 # Names of table columns, to check that they are not confused with those.
 _extra_keys = st.sampled_from(["extra", "id", "_id", "timestamp", "mood", "absent", "fields"])
+
+
+evaluated_conversations = st.builds(
+    EvaluatedConversationWithContext, conversations=_entries, metadata=metadatas(), **_evaluated
+)
+
+_objects = st.dictionaries(keys, json_values, max_size=3)
+_parts = st.lists(_objects | st.fixed_dictionaries({"text": texts}), max_size=3)
+
+
+@st.composite
+def _chat_entries(draw: st.DrawFn, *roles: ChatRole) -> ChatEntry:
+    values = {
+        "name": texts | st.none(),
+        "tool_calls": st.lists(_objects, max_size=2) | st.none(),
+        "tool_call_id": texts | st.none(),
+        "weight": json_values,
+        "absent": json_values,
+    }
+    return ChatEntry(
+        role=draw(st.sampled_from(roles or tuple(ChatRole))),
+        content=draw(texts | st.none() | _parts),
+        reasoning_content=draw(_optional_texts),
+        **draw(st.fixed_dictionaries({}, optional=values)),
+    )
+
+
+@st.composite
+def _chats(draw: st.DrawFn) -> ChatConversation:
+    """A chat that only `ChatConversation` can hold, as it begins with a system message."""
+    first = draw(_chat_entries(ChatRole.SYSTEM, ChatRole.DEVELOPER))
+    tools = draw(st.fixed_dictionaries({}, optional={"tools": st.none() | st.lists(_objects)}))
+    return ChatConversation(
+        conversations=[first, *draw(st.lists(_chat_entries(), max_size=3))],
+        metadata=draw(metadatas()),
+        **{name: draw(values) for name, values in _evaluated.items()},
+        **tools,
+    )
+
+
+chats: st.SearchStrategy[ChatConversation] = _chats()
 
 
 @st.composite

@@ -19,7 +19,6 @@ from tests.support.records import conversation, evaluation
 
 BAD = {
     "role": "conversations = [{'role': 'narrator', 'content': 'x', 'reasoning_content': NULL}]",
-    "content": "conversations = [{'role': 'user', 'content': NULL, 'reasoning_content': NULL}]",
     "message": "conversations = [NULL]",
     "conversations": "conversations = NULL",
     "metadata": "metadata = '[]'",

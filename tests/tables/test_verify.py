@@ -47,7 +47,8 @@ class TestRowsChangedByHand:
             ("metadata", "'{\"k\": 1,}'"),
             ("conversations", "NULL"),
             ("conversations", "[NULL]"),
-            ("conversations", "[{'role': 'user', 'content': NULL, 'reasoning_content': NULL}]"),
+            ("conversations", "[{'role': 'critic', 'content': '', 'reasoning_content': NULL}]"),
+            ("conversations", "[{'role': NULL, 'content': '', 'reasoning_content': NULL}]"),
         ],
     )
     def test_a_conversation_that_no_longer_validates(

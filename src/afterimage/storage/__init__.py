@@ -13,6 +13,12 @@ from afterimage.storage._version import __version__
 
 if TYPE_CHECKING:
     from afterimage.storage.base import BaseStorage
+    from afterimage.storage.chat import (
+        ChatConversation,
+        ChatEntry,
+        ChatRole,
+        PreferencePair,
+    )
     from afterimage.storage.errors import (
         CorruptRecordError,
         DatabaseError,
@@ -49,6 +55,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseStorage",
+    "ChatConversation",
+    "ChatEntry",
+    "ChatRole",
     "Conversation",
     "ConversationEntry",
     "ConversationWithContext",
@@ -66,6 +75,7 @@ __all__ = [
     "LockTimeoutError",
     "MissingFileError",
     "PersonaEntry",
+    "PreferencePair",
     "ReplacedFileError",
     "Role",
     "SQLStorage",
@@ -84,6 +94,10 @@ __all__ = [
 
 _MODULES = {
     "BaseStorage": "base",
+    "ChatConversation": "chat",
+    "ChatEntry": "chat",
+    "ChatRole": "chat",
+    "PreferencePair": "chat",
     "ImportCount": "reports.imports",
     "JSONLStorage": "jsonl_storage",
     "SQLStorage": "sql_storage",

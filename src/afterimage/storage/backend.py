@@ -55,6 +55,9 @@ class Backend(Protocol):
             The number of saved records, and how many of them are of other models.
         """
 
+    def append_chunks(self, chunks: Iterator[Any], read: Read) -> ImportCount:
+        """Save the records of chunks of JSON lines, as `append_sources` does."""
+
     def relation(self, read: Read) -> AbstractContextManager[Relation]:
         """Open the records for one SQL statement, which reads them once; see `Relation`."""
 

@@ -6,12 +6,12 @@ at all. A storage never overwrites its own file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from pydantic_core import to_json
 
@@ -28,6 +28,7 @@ from afterimage.storage.records.fields import (
     RecordKind,
     kind_named,
 )
+from afterimage.storage.reports.exports import ExportCount
 from afterimage.storage.reports.faults import Faults, OnError
 from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import (
@@ -45,11 +46,9 @@ from afterimage.storage.system.prefetch import prefetched
 from afterimage.storage.system.targets import refuse_own_file, system_path
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
-    from afterimage.storage.transfer.training_formats import (
-        FormatName,
-        Reasoning,
-        TrainingFormat,
-    )
+    from afterimage.storage.transfer.incoming import Incoming
+    from afterimage.storage.transfer.outgoing import Outgoing
+    from afterimage.storage.transfer.training_formats import Reasoning
 
 __all__ = ["ImportExport"]
 
@@ -88,8 +87,10 @@ class ImportExport:
         progress: Progress | None = None,
         on_error: OnError = "raise",
         max_line_bytes: int | None = None,
+        format: str | None = None,  # noqa: A002  the usual word
+        fields: Mapping[str, str] | None = None,
     ) -> ImportCount:
-        r"""Save all records of JSON lines, in their order, or none.
+        r"""Save all records of JSON lines or of a JSON array, in their order, or none.
 
         Args:
             path: a file or a pipe, or a stream of bytes or text, which stays open; or several of
@@ -103,6 +104,11 @@ class ImportExport:
                 then gives the number of skipped lines and the places of the first ones.
             max_line_bytes: maximum length of a line; a longer one is corrupt. The default is 1 GiB,
                 or what a `JSONLStorage` was given.
+            format: the format of the rows: "messages", "openai", "sharegpt", "alpaca",
+                "prompt-completion", "preference", "gemini", "agent-trace" or "auto", which is the
+                format that the keys of the first rows show. None is this package's own.
+            fields: names of keys in the rows, and the names that the format has for them, such as
+                `{"question": "instruction"}`.
 
         Returns:
             The number of records saved, as an integer. Its attribute `of_kind` is the number of
@@ -111,8 +117,9 @@ class ImportExport:
         Raises:
             CorruptRecordError: a line is not a valid record; the message names it. No record was
                 saved.
-            UnsupportedFileError: a source has another format, such as CSV or Parquet. No record
-                was saved.
+            UnsupportedFileError: a source has another format, such as CSV or Parquet, or has rows
+                of another format than this package's own and `format` is not given. No record was
+                saved.
             MissingFileError: the file does not exist.
             StorageError: a file was changed while it was read. No record was saved.
 
@@ -122,20 +129,108 @@ class ImportExport:
         >>> store.import_jsonl(io.StringIO('{"conversations":[]}\n{"conversations":[]}\n'))
         2
         """
-        read = Read(
-            kind_named(kind).saved_as,
-            faults=Faults(on_error),
-            progress=progress or ignore,
-            max_line_bytes=None
-            if max_line_bytes is None
-            else positive(max_line_bytes, "max_line_bytes"),
-        )
+        limit = None if max_line_bytes is None else positive(max_line_bytes, "max_line_bytes")
+        read, incoming = _import(kind, on_error, progress, format, fields)
+        read = replace(read, max_line_bytes=limit)
         several = path if isinstance(path, Sequence) and not isinstance(path, str) else [path]
         origins = [system_path(each) if isinstance(each, str | Path) else each for each in several]
         with DeferredWarnings() as warn:
             saved = self._backend.append_sources(origins, replace(read, warn=warn))
         read.faults.warn()
-        return saved
+        return _with_format(saved, incoming)
+
+    @signal_safe
+    def import_arrow(
+        self,
+        source: Any,
+        *,
+        kind: Kind = "conversations",
+        progress: Progress | None = None,
+        on_error: OnError = "raise",
+        format: str | None = None,  # noqa: A002  the usual word
+        fields: Mapping[str, str] | None = None,
+    ) -> ImportCount:
+        """Save all rows of an Arrow stream as records, in their order, or none.
+
+        Args:
+            source: anything with the Arrow PyCapsule stream, such as a DataFrame of pandas or
+                Polars, a relation of DuckDB, or a scan of a storage; or a `Dataset` of Hugging
+                Face. It is read once, in batches.
+            kind: see `import_jsonl`.
+            progress: see `import_jsonl`.
+            on_error: see `import_jsonl`.
+            format: see `import_jsonl`. None is a scan of this package: `metadata` is JSON text.
+            fields: see `import_jsonl`.
+
+        Returns:
+            The number of records saved; see `import_jsonl`.
+
+        Raises:
+            CorruptRecordError: a row is not a valid record; its `line` is the number of the row.
+            UnsupportedFileError: the columns are those of another format.
+
+        >>> import pyarrow as pa
+        >>> from afterimage.storage import SQLStorage
+        >>> rows = [{"instruction": "Add 1 and 1.", "output": "2"}]
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> store.import_arrow(pa.Table.from_pylist(rows), format="alpaca")
+        1
+        """
+        from afterimage.storage.transfer.arrow_rows import (  # noqa: PLC0415  heavy
+            chunks_of_arrow,
+        )
+
+        read, incoming = _import(kind, on_error, progress, format, fields)
+        native = _is_native(incoming)
+        chunks = chunks_of_arrow(source, read.kind, read.faults.handle, native=native)
+        return self._import_chunks(chunks, read, incoming)
+
+    @signal_safe
+    def import_parquet(
+        self,
+        path: str | Path,
+        *,
+        kind: Kind = "conversations",
+        progress: Progress | None = None,
+        on_error: OnError = "raise",
+        format: str | None = None,  # noqa: A002  the usual word
+        fields: Mapping[str, str] | None = None,
+    ) -> ImportCount:
+        """Save all rows of a Parquet file or folder as records, in their order, or none.
+
+        Args:
+            path: a file; or a folder, whose files are read in the order of their paths. The names
+                of Hive folders, such as `lang=en`, are keys of their rows.
+            kind: see `import_jsonl`.
+            progress: see `import_jsonl`.
+            on_error: see `import_jsonl`.
+            format: see `import_jsonl`. None is an export of this package.
+            fields: see `import_jsonl`.
+
+        Returns:
+            The number of records saved; see `import_jsonl`.
+
+        Raises:
+            MissingFileError: there is no such file, or no Parquet file in the folder.
+            CorruptRecordError: a row is not a valid record; its `line` is the number of the row.
+            UnsupportedFileError: it is no Parquet, or the columns are those of another format.
+        """
+        from afterimage.storage.transfer.arrow_rows import (  # noqa: PLC0415  heavy
+            chunks_of_parquet,
+        )
+
+        read, incoming = _import(kind, on_error, progress, format, fields)
+        native = _is_native(incoming)
+        chunks = chunks_of_parquet(system_path(path), read.kind, read.faults.handle, native=native)
+        return self._import_chunks(chunks, read, incoming)
+
+    def _import_chunks(
+        self, chunks: Iterator[Any], read: Read, incoming: Incoming | None
+    ) -> ImportCount:
+        with DeferredWarnings() as warn, closing(cast("Generator[Any]", chunks)):
+            saved = self._backend.append_chunks(chunks, replace(read, warn=warn))
+        read.faults.warn()
+        return _with_format(saved, incoming)
 
     @signal_safe
     def export_jsonl(
@@ -148,11 +243,14 @@ class ImportExport:
         limit: int | None = None,
         offset: int | None = None,
         progress: Progress | None = None,
-        format: FormatName | None = None,  # noqa: A002  the usual word
+        format: str | None = None,  # noqa: A002  the usual word
         system_prompt: str | None = None,
         reasoning: Reasoning | None = None,
         on_error: OnError = "raise",
-    ) -> int:
+        lossy: bool = False,
+        trim: bool = False,
+        columns: Columns = None,
+    ) -> ExportCount:
         r"""Write matching records to a JSONL file: whole records, or lines for training tools.
 
         The file appears when it is complete. An existing file stays unchanged until then, and its
@@ -170,17 +268,29 @@ class ImportExport:
                 `ShareProgress` also gets the share of a JSONL file that was read.
             on_error: see the class.
             format: None for whole records as they were saved; or a format of conversations for
-                training tools: "messages" (OpenAI, Hugging Face), "sharegpt" or "alpaca". A
-                conversation that the format cannot represent is omitted, as by `afterimage export`.
-            system_prompt: content of a system message before every conversation; not for "alpaca".
+                training tools: "messages" (Hugging Face), "openai", "sharegpt", "alpaca", "gemini",
+                "prompt-completion", "preference", or a name of `afterimage export`: "dpo",
+                "llama_factory", "oumi", "raw". A conversation that has no line in the format, such
+                as one without an answer, is left out and counted.
+            system_prompt: content of a system message before conversations that have none; not for
+                "alpaca".
             reasoning: None omits `reasoning_content`; "field" writes it as that field ("messages"
                 only); "think" writes it between <think> tags before the content.
+            lossy: whether to leave out what the format has no place for, such as tool calls in
+                "alpaca". Otherwise, it is an error.
+            trim: whether to end each conversation at its last assistant message.
+            columns: fields that are added to each line under their last name, such as
+                "metadata.domain"; "metadata.*" is every key of the metadata.
 
         Returns:
-            The number of lines written.
+            The number of lines written, as an integer. Its attribute `omitted` is the number of
+            conversations that were left out and the first of them, and `reasons` is their number by
+            reason.
 
         Raises:
             InvalidQueryError: see the class; or the format does not support an option.
+            StorageError: the format has no place for a part of a conversation, and `lossy` is
+                false. The message names the part. No file was written.
             CorruptRecordError: a stored record is not valid; the message names its place.
 
         >>> import tempfile
@@ -196,17 +306,21 @@ class ImportExport:
         """
         training = None
         if format is not None:
-            from afterimage.storage.transfer.training_formats import (  # noqa: PLC0415  loads DuckDB
-                TrainingFormat,
-            )
+            from afterimage.storage.transfer.outgoing import Outgoing  # noqa: PLC0415  loads DuckDB
 
             if kind_named(kind) is not CONVERSATIONS:
                 raise InvalidQueryError(f"format is for conversations only, not for {kind}")
-            training = TrainingFormat.of(format, system_prompt, reasoning)
-        elif (system_prompt, reasoning) != (None, None):
-            raise InvalidQueryError("system_prompt and reasoning require a format")
-        query = self._query(kind_named(kind), limit, offset, filters, order_by)
-        read = Read(kind_named(kind), query, Faults(on_error), progress or ignore, valid=True)
+            where = ", ".join(map(str, self._backend.files())) or ":memory:"
+            training = Outgoing(
+                where, format, system_prompt, reasoning, lossy=lossy, trim=trim, columns=columns
+            )
+        elif (system_prompt, reasoning, columns) != (None, None, None) or lossy or trim:
+            raise InvalidQueryError(
+                "system_prompt, reasoning, lossy, trim and columns require a format"
+            )
+        records = kind_named(kind) if training is None else training.kind
+        query = self._query(records, limit, offset, filters, order_by)
+        read = Read(records, query, Faults(on_error), progress or ignore, valid=True)
         if isinstance(path, str | Path):
             target = system_path(path)
             refuse_own_file(target, self._backend.files())
@@ -215,7 +329,7 @@ class ImportExport:
         else:
             written = self._write_lines(path, read, training)
         _finish(read)
-        return written
+        return training.omissions.of(written) if training else ExportCount(written)
 
     @signal_safe
     def export_parquet(
@@ -288,7 +402,7 @@ class ImportExport:
         _finish(read)
         return written
 
-    def _write_lines(self, file: IO[bytes], read: Read, training: TrainingFormat | None) -> int:
+    def _write_lines(self, file: IO[bytes], read: Read, training: Outgoing | None) -> int:
         """Write the records of a read, or their lines in a format; return the number of lines."""
         written = 0
         reading = _reading_share(read)
@@ -303,7 +417,7 @@ class ImportExport:
             with closing(self._backend.select(reading, training.line)) as texts:
                 for batch in texts:
                     checkpoint()
-                    lines = [*map(training.finished, batch.column(0).drop_null().to_pylist())]
+                    lines = training.lines(batch.column(0).to_pylist())
                     joined = "".join(chain.from_iterable((line, "\n") for line in lines))
                     file.write(joined.encode())
                     written += len(lines)
@@ -331,6 +445,41 @@ class ImportExport:
             columns=columns,
             projectable=projectable,
         )
+
+
+def _import(
+    kind: Kind,
+    on_error: OnError,
+    progress: Progress | None,
+    format_name: str | None,
+    fields: Mapping[str, str] | None,
+) -> tuple[Read, Incoming | None]:
+    """Return the read of an import, and what converts its rows; None for our own records."""
+    from afterimage.storage.transfer.incoming import Incoming, refuse_foreign  # noqa: PLC0415
+
+    chosen = kind_named(kind)
+    read = Read(chosen.saved_as, faults=Faults(on_error), progress=progress or ignore)
+    if format_name is None:
+        if fields is not None:
+            raise InvalidQueryError("fields requires a format")
+        return (read if chosen is OTHERS else replace(read, other=refuse_foreign)), None
+    if chosen is not CONVERSATIONS:
+        raise InvalidQueryError(f"format is for conversations only, not for {kind}")
+    incoming = Incoming(format_name, fields, read.faults)
+    return replace(read, converted=incoming.converted), incoming
+
+
+def _is_native(incoming: Incoming | None) -> bool | None:
+    """Return whether Arrow columns are this package's own; None if they themselves decide."""
+    if incoming is None:
+        return True
+    return None if incoming.shape is None else incoming.shape.name == "native"
+
+
+def _with_format(saved: ImportCount, incoming: Incoming | None) -> ImportCount:
+    if incoming is not None and incoming.shape is not None:
+        saved.format = incoming.shape.name
+    return saved
 
 
 def _reading_share(read: Read) -> Read:

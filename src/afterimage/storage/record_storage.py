@@ -483,7 +483,7 @@ class RecordStorage(ImportExport, BaseStorage):
     ) -> pa.RecordBatchReader:
         import pyarrow as pa  # noqa: PLC0415  importing the JSONL storage does not load it
 
-        from afterimage.storage.records.schema import projected_schema  # noqa: PLC0415  as above
+        from afterimage.storage.arrow.schema import projected_schema  # noqa: PLC0415  as above
 
         names = list(kind.stored) if columns is None else columns
         query = self._query(kind, limit, offset, filters, order_by, names)

@@ -292,8 +292,6 @@ OTHER_FORMATS = {
     "UTF-16": '{"a": 1}\n'.encode("utf-16"),
     "UTF-16 without mark": '{"a": 1}\n'.encode("utf-16-le"),
     "UTF-32": '{"a": 1}\n'.encode("utf-32"),
-    "a JSON array": b'[{"conversations": []}, {"conversations": []}]',
-    "a JSON array over lines": b' [\n  {"a": 1},\n  {"a": 2}\n]\n',
     "JSON over several lines": b'{\n  "conversations": []\n}\n',
     "text such as CSV": b"id,text\n1,a\n2,b\n",
     "a Parquet file": b"PAR1\x15\x04",
@@ -328,6 +326,26 @@ class TestOtherFormats:
                 assert f" is {named}" in message.replace(" text, not", ", not")
                 assert "\n" not in message
         assert storage.count_conversations() == 0
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b'[{"conversations": []}, {"conversations": []}]',
+            b' [\n  {"conversations": []},\n  {"conversations": []}\n]\n',
+        ],
+    )
+    def test_an_array_is_imported_and_is_no_file_of_a_storage(
+        self, storage: Any, tmp_path: Path, data: bytes
+    ) -> None:
+        path = tmp_path / "a.jsonl"
+        for text in (data, gzip.compress(data)):
+            path.write_bytes(text)
+            assert storage.import_jsonl(path) == 2
+            assert storage.import_jsonl(io.BytesIO(text)) == 2
+            for call in (verify_jsonl, lambda path: JSONLStorage(path).load_conversations()):
+                with pytest.raises(UnsupportedFileError, match="a JSON array"):
+                    call(path)
+        assert storage.count_conversations() == 8
 
     @pytest.mark.parametrize("damage", [b"[{,,\n", b"a,b\n", b"\0\0\0\n", b"[\n", b"{\n", b"[]\n"])
     def test_damage_to_the_first_line_is_a_corrupt_record(

@@ -10,7 +10,7 @@ import click
 from afterimage import storage
 from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.render import print_count
+from afterimage.storage.cli.render import print_count, say
 from afterimage.storage.cli.stores import (
     Opening,
     explain_fields,
@@ -19,6 +19,7 @@ from afterimage.storage.cli.stores import (
     open_existing,
 )
 from afterimage.storage.record_storage import RecordStorage
+from afterimage.storage.reports.exports import ExportCount
 
 __all__ = ["export_command"]
 
@@ -44,6 +45,8 @@ def export_command(
     line_format: Any,
     system_prompt: str | None,
     reasoning: Any,
+    lossy: bool,  # noqa: FBT001  click passes it by name
+    trim: bool,  # noqa: FBT001
     opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
     **query: Any,
@@ -56,19 +59,14 @@ def export_command(
     contain columns.
     """
     lines = out.name.lower().endswith((".jsonl", ".jsonl.gz", ".jsonl.zst"))
-    if lines and (columns or partition_by):
-        raise click.UsageError(
-            "--columns and --partition-by are for Parquet; JSONL files contain whole records."
-        )
     training = {"format": line_format, "system_prompt": system_prompt, "reasoning": reasoning}
-    if not line_format and (system_prompt is not None or reasoning):
-        raise click.UsageError("--system-prompt and --reasoning require --format.")
-    if not lines and line_format:
-        raise click.UsageError("--format writes JSONL files: OUT must end in .jsonl.")
-    if not lines and not partition_by and out.suffix.lower() != ".parquet":
-        raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
+    training |= {"lossy": lossy, "trim": trim}
+    _check_target(out, training, columns, partition_by, lines=lines)
+    if line_format:
+        training["columns"] = columns
     source = open_existing(store, kind, opening)
     arguments = {"kind": kind, **query}
+    written: int
     with progress_bar(f"export {out.name}") as progress:
         # JSONLStorage reports the share done, so it needs no total.
         if progress and not isinstance(source, storage.JSONLStorage):
@@ -80,6 +78,8 @@ def export_command(
                 out, **arguments, columns=columns, partition_by=partition_by, progress=progress
             )
     print_count(written, kind, f"to {out}", str(out), as_json=as_json)
+    if isinstance(written, ExportCount) and written.omitted:
+        _explain_omitted(written)
     if as_json:
         return
     if written:
@@ -89,6 +89,35 @@ def export_command(
         explain_offset(source, kind, query["filters"], query["offset"])
     elif query["limit"] != 0:
         explain_nothing(source, kind, query["filters"])
+
+
+def _check_target(
+    out: Path,
+    training: dict[str, Any],
+    columns: list[str] | None,
+    partition_by: list[str] | None,
+    *,
+    lines: bool,
+) -> None:
+    """Refuse options that the target does not have."""
+    has_format = training["format"] is not None
+    if lines and (partition_by or (columns and not has_format)):
+        raise click.UsageError(
+            "--columns and --partition-by are for Parquet; JSONL files contain whole records. With "
+            "--format, --columns adds fields to each line."
+        )
+    if not has_format and (training["system_prompt"] is not None or any(training.values())):
+        raise click.UsageError("--system-prompt, --reasoning, --lossy and --trim require --format.")
+    if not lines and has_format:
+        raise click.UsageError("--format writes JSONL files: OUT must end in .jsonl.")
+    if not lines and not partition_by and out.suffix.lower() != ".parquet":
+        raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
+
+
+def _explain_omitted(written: ExportCount) -> None:
+    """Print how many conversations were left out, and why."""
+    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in written.reasons.items())
+    say(f"{written.omitted.count:,} left out: {reasons}.\n{written.omitted}", err=True)
 
 
 def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""`import`: add the records of JSONL files to a store."""
+"""`import`: add the records of files to a store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ __all__ = ["import_command"]
     help="The destination. All arguments are then sources. Required if DEST is a JSONL file that "
     "exists.",
 )
-@options.kind("conversations", "documents")
+@options.kind("conversations", "documents", "records")
+@options.source_format
 @click.option(
     "--metadata-field",
     "metadata_fields",
@@ -47,32 +48,70 @@ def import_command(
     paths: Sequence[str],
     dest: str | None,
     kind: Any,
+    source_format: str | None,
+    fields: dict[str, str],
     opening: Opening,
     metadata_fields: Sequence[str],
     on_error: OnError,
     as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
-    """Add the records of JSONL files to a store. DEST is created if it does not exist.
+    """Add the records of files to a store. DEST is created if it does not exist.
 
-    SRC is a JSONL file, plain or compressed with gzip or zstd, a pipe, or - for the standard input.
+    SRC is a file of JSON lines or a JSON array, plain or compressed with gzip or zstd, a pipe, or -
+    for the standard input; or one Parquet file that ends in .parquet, or a folder of such files.
+    Conversations can have the format of another tool; records of other models need --kind records.
     All records of all sources are saved, or none: an invalid line stops the import, unless
     --skip-corrupt is given.
     """
     names, dest = _told_apart(paths, dest)
-    sources = [_source(name) for name in names]
+    if kind == "conversations":
+        source_format = source_format or "auto"
+    elif source_format or fields:
+        raise click.UsageError("--format and --field are for conversations.")
+    parquet = [name for name in names if _is_parquet(name)]
+    if parquet and len(names) > 1:
+        raise click.UsageError("A Parquet source must be the only one.")
+    sources = [] if parquet else [_source(name) for name in names]
     store = open_or_make(dest, kind, opening, metadata_fields)
     title = Path(names[0]).name if len(names) == 1 else f"{len(names)} files"
     with progress_bar(f"import {title}") as progress:
-        saved = store.import_jsonl(sources, kind=kind, on_error=on_error, progress=progress)
-    print_count(saved, kind, f"into {dest}", dest, as_json=as_json, others=saved.others)
-    if saved.others and not as_json:
-        for source in sources:
-            if isinstance(source, Path) and _has_documents(source):
-                say(
-                    f"{source} seems to have documents. To import it as documents, use "
-                    "--kind documents.",
-                    err=True,
-                )
+        given: dict[str, Any] = {"kind": kind, "on_error": on_error, "progress": progress}
+        given |= {"format": source_format, "fields": fields or None}
+        try:
+            if parquet:
+                saved = store.import_parquet(parquet[0], **given)
+            else:
+                saved = store.import_jsonl(sources, **given)
+        except UnsupportedFileError as error:
+            raise _with_hint(error, sources, source_format) from None
+    if source_format == "auto" and saved.format not in (None, "native"):
+        say(f"{names[0]} was read as format {saved.format!r}.", err=True)
+    named = "conversations" if kind == "records" else kind  # and records of other models
+    print_count(saved, named, f"into {dest}", dest, as_json=as_json, others=saved.others)
+
+
+def _with_hint(
+    error: UnsupportedFileError, sources: Sequence[Path | IO[bytes]], source_format: str | None
+) -> UnsupportedFileError:
+    """Return the error with what the file seems to be."""
+    for source in sources:
+        if source_format == "auto" and isinstance(source, Path) and _has_documents(source):
+            return UnsupportedFileError(
+                f"{source} seems to have documents. To import it as documents, use --kind "
+                "documents. No record was saved."
+            )
+    if source_format == "auto" and "name it" in str(error):
+        return UnsupportedFileError(f"{error} For records of other models, use --kind records.")
+    return error
+
+
+def _is_parquet(name: str) -> bool:
+    path = Path(name)
+    if name == "-" or not path.exists():
+        return False
+    if path.is_dir():
+        return any(path.rglob("*.parquet"))
+    return path.suffix.lower() == ".parquet"
 
 
 def _has_documents(path: Path) -> bool:

@@ -11,10 +11,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -261,20 +261,55 @@ def _table(kind: str) -> _Decorator[Any]:
     )
 
 
+# The choices are repeated here: importing them from the library would load the engine.
+_FORMATS: Final = (
+    *("messages", "openai", "sharegpt", "alpaca", "gemini", "prompt-completion", "preference"),
+    *("dpo", "llama_factory", "oumi"),
+)
+
+
+def source_format(command: _Command) -> _Command:
+    """Add the options --format and --field of an import."""
+    name = click.option(
+        "--format",
+        "source_format",
+        type=click.Choice(["auto", "native", *_FORMATS, "agent-trace"]),
+        help="Format of the conversations. native is that of this package. auto, the default, is "
+        "the format that the keys of the first records show.",
+    )
+    field = click.option(
+        "--field",
+        "fields",
+        multiple=True,
+        callback=_pairs,
+        metavar="KEY=NAME",
+        help="The name that the format has for a key, such as question=instruction. Can be "
+        "repeated.",
+    )
+    return name(field(command))
+
+
+def _pairs(_context: click.Context, _parameter: click.Parameter, value: Sequence[str]) -> Any:
+    pairs = [text.partition("=") for text in value]
+    for key, sign, name in pairs:
+        if not (key and sign and name):
+            raise click.BadParameter(f"{key + sign + name!r} must have the form KEY=NAME.")
+    return {key: name for key, _, name in pairs}
+
+
 def training_format(command: _Command) -> _Command:
-    """Add the options --format, --system-prompt and --reasoning."""
-    # The choices are repeated here: importing them from the library would load the engine.
+    """Add the options of an export in a format of training tools."""
     name = click.option(
         "--format",
         "line_format",
-        type=click.Choice(["messages", "sharegpt", "alpaca"]),
+        type=click.Choice(_FORMATS),
         help="Write conversations in a format of training tools. Conversations that the format "
-        "cannot represent are omitted.",
+        "has no line for are left out and counted.",
     )
     prompt = click.option(
         "--system-prompt",
         metavar="TEXT",
-        help="Content of a system message at the start of each line; not for alpaca.",
+        help="Content of a system message before conversations that have none; not for alpaca.",
     )
     reasoning = click.option(
         "--reasoning",
@@ -282,4 +317,13 @@ def training_format(command: _Command) -> _Command:
         help="Include reasoning: as the field reasoning_content (format messages only), or between "
         "<think> tags. Without this option, reasoning is omitted.",
     )
-    return name(prompt(reasoning(command)))
+    lossy = click.option(
+        "--lossy",
+        is_flag=True,
+        help="Leave out what the format has no place for, such as tool calls. Otherwise, it is an "
+        "error.",
+    )
+    trim = click.option(
+        "--trim", is_flag=True, help="End each conversation at its last assistant message."
+    )
+    return name(prompt(reasoning(lossy(trim(command)))))

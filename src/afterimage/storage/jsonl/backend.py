@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import from_json
 
 from afterimage.storage.errors import (
@@ -31,8 +31,10 @@ from afterimage.storage.jsonl.append import append_lines
 from afterimage.storage.jsonl.checks import (
     importable,
     loadable,
-    loaded,
     loads_all,
+    models_of_chunk,
+    models_of_lines,
+    objects_of_chunk,
     until_damage,
     valid_chunks,
 )
@@ -44,7 +46,6 @@ from afterimage.storage.jsonl.lines import (
     chunks_of_sources,
     is_compressed,
     objects_of,
-    parse,
     read_chunks,
 )
 from afterimage.storage.jsonl.sources import LineSource, Origin, refuse_own_source
@@ -172,17 +173,25 @@ class JsonlBackend:
             LineSource(origin, lock_timeout=self.lock_timeout, warn=read.warn) for origin in origins
         ]
         limit = min(read.max_line_bytes or self.max_line_bytes, self.max_line_bytes)
-        checking, appending = split(read.progress, [9, 1])
         chunks = chunks_of_sources(
             sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
         )
+        return self.append_chunks(chunks, read)
+
+    def append_chunks(self, chunks: Iterator[Chunk], read: Read) -> ImportCount:
+        target = self._path(read.kind)
+        _require_folder(target)
+        chunks = read.converted(chunks)
+        checking, appending = split(read.progress, [9, 1])
         importing = importable(read.kind)
         count = others = 0
 
         def check(chunk: Chunk, line: Line) -> None:
             nonlocal others
             record = importing(chunk, line)
-            others += read.kind is CONVERSATIONS and not is_conversation(record)
+            if read.kind is CONVERSATIONS and not is_conversation(record):
+                read.other(chunk, line, record)
+                others += 1
 
         # Read once, without the lock of the target: the source may be a pipe that takes long.
         with staged(target) as (write, staged_blocks):
@@ -247,7 +256,7 @@ class JsonlBackend:
 
     def objects(self, read: Read) -> Generator[list[dict[str, Any]], None, None]:
         if not _needs_engine(read.query):
-            yield from self._in_file_order(read, _OBJECT_BATCH, partial(_objects_of, read))
+            yield from self._in_file_order(read, _OBJECT_BATCH, partial(objects_of_chunk, read))
             return
         with closing(self._lines(read)) as batches:
             for lines in batches:
@@ -259,19 +268,20 @@ class JsonlBackend:
 
     def models(self, read: Read, batch_size: int) -> Iterator[list[Any]]:
         if _needs_engine(read.query):
-            validate = read.kind.model.__pydantic_validator__.validate_json
             with closing(self._lines(read)) as batches:
                 for lines in batches:
                     for start in range(0, len(lines), batch_size):
                         checkpoint()
                         try:
                             with paused_collector():
-                                models = [*map(validate, lines[start : start + batch_size])]
-                        except ValidationError as error:
+                                models = models_of_lines(
+                                    read.kind, lines[start : start + batch_size]
+                                )
+                        except ValueError as error:
                             raise self._find(read.kind, error) from None
                         yield models
             return
-        yield from self._in_file_order(read, batch_size, partial(_models_of, read))
+        yield from self._in_file_order(read, batch_size, partial(models_of_chunk, read))
 
     def _in_file_order(
         self, read: Read, batch_size: int, build: Callable[[Chunk, int | None], list[Any]]
@@ -435,48 +445,3 @@ def _size(path: Path) -> int:
 def _needs_engine(query: Query) -> bool:
     """Return whether a query has more than a limit."""
     return bool(query.where or query.order or query.offset)
-
-
-def _models_of(read: Read, chunk: Chunk, limit: int | None) -> list[Any]:
-    """Return the models of a chunk's lines, at most `limit`, without records of other models."""
-    validate = read.kind.model.__pydantic_validator__.validate_json
-    with suppress(ValidationError, CorruptRecordError):
-        return [validate(text) for text in chunk.texts()[:limit]]
-    models: list[Any] = []
-    for line in chunk.unread():
-        if limit is not None and len(models) >= limit:
-            break
-        try:
-            model = loaded(read.kind, chunk, chunk.read(line))
-        except CorruptRecordError as error:
-            read.faults.handle(error)
-        else:
-            models += [model] if model is not None else []
-    return models
-
-
-def _objects_of(read: Read, chunk: Chunk, limit: int | None) -> list[dict[str, Any]]:
-    """Return a chunk's records of the kind of the read as JSON objects, at most `limit`."""
-    kind, checked = read.kind, read.valid or read.faults.skip
-    with suppress(InvalidRecordError, CorruptRecordError):
-        objects = [each for each in objects_of(chunk.texts()) if _is_of(kind, each)][:limit]
-        if not checked or loads_all(kind, objects):
-            return objects
-    check = loadable(kind) if checked else parse
-    objects = []
-    for unread in chunk.unread():
-        if limit is not None and len(objects) >= limit:
-            break
-        try:
-            line = chunk.read(unread)
-            record = parse(chunk, line)
-            if _is_of(kind, record):
-                check(chunk, line)
-                objects.append(record)
-        except CorruptRecordError as error:
-            read.faults.handle(error)
-    return objects
-
-
-def _is_of(kind: RecordKind, record: dict[str, Any]) -> bool:
-    return kind is DOCUMENTS or is_conversation(record) == (kind is CONVERSATIONS)

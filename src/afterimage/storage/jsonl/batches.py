@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from afterimage.storage.arrow.batches import rows_of_objects, to_batch
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.jsonl.lines import Chunk, Line, check_keys, parse_readable
-from afterimage.storage.records.arrow import rows_of_objects, to_batch
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     FieldType,
@@ -61,8 +61,15 @@ def _follows(chunk: Chunk, pending: Chunk) -> bool:
     return chunk.number == next_number and chunk.path == pending.path
 
 
-def batch_of_lines(kind: RecordKind, chunk: Chunk) -> tuple[pa.RecordBatch, list[bytes]]:
+def batch_of_lines(
+    kind: RecordKind, chunk: Chunk, other: Callable[[Chunk, Line, dict[str, Any]], None]
+) -> tuple[pa.RecordBatch, list[bytes]]:
     """Return the records of a chunk as a batch, and the lines with records of other models.
+
+    Args:
+        kind: the kind of the records.
+        chunk: the lines.
+        other: called with the chunk, the line and the JSON object of each record of another model.
 
     Raises:
         CorruptRecordError: a line is not a JSON object, repeats a key, or is not a valid record.
@@ -76,6 +83,7 @@ def batch_of_lines(kind: RecordKind, chunk: Chunk) -> tuple[pa.RecordBatch, list
             record = parse_readable(chunk, line)
             if kind is CONVERSATIONS and not is_conversation(record):
                 check_keys(chunk, line, record)
+                other(chunk, line, record)
                 others.append(line.text)
             else:
                 lines.append(line)

@@ -1,4 +1,4 @@
-"""Find the corrupt lines of a file, and remove them from its chunks.
+"""Read the models of lines, find the corrupt lines of a file, and remove them from its chunks.
 
 A corrupt line is replaced with blanks of the same length, because readers skip blank lines. All
 other lines keep their numbers and offsets.
@@ -7,15 +7,18 @@ other lines keep their numbers and offsets.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
-from afterimage.storage.jsonl.lines import Chunk, Line, parse, parse_exact
+from afterimage.storage.jsonl.lines import Chunk, Line, objects_of, parse, parse_exact
+from afterimage.storage.query.read import Read
+from afterimage.storage.records.chat import loaded_text, strict_reader
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -31,7 +34,17 @@ from afterimage.storage.records.validation import as_declared, is_conversation, 
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.system.gc_pause import paused_collector
 
-__all__ = ["importable", "loadable", "loaded", "loads_all", "until_damage", "valid_chunks"]
+__all__ = [
+    "importable",
+    "loadable",
+    "loaded",
+    "loads_all",
+    "models_of_chunk",
+    "models_of_lines",
+    "objects_of_chunk",
+    "until_damage",
+    "valid_chunks",
+]
 
 
 def loaded(kind: RecordKind, chunk: Chunk, line: Line) -> Any | None:
@@ -44,7 +57,7 @@ def loaded(kind: RecordKind, chunk: Chunk, line: Line) -> Any | None:
     if kind is CONVERSATIONS and not is_conversation(record):
         return None
     try:
-        return kind.model.__pydantic_validator__.validate_json(line.text)
+        return loaded_text(kind, record, line.text)
     except ValidationError as error:
         raise chunk.corrupt(line, reason(error)) from None
 
@@ -62,12 +75,11 @@ def loads_all(kind: RecordKind, objects: Sequence[dict[str, Any]]) -> bool:
     The types of all values are compared first. Only other objects are validated by the model, which
     may convert their values.
     """
-    if kind is OTHERS or _has_types(kind.record, objects):
+    if kind is OTHERS or _has_types(kind.exact, objects):
         return True
-    validate = kind.model.__pydantic_validator__.validate_json
     try:
         for record in objects:
-            validate(to_json(record))
+            loaded_text(kind, record, to_json(record))
     except ValidationError:
         return False
     return True
@@ -152,3 +164,64 @@ def until_damage(chunks: Iterable[Chunk], faults: Faults) -> Iterator[Chunk]:
         yield from chunks
     except CorruptRecordError as error:
         faults.handle(error)
+
+
+def models_of_lines(kind: RecordKind, lines: list[bytes]) -> list[Any]:
+    """Return the models of lines that the engine accepted.
+
+    Raises:
+        ValueError: a line is not a valid record.
+    """
+    quick = strict_reader(kind)
+    with suppress(ValueError):
+        return [*map(quick, lines)]
+    return [loaded_text(kind, from_json(line), line) for line in lines]
+
+
+def models_of_chunk(read: Read, chunk: Chunk, limit: int | None) -> list[Any]:
+    """Return the models of a chunk's lines, at most `limit`, without records of other models."""
+    quick = strict_reader(read.kind)
+    with suppress(ValueError, CorruptRecordError):
+        return [quick(text) for text in chunk.texts()[:limit]]
+    models: list[Any] = []
+    for unread in chunk.unread():
+        if limit is not None and len(models) >= limit:
+            break
+        try:
+            line = chunk.read(unread)
+            with suppress(ValueError):  # the quick way, which most lines pass
+                models.append(quick(line.text))
+                continue
+            model = loaded(read.kind, chunk, line)
+        except CorruptRecordError as error:
+            read.faults.handle(error)
+        else:
+            models += [model] if model is not None else []
+    return models
+
+
+def objects_of_chunk(read: Read, chunk: Chunk, limit: int | None) -> list[dict[str, Any]]:
+    """Return a chunk's records of the kind of the read as JSON objects, at most `limit`."""
+    kind, checked = read.kind, read.valid or read.faults.skip
+    with suppress(InvalidRecordError, CorruptRecordError):
+        objects = [each for each in objects_of(chunk.texts()) if _is_of(kind, each)][:limit]
+        if not checked or loads_all(kind, objects):
+            return objects
+    check = loadable(kind) if checked else parse
+    objects = []
+    for unread in chunk.unread():
+        if limit is not None and len(objects) >= limit:
+            break
+        try:
+            line = chunk.read(unread)
+            record = parse(chunk, line)
+            if _is_of(kind, record):
+                check(chunk, line)
+                objects.append(record)
+        except CorruptRecordError as error:
+            read.faults.handle(error)
+    return objects
+
+
+def _is_of(kind: RecordKind, record: dict[str, Any]) -> bool:
+    return kind is DOCUMENTS or is_conversation(record) == (kind is CONVERSATIONS)

@@ -1,14 +1,26 @@
-"""Recognise compressed data, and files that are not JSON lines, by their first bytes."""
+"""What JSON records come in: compressed data, arrays, and other files, by their first bytes."""
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
 
 from afterimage.storage.errors import UnsupportedFileError
 
-__all__ = ["HEAD_BYTES", "Compression", "compression_of", "refuse_other_formats"]
+__all__ = [
+    "HEAD_BYTES",
+    "ArrayError",
+    "Compression",
+    "compression_of",
+    "is_array",
+    "lines_of_array",
+    "refuse_other_formats",
+]
 
 Compression = Literal["gzip", "zstd"]
 
@@ -89,7 +101,7 @@ def refuse_other_formats(path: Path, head: bytes) -> None:
         return
     if _OBJECT.search(head):
         return
-    if _ARRAY.match(head) and _is_array(head):
+    if is_array(head):
         raise UnsupportedFileError.of(
             path, "a JSON array", "Write one object per line, for example with jq -c '.[]'"
         )
@@ -105,9 +117,115 @@ def refuse_other_formats(path: Path, head: bytes) -> None:
         )
 
 
-def _is_array(head: bytes) -> bool:
-    """Return whether data is a JSON array, or its beginning, and no damaged record."""
+def is_array(head: bytes) -> bool:
+    """Return whether data is a JSON array of objects, or its beginning, and no damaged record.
+
+    >>> is_array(b'[{"a":1}]'), is_array(b'{"a":[{"b":1}]}')
+    (True, False)
+    """
+    if not _ARRAY.match(head) or _OBJECT.search(head):
+        return False
     first, feed, _ = head.strip().partition(b"\n")
     if feed:
         return first.rstrip()[-1:] in (b"[", b",")
     return first.endswith(b"]") or len(first) >= _LONG_LINE
+
+
+class ArrayError(ValueError):
+    """A JSON array is damaged."""
+
+
+def lines_of_array(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    r"""Yield the elements of a JSON array as JSON lines, in blocks.
+
+    The text of an element is not changed, but line feeds between its values become spaces. The time
+    is linear, and the memory is bounded by the longest element.
+
+    Args:
+        blocks: the bytes of the array, from its opening bracket.
+
+    Raises:
+        ArrayError: the array is damaged; raised after the elements before the damage.
+
+    >>> list(lines_of_array(iter([b'[{"a":', b'1},\n {"b":\n2}] '])))
+    [b'{"a":1}\n{"b": 2}\n']
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    text, needed, elements = "", 0, _Elements()
+    for block in chain(blocks, [None]):
+        is_last = block is None
+        try:
+            text += decoder.decode(block or b"", final=is_last)
+        except UnicodeDecodeError as error:
+            raise ArrayError(f"not UTF-8 after {elements.count:,} elements: {error}") from None
+        if len(text) < needed and not is_last:
+            continue
+        lines, end = elements.within(text, is_last=is_last)
+        if lines:
+            yield "".join(lines).encode()
+        text = text[end:]
+        # A long element is read from its start again only after as much text has been added.
+        needed = 2 * len(text)
+        if is_last and (text or not elements.is_closed):
+            raise ArrayError(
+                f"the array is damaged after {elements.count:,} elements: {elements.fault}"
+            )
+
+
+_ANY_JSON: Final = json.JSONDecoder(
+    strict=False,
+    # The value is not used: only where its text ends. So numbers of any size will do.
+    parse_int=len,
+    parse_float=len,
+    parse_constant=len,
+)
+_ONE_LINE: Final = {ord("\n"): " ", ord("\r"): " "}
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+
+
+class _Elements:
+    """The elements of an array whose text comes in pieces.
+
+    Attributes:
+        count: number of elements so far.
+        is_closed: whether the closing bracket was found.
+        fault: why the last piece was not read to its end.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.is_closed = False
+        self.fault = "it does not end"
+        self._expected: Literal["[", "element or ]", "element", ", or ]"] = "["
+
+    def within(self, text: str, *, is_last: bool) -> tuple[list[str], int]:
+        """Return the next elements in a text as lines, and where what was not read begins."""
+        lines: list[str] = []
+        at = 0
+        while True:
+            match = _SPACE.match(text, at)
+            at = match.end() if match else at
+            mark = text[at : at + 1]
+            if not mark:
+                return lines, at
+            if self.is_closed:
+                self.fault = "there is more text after it"
+                return lines, at
+            if "element" in self._expected and mark != "]":
+                try:
+                    _, end = _ANY_JSON.raw_decode(text, at)
+                except ValueError as error:
+                    self.fault = str(error)
+                    return lines, at
+                if end == len(text) and not is_last:  # a number may go on
+                    return lines, at
+                lines.append(text[at:end].translate(_ONE_LINE) + "\n")
+                self.count += 1
+                at, self._expected = end, ", or ]"
+                continue
+            if mark not in self._expected:
+                self.fault = f"{mark!r} in place of {self._expected}"
+                return lines, at
+            self.is_closed = mark == "]"
+            self._expected = "element or ]" if mark == "[" else "element"
+            at += 1

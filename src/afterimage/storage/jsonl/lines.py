@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +21,12 @@ from afterimage.storage.errors import (
     shorten,
     shown,
 )
-from afterimage.storage.jsonl.containers import refuse_other_formats
+from afterimage.storage.jsonl.containers import (
+    ArrayError,
+    is_array,
+    lines_of_array,
+    refuse_other_formats,
+)
 from afterimage.storage.jsonl.sources import DAMAGE, LineSource
 from afterimage.storage.jsonl.torn import is_torn
 from afterimage.storage.records.document_ids import ID_FIRST, with_id
@@ -212,6 +218,7 @@ def read_chunks(
     handle: Callable[[CorruptRecordError], object] | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
     of_documents: bool = False,
+    arrays: bool = False,
 ) -> Iterator[Chunk]:
     """Yield the lines of a source in chunks of about 4 MiB, or of one line if that is longer.
 
@@ -223,6 +230,7 @@ def read_chunks(
             raise the error.
         max_line_bytes: maximum length of a line.
         of_documents: whether the lines are documents.
+        arrays: whether the source may be a JSON array. Its elements are then the lines.
 
     Raises:
         MissingFileError: the file does not exist or is a folder.
@@ -241,6 +249,12 @@ def read_chunks(
                 block = read
                 if index == 0:
                     block = read.removeprefix(codecs.BOM_UTF8)
+                    if arrays and is_array(block):
+                        rest = lines_of_array(chain([block], opened.blocks))
+                        for part in rest:
+                            checkpoint()
+                            yield from lines.of(part, opened.share())
+                        return
                     refuse_other_formats(opened.path, block)
                     lines.offset += len(read) - len(block)
                 yield from lines.of(block, opened.share())
@@ -254,6 +268,8 @@ def read_chunks(
                 lines.offset,
                 f"cannot be decompressed from here on: {error}",
             ) from None
+        except ArrayError as error:
+            raise CorruptRecordError(opened.path, lines.number, lines.offset, str(error)) from None
     yield from lines.last()
 
 
@@ -270,7 +286,11 @@ def chunks_of_sources(
     done = 0
     for source, size in zip(sources, sizes, strict=True):
         chunks = read_chunks(
-            source, handle=handle, max_line_bytes=max_line_bytes, of_documents=of_documents
+            source,
+            handle=handle,
+            max_line_bytes=max_line_bytes,
+            of_documents=of_documents,
+            arrays=True,
         )
         for chunk in chunks:
             share = None

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from afterimage.storage.arrow.batches import rows_of_objects, to_batch
+from afterimage.storage.arrow.schema import projected_schema
 from afterimage.storage.engine.database import scratch_connection
 from afterimage.storage.engine.statements import execute_arrow, stream_arrow, streamed
 from afterimage.storage.errors import CorruptRecordError
@@ -23,10 +25,8 @@ from afterimage.storage.jsonl.lines import Chunk, objects_of
 from afterimage.storage.query.predicates import in_order, select_list, sliced
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.relations import SUSPECT, Relation, Source, lines_relation
-from afterimage.storage.records.arrow import rows_of_objects, to_batch
 from afterimage.storage.records.fields import Json, List, RecordKind, Struct
 from afterimage.storage.records.paths import FieldRef
-from afterimage.storage.records.schema import projected_schema
 
 __all__ = [
     "as_bytes",

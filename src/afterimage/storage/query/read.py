@@ -6,8 +6,9 @@ the engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.fields import RecordKind
@@ -16,6 +17,10 @@ from afterimage.storage.reports.progress import Progress, ignore
 from afterimage.storage.system.package import warn_caller
 
 __all__ = ["Read"]
+
+
+def _accept(*_: object) -> None:
+    """Accept every record of another model."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,10 @@ class Read:
         long_lived: whether the caller may keep the iterator for a long time. The read must then
             not block other users of the file.
         warn: called with the warnings of an import.
+        other: called with the chunk, the line and the JSON object of each record of another model
+            that is imported.
+        converted: returns chunks of lines of an import with records in place of the rows of another
+            format.
         valid: whether a record that a load rejects is an error, also where the read could go on.
     """
 
@@ -41,6 +50,8 @@ class Read:
     max_line_bytes: int | None = None
     long_lived: bool = False
     warn: Callable[[str], None] = warn_caller
+    other: Callable[[Any, Any, dict[str, Any]], None] = _accept
+    converted: Callable[[Iterator[Any]], Iterator[Any]] = iter
     valid: bool = False
 
     def over(self, query: Query) -> Read:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
+from afterimage.storage.arrow.schema import json_structure
 from afterimage.storage.engine.dialect import SqlType
 from afterimage.storage.query.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query.query import Query
@@ -32,7 +33,6 @@ from afterimage.storage.records.fields import (
     Timestamp,
 )
 from afterimage.storage.records.paths import FieldRef
-from afterimage.storage.records.schema import json_structure
 
 __all__ = ["SUSPECT", "RecordSource", "Relation", "Source", "TableSource", "lines_relation"]
 
@@ -51,6 +51,17 @@ class Source(Protocol):
     @property
     def sequence(self) -> sa.ColumnElement[int]:
         """The insertion sequence number, ascending."""
+
+    @property
+    def record_text(self) -> sa.ColumnElement[str]:
+        """The whole record as a JSON array: its number, the declared fields, and `extra`.
+
+        For a line of a file, the second item has all fields and the third one is false.
+        """
+
+    @property
+    def is_plain(self) -> sa.ColumnElement[bool]:
+        """Whether the declared fields are known to hold the messages without loss."""
 
 
 class Relation(NamedTuple):
@@ -97,6 +108,27 @@ class TableSource:
     def sequence(self) -> sa.ColumnElement[int]:
         return self._columns[self._kind.sequence]
 
+    @property
+    def record_text(self) -> sa.ColumnElement[str]:
+        if self._whole is not None:
+            return _joined("[", self.sequence + 1, ",", self._whole, ",false]")
+        declared = sa.func.struct_pack(
+            *(
+                sa.literal_column(f'"{name}"').op(":=")(self._columns[name])
+                for name in self._kind.record.fields
+            )
+        )
+        extra = sa.func.coalesce(self._columns["extra"], "null")
+        return _joined("[", self.sequence, ",", sa.func.to_json(declared), ",", extra, "]")
+
+    @property
+    def is_plain(self) -> sa.ColumnElement[bool]:
+        if self._whole is not None:
+            return sa.false()
+        extra = sa.cast(self._columns["extra"], sa.String)
+        has_more = sa.or_(*(sa.func.contains(extra, f'"{name}"') for name in ("children", "tools")))
+        return sa.not_(sa.func.coalesce(has_more, sa.false()))
+
     def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
         value: sa.ColumnElement[Any] = self._columns[field.column]
         for step in field.inner:  # declared names, so they need no escaping
@@ -126,11 +158,23 @@ class RecordSource:
         self._record = record
         self.sequence = sequence
 
+    @property
+    def record_text(self) -> sa.ColumnElement[str]:
+        return _joined("[", self.sequence, ",", self._record, ",false]")
+
+    @property
+    def is_plain(self) -> sa.ColumnElement[bool]:
+        return sa.false()
+
     def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
         raise AssertionError(f"{field.path} has no declared type")
 
     def json(self, field: FieldRef) -> JsonValue:
         return JsonPath(self._record, (field.column, *field.keys))
+
+
+def _joined(*parts: str | sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    return sa.func.concat(*parts)
 
 
 SUSPECT: Final = "suspect"
@@ -257,7 +301,33 @@ def _column(
         case _:
             text = _or_default(value, value.json, default, "JSON")
             structure = sa.literal_column(f"'{json_structure(field_type)}'", sa.String)
-            return sa.func.json_transform(text, structure)
+            typed = sa.func.json_transform(text, structure)
+            if name != "conversations":
+                return typed
+            # The engine would make the JSON of content parts the text of the message.
+            has_parts = sa.func.contains(sa.cast(text, sa.String), '"content":[')
+            return sa.case((has_parts, _with_texts(text)), else_=typed)
+
+
+# The text of content parts, as of `records/chat.py`.
+_TEXT_OF_PARTS: Final = """
+    list_transform([list_filter(
+        json_extract(m.content, '$[*].text'), lambda part: json_type(part) = 'VARCHAR'
+    )], lambda texts: CASE WHEN len(texts) > 0 THEN
+        array_to_string(list_transform(texts, lambda part: part ->> '$'), chr(10))
+    END)[1]"""
+_MESSAGES_WITH_PARTS: Final = '[{"role":"VARCHAR","content":"JSON","reasoning_content":"VARCHAR"}]'
+
+
+def _with_texts(messages: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return messages in JSON as structs, with the text of content parts as their content."""
+    typed = sa.func.json_transform(messages, sa.literal_column(f"'{_MESSAGES_WITH_PARTS}'"))
+    message = (
+        "lambda m: struct_pack(role := m.role, content := CASE json_type(m.content) "
+        f"WHEN 'ARRAY' THEN {_TEXT_OF_PARTS} ELSE m.content ->> '$' END, "
+        "reasoning_content := m.reasoning_content)"
+    )
+    return sa.func.list_transform(typed, sa.literal_column(message))
 
 
 def _or_default(

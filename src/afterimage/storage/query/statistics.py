@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.compiler import compiles
 
+from afterimage.storage.chat import ChatRole
 from afterimage.storage.engine.statements import execute_arrow
-from afterimage.storage.models import GradeSchema, Role
+from afterimage.storage.models import GradeSchema
 from afterimage.storage.query.json_values import JsonPath
 from afterimage.storage.query.kept_rows import kept_in_parts
 from afterimage.storage.query.predicates import filtered, order_of_values
@@ -33,7 +34,7 @@ from afterimage.storage.reports.statistics import (
 
 __all__ = ["conversation_statistics"]
 
-_ROLES: Final = Text(Role).choices
+_ROLES: Final = Text(ChatRole).choices
 _GRADES: Final = Text(GradeSchema).choices
 _BINS: Final = 10
 _DEFAULT_SCORE: Final = CONVERSATIONS.record.defaults["final_score"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from afterimage.storage.records.fields import List, Struct
+from afterimage.storage.records.fields import List, Struct, Text
 
 __all__ = ["overlay", "restore"]
 
@@ -18,13 +18,20 @@ __all__ = ["overlay", "restore"]
 def overlay(struct: Struct, record: Mapping[str, Any], *, top: bool = True) -> dict[str, Any]:
     """Return the parts of a JSON object that `struct` does not declare; {} if there are none.
 
+    A list in place of a text, such as the parts of a content, is also one of them.
+
     Returns:
         A node `{"absent": [names], "fields": {name: value}, "children": {name or index: node}}`
         without its empty parts. `absent` names the declared fields that the object lacks; only
         the top node has it.
     """
     absent = [name for name in struct.fields if name not in record] if top else []
-    fields = {name: value for name, value in record.items() if name not in struct.fields}
+    declared = struct.fields
+    fields = {
+        name: value
+        for name, value in record.items()
+        if name not in declared or (type(value) is list and isinstance(declared[name], Text))
+    }
     children: dict[str, Any] = {}
     for name, kind in struct.fields.items():
         value = record.get(name)

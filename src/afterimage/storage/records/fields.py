@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from afterimage.storage.chat import ChatRole
 from afterimage.storage.errors import InvalidQueryError, shown
 from afterimage.storage.models import (
     Document,
@@ -126,6 +127,7 @@ class RecordKind:
         name: the value of `export_jsonl(kind=…)` for this kind.
         model: the class of loaded records.
         record: the declared fields of a record, in order, with the defaults of the model.
+        exact: the same fields, with only the values that `model` accepts.
         stored: the stored columns: the declared fields, and `extra` for all other fields.
         sequence: name of the SQL column with the insertion sequence number.
     """
@@ -133,6 +135,7 @@ class RecordKind:
     name: Kind
     model: type[BaseModel]
     record: Struct
+    exact: Struct
     stored: Mapping[str, FieldType]
     sequence: str
 
@@ -150,6 +153,12 @@ class RecordKind:
 CRITERIA: Final = ("coherence", "factuality", "grounding", "helpfulness", "relevance")
 """The criteria of an evaluation, in the order of its fields."""
 
+# A message of a chat. Its content is the text of its parts, or null; see `records/chat.py`.
+_CHAT_MESSAGE: Final = Struct(
+    {"role": Text(ChatRole), "content": Text(), "reasoning_content": Text()},
+    defaults={"content": None, "reasoning_content": None},
+    nullable=("content", "reasoning_content"),
+)
 _MESSAGE: Final = Struct(
     {"role": Text(Role), "content": Text(), "reasoning_content": Text()},
     defaults={"reasoning_content": None},
@@ -160,7 +169,7 @@ _PERSONA: Final = Struct({"descriptions": List(Text()), "metadata": Json()}, {"m
 
 _CONVERSATION: Final = Struct(
     {
-        "conversations": List(_MESSAGE),
+        "conversations": List(_CHAT_MESSAGE),
         "metadata": Json(),
         "instruction_context": Text(),
         "response_context": Text(),
@@ -186,6 +195,11 @@ _CONVERSATION: Final = Struct(
         "final_score",
     ),
 )
+_GENERATED: Final = Struct(
+    {**_CONVERSATION.fields, "conversations": List(_MESSAGE)},
+    defaults=_CONVERSATION.defaults,
+    nullable=_CONVERSATION.nullable,
+)
 _DOCUMENT: Final = Struct(
     {"id": Text(), "text": Text(), "personas": List(_PERSONA), "metadata": Json()},
     defaults={"text": None, "personas": [], "metadata": {}},
@@ -196,6 +210,7 @@ CONVERSATIONS: Final = RecordKind(
     name="conversations",
     model=EvaluatedConversationWithContext,
     record=_CONVERSATION,
+    exact=_GENERATED,
     stored=MappingProxyType({**_CONVERSATION.fields, "extra": Json()}),
     sequence="id",
 )
@@ -203,13 +218,16 @@ DOCUMENTS: Final = RecordKind(
     name="documents",
     model=Document,
     record=_DOCUMENT,
+    exact=_DOCUMENT,
     stored=MappingProxyType({**_DOCUMENT.fields, "extra": Json()}),
     sequence="_id",  # a document has an `id` of its own
 )
+_ANY: Final = Struct(AnyField())
 OTHERS: Final = RecordKind(
     name="records",
     model=BaseModel,
-    record=Struct(AnyField()),
+    record=_ANY,
+    exact=_ANY,
     stored=MappingProxyType({"model": Text(), "record": Json()}),
     sequence="id",
 )

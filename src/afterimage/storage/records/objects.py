@@ -18,6 +18,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from afterimage.storage.errors import InvalidRecordError, shorten, shown
 from afterimage.storage.models import Conversation, Document
+from afterimage.storage.records.chat import without_unset
 from afterimage.storage.records.differences import difference, iterator_in, unwritable
 from afterimage.storage.records.extras import overlay, restore
 from afterimage.storage.records.fast_json import line_of, lines_of
@@ -114,8 +115,8 @@ def _dumped_object(model: Any) -> dict[str, Any]:
             "once. Make it a list"
         )
     try:
-        dumped = _dumped(model, "json")
-        plain = _dumped(model, "python")
+        dumped = without_unset(model, _dumped(model, "json"))
+        plain = without_unset(model, _dumped(model, "python"))
         text = readable(to_json(plain, fallback=str))
         if b"NaN" in text or b"Infinity" in text:  # mode="json" dumps them as None
             dumped = _with_non_finite(dumped, plain)

@@ -13,7 +13,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from afterimage.storage.errors import InvalidRecordError, shorten, shown
-from afterimage.storage.records.fields import DOCUMENTS, RecordKind
+from afterimage.storage.records.chat import declared_chat, is_chat
+from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, RecordKind
 from afterimage.storage.records.plain import as_plain_dict
 
 __all__ = [
@@ -133,13 +134,20 @@ def as_declared(kind: RecordKind, record: dict[str, Any]) -> dict[str, Any]:
     if kind is DOCUMENTS and is_conversation(record):
         raise InvalidRecordError("not a document: it is a conversation")
     model = kind.model
+    error: ValidationError | None = None
+    if kind is CONVERSATIONS and is_chat(record):
+        try:
+            return declared_chat(record)
+        except ValidationError as invalid:  # a field `tools` of the caller's own may be a text
+            error = invalid
     try:
         try:
             valid = model.model_validate(record)
         except ValidationError:  # in JSON text, an integer too large for a float becomes infinite
             valid = model.model_validate_json(to_json(record))
-    except ValidationError as error:
-        raise InvalidRecordError(f"not a valid record of {kind.name}: {reason(error)}") from None
+    except ValidationError as invalid:
+        fault = reason(error or invalid)
+        raise InvalidRecordError(f"not a valid record of {kind.name}: {fault}") from None
     return as_plain_dict(valid)
 
 

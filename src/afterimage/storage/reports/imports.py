@@ -11,6 +11,7 @@ class ImportCount(int):
     """The number of records that an import saved, as an integer.
 
     Attributes:
+        format: name of the format that was read; None for this package's own records.
         others: number of those that are records of other models. `load_records` returns them, and
             calls for conversations do not.
 
@@ -20,6 +21,7 @@ class ImportCount(int):
     """
 
     others: int
+    format: str | None = None
 
     def __new__(cls, count: int, others: int = 0) -> Self:
         """Return the count of an import of which `others` are records of other models."""

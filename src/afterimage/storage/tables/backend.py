@@ -18,6 +18,9 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel
 
+from afterimage.storage.arrow.batches import has_valid_values
+from afterimage.storage.arrow.objects import models_of, to_objects
+from afterimage.storage.arrow.schema import projected_schema
 from afterimage.storage.engine.database import MUCH_CACHED, Database
 from afterimage.storage.engine.statements import lacks_resources
 from afterimage.storage.errors import CorruptRecordError, DatabaseError
@@ -29,7 +32,6 @@ from afterimage.storage.query.predicates import select_list
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.query.relations import Relation, Source
-from afterimage.storage.records.arrow import has_valid_values, to_objects, without_extra
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -38,8 +40,6 @@ from afterimage.storage.records.fields import (
     RecordKind,
 )
 from afterimage.storage.records.paths import resolve
-from afterimage.storage.records.schema import projected_schema
-from afterimage.storage.records.validation import list_adapter
 from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import Progress, counting, report
 from afterimage.storage.reports.verification import Verification
@@ -142,6 +142,11 @@ class TablesBackend:
         chunks = chunks_of_sources(
             sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
         )
+        return self.append_chunks(chunks, read)
+
+    def append_chunks(self, chunks: Iterator[Chunk], read: Read) -> ImportCount:
+        path = self.database.catalog.path
+        chunks = read.converted(chunks)
         if read.faults.skip:
             chunks = valid_chunks(chunks, importable(read.kind), read.faults)
         # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
@@ -156,7 +161,7 @@ class TablesBackend:
                 nonlocal saved, other
                 for chunk in group:
                     with paused_collector():
-                        batch, lines = batch_of_lines(read.kind, chunk)
+                        batch, lines = batch_of_lines(read.kind, chunk, read.other)
                     others.writelines(line + b"\n" for line in lines)
                     saved += len(batch) + len(lines)
                     other += len(lines)
@@ -256,7 +261,7 @@ class TablesBackend:
 
     def models(self, read: Read, batch_size: int) -> Iterator[list[Any]]:
         read = self._valid(read)
-        fields = read.kind.record.fields
+        fields = read.kind.stored
         columns = tuple(resolve(fields, name) for name in fields)
         declared = read.over(replace(read.query, columns=columns))
         # A load keeps all records in memory anyway, so it may prefetch more than an iterator.
@@ -269,7 +274,6 @@ class TablesBackend:
     ) -> Iterator[list[Any]]:
         """Yield the validated models of batches with the declared fields."""
         kind, query = read.kind, read.query
-        validate = list_adapter(kind).validate_python
         # For a small page, starting a thread takes longer than it saves.
         use_thread = query.limit is None or query.limit > SMALL_PAGE
         # Close now: an exception could keep this generator alive longer than its connection.
@@ -279,9 +283,8 @@ class TablesBackend:
                     checkpoint()
                     try:
                         with paused_collector():
-                            part = batch.slice(start, batch_size)
-                            models = validate(without_extra(kind, part, members=True))
-                    except ValueError as error:
+                            models = models_of(kind, batch.slice(start, batch_size))
+                    except UNREADABLE as error:
                         raise self._faults(kind, whole=False).first(query, error) from None
                     yield models
 

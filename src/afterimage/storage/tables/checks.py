@@ -15,9 +15,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from pydantic_core import from_json
 
+from afterimage.storage.arrow.objects import models_of, to_objects, without_extra
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.query.query import Query
-from afterimage.storage.records.arrow import to_objects, without_extra
 from afterimage.storage.records.extras import restore
 from afterimage.storage.records.fields import (
     OTHERS,
@@ -27,7 +27,7 @@ from afterimage.storage.records.fields import (
     Struct,
     Text,
 )
-from afterimage.storage.records.validation import list_adapter, reason
+from afterimage.storage.records.validation import reason
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.reports.progress import Progress, ignore
 from afterimage.storage.system.gc_pause import paused_collector
@@ -123,6 +123,8 @@ def checked_text(stored: StoredTable, text: sa.ColumnElement[str]) -> sa.ColumnE
 
     The expression itself must reject messages that are not valid.
     """
+    if stored.kind is OTHERS:
+        return text
     record = stored.kind.record
     wrong = [
         condition
@@ -165,7 +167,7 @@ def _faulty_rows(
     """
     try:
         with paused_collector():
-            list_adapter(kind).validate_python(without_extra(kind, batch, members=True))
+            models_of(kind, batch)
             if whole:
                 to_objects(kind, batch)
     except UNREADABLE:
@@ -180,14 +182,13 @@ def _one_by_one(
         objects = without_extra(kind, batch)
     except UNREADABLE:  # some JSON text cannot be parsed: convert the rows one by one
         objects = None
-    model = kind.model
     for index, extra in enumerate(batch.column("extra").to_pylist()):
         try:
             if objects is None:
                 record = without_extra(kind, batch.slice(index, 1))[0]
             else:
                 record = objects[index]
-            model.model_validate(record)
+            models_of(kind, batch.slice(index, 1))
             if whole and extra is not None:
                 restore(record, from_json(extra))
         except UNREADABLE as error:

@@ -12,14 +12,14 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from afterimage.storage.arrow.batches import batch_of_models
+from afterimage.storage.arrow.schema import arrow_type
 from afterimage.storage.engine.database import Database
 from afterimage.storage.engine.statements import streamed
 from afterimage.storage.errors import DatabaseError, InvalidRecordError
 from afterimage.storage.models import Conversation
-from afterimage.storage.records.arrow import batch_of_models
 from afterimage.storage.records.fields import CONVERSATIONS, RecordKind
 from afterimage.storage.records.objects import stored_object
-from afterimage.storage.records.schema import arrow_type
 from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.tables.layout import Layout, StoredTable

@@ -17,6 +17,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
+from afterimage.storage.arrow.schema import arrow_type, sql_type
 from afterimage.storage.engine.dialect import SqlType
 from afterimage.storage.engine.statements import (
     columns_of,
@@ -38,7 +39,6 @@ from afterimage.storage.records.fields import (
     Text,
 )
 from afterimage.storage.records.paths import is_text
-from afterimage.storage.records.schema import arrow_type, sql_type
 from afterimage.storage.tables.migrations import migrate, must_migrate
 from afterimage.storage.tables.names import folded, free_names, messages_view, records_table
 from afterimage.storage.tables.schema_rows import (

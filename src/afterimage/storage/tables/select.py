@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from afterimage.storage.arrow.objects import parts_of
 from afterimage.storage.engine.database import MUCH_CACHED, Database
 from afterimage.storage.engine.statements import execute_arrow, fetch_all, stream_arrow
 from afterimage.storage.errors import DatabaseError
@@ -20,7 +21,6 @@ from afterimage.storage.query.predicates import filtered, in_order, sliced
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.relations import Source
 from afterimage.storage.query.row_ranges import range_starts
-from afterimage.storage.records.arrow import parts_of
 from afterimage.storage.tables.layout import VECTOR_ROWS, StoredTable
 
 __all__ = ["SMALL_PAGE", "count_unnumbered", "scan_table"]

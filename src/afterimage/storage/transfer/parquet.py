@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from afterimage.storage.arrow.schema import projected_schema
 from afterimage.storage.errors import InvalidQueryError, shorten
 from afterimage.storage.query.arguments import positive
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.fields import RecordKind
-from afterimage.storage.records.schema import projected_schema
 from afterimage.storage.system.atomic_files import replaced, written_file
 from afterimage.storage.transfer.parquet_writer import ParquetFile
 from afterimage.storage.transfer.partitions import NULL_PARTITION, write_partitions

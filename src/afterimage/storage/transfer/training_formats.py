@@ -20,21 +20,20 @@ from afterimage.storage.query.relations import Source
 from afterimage.storage.records.fields import CONVERSATIONS
 from afterimage.storage.records.paths import is_text, resolve
 
-__all__ = ["FormatName", "Reasoning", "TrainingFormat"]
+__all__ = ["FORMATS", "Reasoning", "TrainingFormat"]
 
-FormatName = Literal["messages", "sharegpt", "alpaca"]
-"""Chat messages as of OpenAI and Hugging Face, ShareGPT turns, or Alpaca instruction pairs."""
+FORMATS: Final = ("messages", "sharegpt")
+"""The formats whose lines the engine can write for plain conversations."""
 Reasoning = Literal["field", "think"]
 """As `reasoning_content` of the message, or between `<think>` tags before its content."""
 
 
-# Constant SQL. In it, `inputs` is a row of the messages, the context and the system prompt of a
-# line; `msg` is one of the messages.
+# Constant SQL. In it, `inputs` is a row of the messages and the system prompt of a line; `msg` is
+# one of the messages.
 _MESSAGES: Final = "inputs[1]"
 # No line of JSON begins with it.
 _MARK: Final = "#"
-_CONTEXT: Final = "inputs[2]"
-_PROMPT: Final = "inputs[3]"
+_PROMPT: Final = "inputs[2]"
 _CONTENT: Final = "msg['content']"
 _CONTENT_AFTER_THINKING: Final = """
     CASE WHEN msg['reasoning_content'] IS NULL THEN msg['content'] ELSE '<think>' || chr(10) ||
@@ -52,7 +51,7 @@ class TrainingFormat:
         reasoning: where to write the reasoning of a message; None omits it.
     """
 
-    name: FormatName
+    name: str
     system_prompt: str = ""
     reasoning: Reasoning | None = None
 
@@ -64,7 +63,6 @@ class TrainingFormat:
             InvalidQueryError: the format or an option is not valid, or the format does not support
                 the option.
         """
-        _check_choice(name, FormatName, "format")
         if reasoning is not None:
             _check_choice(reasoning, Reasoning, "reasoning")
         prompt = "" if system_prompt is None else system_prompt
@@ -72,26 +70,17 @@ class TrainingFormat:
             raise InvalidQueryError(
                 f"system_prompt must be a string, not {shorten(ascii(prompt), 60)}"
             )
-        if prompt and name == "alpaca":
-            raise InvalidQueryError(
-                "format 'alpaca' does not support a system prompt; use 'messages' or 'sharegpt'"
-            )
-        if reasoning == "field" and name != "messages":
-            raise InvalidQueryError(
-                f"format {name!r} has no field for reasoning; use reasoning='think'"
-            )
         return cls(name, prompt, reasoning)
 
     def line(self, source: Source) -> sa.ColumnElement[str]:
         """Return the expression of a conversation's line, without line feed.
 
-        It is NULL if the format has no line for the conversation. The engine raises an error for a
-        conversation that is not valid.
+        It is NULL if the format has no line for the conversation, and for a chat with other roles
+        or without text.
         """
         fields = CONVERSATIONS.record.fields
         inputs = sa.func.row(
             source.value(resolve(fields, "conversations")),
-            source.value(resolve(fields, "instruction_context")),
             sa.cast(sa.literal(self.system_prompt), sa.String),
         )
         # A lambda over a list of one element gives the value a name in SQL.
@@ -105,15 +94,12 @@ class TrainingFormat:
         match self.name:
             case "messages":
                 line = self._messages(text)
-            case "sharegpt":
+            case _:
                 line = self._sharegpt(text)
-            case "alpaca":
-                line = _alpaca(text)
         return f"""CASE
             WHEN len(list_filter({_MESSAGES}, lambda msg: msg['content'] IS NULL OR
-                coalesce(msg['role'] NOT IN ('user', 'assistant'), true))) > 0
-            THEN error('a message without a role or content')
-            ELSE {line} END"""
+                coalesce(msg['role'] NOT IN ('user', 'assistant'), true))) = 0
+            THEN {line} END"""
 
     def _messages(self, text: str) -> str:
         system = f"{{'role': 'system', 'content': {_PROMPT}}}"
@@ -160,21 +146,6 @@ class TrainingFormat:
 
     def _after_system(self, system: str, rest: str) -> str:
         return f"list_concat([{system}], {rest})" if self.system_prompt else rest
-
-
-def _alpaca(text: str) -> str:
-    """Pair the first non-empty user message with the first non-empty assistant message."""
-    user, assistant = (
-        f"list_filter({_MESSAGES}, lambda msg: msg['role'] = '{role}' AND msg['content'] <> '')[:1]"
-        for role in ("user", "assistant")
-    )
-    # `pair` has both messages, or fewer if a role has no non-empty message.
-    return f"""list_transform([{user} || {assistant}], lambda pair: CASE WHEN len(pair) = 2 THEN
-            to_json({{
-                'instruction': list_transform(pair, lambda msg: {text})[1],
-                'input': coalesce({_CONTEXT}, ''),
-                'output': list_transform(pair, lambda msg: {text})[2]
-            }}) END)[1]"""
 
 
 def _check_choice(value: Any, choices: Any, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Convert records to Arrow record batches and back, one column at a time.
+"""Convert records to Arrow record batches, one column at a time.
 
 The invariant: `to_objects(kind, batch_of_models(kind, records, indexes))` returns every record as a
 JSON object, whatever its class. The schema is always the declared one of `schema.py`.
@@ -6,11 +6,10 @@ JSON object, whatever its class. The schema is always the declared one of `schem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from enum import Enum
 from functools import cache
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -19,23 +18,21 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from afterimage.storage.arrow.schema import arrow_schema, arrow_type
 from afterimage.storage.errors import InvalidRecordError, shorten
-from afterimage.storage.records.extras import overlay, restore
-from afterimage.storage.records.fields import FieldType, Json, List, RecordKind, Struct, Text
+from afterimage.storage.records.extras import overlay
+from afterimage.storage.records.fields import (
+    FieldType,
+    Json,
+    List,
+    RecordKind,
+    Struct,
+    Text,
+)
 from afterimage.storage.records.objects import exact_records, stored_object
-from afterimage.storage.records.schema import arrow_schema, arrow_type
 from afterimage.storage.records.validation import as_declared, readable
 
-__all__ = [
-    "Rows",
-    "batch_of_models",
-    "has_valid_values",
-    "parts_of",
-    "rows_of_objects",
-    "to_batch",
-    "to_objects",
-    "without_extra",
-]
+__all__ = ["Rows", "batch_of_models", "has_valid_values", "rows_of_objects", "to_batch"]
 
 _CONVERSION_ERRORS = (
     pa.ArrowException,
@@ -84,7 +81,7 @@ def batch_of_models(
     """
     parts = [
         _part_of_models(kind, records[start : start + _PART_ROWS], indexes[start:])
-        for start in range(0, len(records), _PART_ROWS)
+        for start in range(0, max(1, len(records)), _PART_ROWS)
     ]
     return parts[0] if len(parts) == 1 else _joined(parts)
 
@@ -96,7 +93,7 @@ def _part_of_models(
     if plains is not None:
         extra = [_absent_fields(kind, cls) for cls in map(type, records)]
         with suppress(*_CONVERSION_ERRORS):
-            return _to_batch(kind, plains.columns, extra, None, plains.messages)
+            return _to_batch(kind, plains.columns, extra, None, plains.messages, kind.exact)
     rows = Rows([], [])
     for index, record in zip(indexes, records, strict=False):
         try:
@@ -193,44 +190,21 @@ def to_batch(
     except _CONVERSION_ERRORS as conversion_error:
         # Validate each record with the model. It may coerce values to the declared types;
         # otherwise its error names the invalid record and value.
-        declared = []
+        declared, extras = [], []
         numbers = indexes or range(len(rows.declared))
-        for index, row in zip(numbers, rows.declared, strict=True):
+        for index, row, extra in zip(numbers, rows.declared, rows.extra, strict=True):
             try:
                 declared.append(as_declared(kind, from_json(to_json(row))))
+                # A row of declared fields can have the parts of a content in place of its text.
+                extras.append(_extra(overlay(kind.record, row)) if extra is None else extra)
             except (InvalidRecordError, *_CONVERSION_ERRORS) as error:
                 raise InvalidRecordError(f"record {index} of the batch: {error}") from None
         try:
-            return _batch_of_rows(kind, rows._replace(declared=declared), depth)
+            return _batch_of_rows(kind, Rows(declared, extras), depth)
         except _CONVERSION_ERRORS:
             raise InvalidRecordError(
                 f"a record does not fit the schema: {conversion_error}"
             ) from None
-
-
-def to_objects(kind: RecordKind, batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Return the records of a batch as complete JSON objects, with their extra fields."""
-    objects = without_extra(kind, batch)
-    extras = batch.column("extra")
-    if extras.null_count < len(extras):
-        for record, extra in zip(objects, extras.to_pylist(), strict=True):
-            if extra is not None:
-                restore(record, from_json(extra))
-    return objects
-
-
-def without_extra(
-    kind: RecordKind, batch: pa.RecordBatch, *, members: bool = False
-) -> list[dict[str, Any]]:
-    """Return the records of a batch as JSON objects with the declared fields only.
-
-    Args:
-        kind: the kind of the records.
-        batch: has a column for each declared field.
-        members: whether to return enum members instead of their values. They validate faster.
-    """
-    arrays = [batch.column(name) for name in kind.record.fields]
-    return _structs(kind.record.fields, arrays, members=members)
 
 
 def has_valid_values(kind: RecordKind, batch: pa.RecordBatch) -> bool:
@@ -246,12 +220,6 @@ def has_valid_values(kind: RecordKind, batch: pa.RecordBatch) -> bool:
     except TypeError:
         return False
     return True
-
-
-def parts_of(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield slices of a record batch with at most `rows` rows each."""
-    for start in range(0, batch.num_rows, rows):
-        yield batch.slice(start, rows)
 
 
 def _batch_of_rows(kind: RecordKind, rows: Rows, depth: int | None) -> pa.RecordBatch:
@@ -271,6 +239,7 @@ def _to_batch(
     extra: list[bytes | None],
     depth: int | None,
     messages: list[dict[str, Any]] | None = None,
+    record: Struct | None = None,
 ) -> pa.RecordBatch:
     """Return the batch of records.
 
@@ -280,15 +249,17 @@ def _to_batch(
         extra: the fields of each record that are not declared; see `Rows`.
         depth: see `_array`.
         messages: the messages of all records, if they are not in the columns themselves.
+        record: the fields with the values that they may have; None for those of the kind.
     """
+    record = record or kind.record
     arrays = []
-    for name, field_type in kind.record.fields.items():
+    for name, field_type in record.fields.items():
         values = columns[name]
         if messages and isinstance(field_type, List) and isinstance(field_type.of, Struct):
             array = _list_array(field_type.of, [*map(len, values)], messages, depth)
         else:
             array = _array(field_type, values, depth)
-        _check(field_type, array, nulls=name in kind.record.nullable, parent_nulls=0)
+        _check(field_type, array, nulls=name in record.nullable, parent_nulls=0)
         arrays.append(array)
     arrays.append(pa.array(extra, pa.large_string()))
     return pa.RecordBatch.from_arrays(arrays, schema=_schema(kind))
@@ -386,11 +357,6 @@ def _allowed(field_type: Text) -> pa.Array:
 
 
 @cache
-def _members(enum: type[Enum]) -> dict[str, Enum]:
-    return {member.value: member for member in enum}
-
-
-@cache
 def _schema(kind: RecordKind) -> pa.Schema:
     return arrow_schema(kind.stored)
 
@@ -426,57 +392,3 @@ def _check_nesting(record: Mapping[str, Any]) -> None:
         readable(to_json(record))
     except ValueError as error:
         raise InvalidRecordError(shorten(error)) from None
-
-
-def _objects(field_type: FieldType, array: pa.Array, *, members: bool) -> list[Any]:
-    match field_type:
-        case Text(enum) if enum and members:
-            return [*map(_members(enum).get, array.to_pylist())]
-        case Json():
-            return [None if text is None else from_json(text) for text in array.to_pylist()]
-        case Struct(fields) if array.null_count == len(array):
-            return [None] * len(array)
-        case Struct(fields):
-            children = [array.field(index) for index in range(len(fields))]
-            objects = _structs(fields, children, members=members)
-            return _with_nulls(objects, array)
-        case List(item_type):
-            bounds = array.offsets.to_pylist()
-            start = bounds[0] if bounds else 0
-            values = array.values.slice(start, (bounds[-1] - start) if bounds else 0)
-            items = _objects(item_type, values, members=members)
-            lists = [items[low - start : high - start] for low, high in pairwise(bounds)]
-            return _with_nulls(lists, array)
-        case _:
-            return array.to_pylist()  # type: ignore[no-any-return]
-
-
-def _with_nulls(values: list[Any], array: pa.Array) -> list[Any]:
-    """Return the values, with None where the array is null."""
-    if not array.null_count:
-        return values
-    valid = array.is_valid().to_pylist()
-    return [value if is_valid else None for value, is_valid in zip(values, valid, strict=True)]
-
-
-def _structs(
-    fields: Mapping[str, FieldType], arrays: Sequence[pa.Array], *, members: bool
-) -> list[dict[str, Any]]:
-    columns = [
-        _objects(field_type, array, members=members)
-        for field_type, array in zip(fields.values(), arrays, strict=True)
-    ]
-    return _zipper(tuple(fields))(*columns)
-
-
-@cache
-def _zipper(names: tuple[str, ...]) -> Callable[..., list[dict[str, Any]]]:
-    """Return a function that builds a dict per row: `[{"a": a, "b": b} for a, b in zip(…)]`.
-
-    A dict display with the names written out takes a quarter of the time of
-    `dict(zip(names, row))`. A load builds hundreds of thousands of these dicts.
-    """
-    variables = [f"_{index}" for index in range(len(names))]
-    entries = ", ".join(f"{name!r}: {var}" for name, var in zip(names, variables, strict=True))
-    source = f"lambda *columns: [{{{entries}}} for {', '.join(variables)}, in zip(*columns)]"
-    return eval(source)  # type: ignore[no-any-return]

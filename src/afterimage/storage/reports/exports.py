@@ -1,0 +1,74 @@
+"""`ExportCount`: the result of an export, with the records that the format has no line for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, Self
+
+from afterimage.storage.reports.faults import Found, Tally
+
+__all__ = ["ExportCount", "Omissions", "Omitted"]
+
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+
+
+class Omitted(NamedTuple):
+    """A record that an export left out.
+
+    Attributes:
+        number: the record's sequence number in a table, or its number among the records of a file.
+        reason: why the format has no line for it.
+    """
+
+    number: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"record {self.number:,}: {self.reason}"
+
+
+class ExportCount(int):
+    """The number of lines that an export wrote, as an integer.
+
+    Attributes:
+        omitted: the number of records that the format has no line for, and the first of them.
+        reasons: the number of omitted records by reason.
+
+    >>> count = ExportCount(5)
+    >>> count, bool(count.omitted)
+    (5, False)
+    """
+
+    omitted: Found[Omitted]
+    reasons: Mapping[str, int]
+
+    def __new__(
+        cls,
+        count: int,
+        omitted: Found[Omitted] | None = None,
+        reasons: Mapping[str, int] = _NOTHING,
+    ) -> Self:
+        """Return the count of an export that left out records."""
+        self = super().__new__(cls, count)
+        self.omitted = omitted or Found()
+        self.reasons = reasons
+        return self
+
+
+class Omissions:
+    """The tally of the records that an export leaves out."""
+
+    def __init__(self) -> None:
+        self._first: Tally[Omitted] = Tally()
+        self._reasons: Counter[str] = Counter()
+
+    def add(self, number: int, reason: str, at: str = "") -> None:
+        """Count a record; `at` is the place inside it."""
+        self._first.add(Omitted(number, f"{at}: {reason}" if at else reason))
+        self._reasons[reason] += 1
+
+    def of(self, written: int) -> ExportCount:
+        """Return the result of an export that wrote so many lines."""
+        return ExportCount(written, self._first.found(), dict(self._reasons.most_common()))

@@ -1,0 +1,138 @@
+"""Rows of another format become records of ours while they are imported.
+
+A row that cannot be converted is an error that names its place, or it is skipped and reported, as
+any other line of an import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from afterimage.storage.errors import (
+    CorruptRecordError,
+    InvalidQueryError,
+    InvalidRecordError,
+    UnsupportedFileError,
+    shown,
+)
+from afterimage.storage.formats.registry import Native, detect, looks_foreign, shape_named
+from afterimage.storage.formats.shape import Shape
+from afterimage.storage.jsonl.lines import Chunk, Line, parse, parse_exact
+from afterimage.storage.reports.faults import Faults
+
+__all__ = ["AUTO", "Incoming", "refuse_foreign"]
+
+AUTO: Final = "auto"
+"""The name that stands for the format that the keys of the first rows of each source show."""
+
+# Rows of which the format must be known.
+_SEEN_ROWS: Final = 20
+
+
+class Incoming:
+    """Converts chunks of rows to chunks of records.
+
+    Args:
+        name: the format, or "auto".
+        fields: names of keys in the rows, and the names that the format has for them.
+        faults: the policy for rows that cannot be converted.
+
+    Attributes:
+        shape: the format; with "auto", that of the last source, None before its first rows.
+
+    Raises:
+        InvalidQueryError: there is no such format, or `fields` does not map names to names.
+    """
+
+    def __init__(self, name: str, fields: Mapping[str, str] | None, faults: Faults) -> None:
+        self._fields = _checked(fields)
+        self._faults = faults
+        self._is_auto = name == AUTO
+        self.shape: Shape | None = None if self._is_auto else shape_named(name)
+
+    def converted(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """Yield the chunks with records in place of rows, line by line.
+
+        Raises:
+            CorruptRecordError: a row cannot be converted, and faults are raised.
+            UnsupportedFileError: the format is not known by the first rows.
+        """
+        path: Path | None = None
+        for chunk in chunks:
+            if self._is_auto and chunk.path != path:
+                path, self.shape = chunk.path, self._detected(chunk)
+            assert self.shape is not None
+            if isinstance(self.shape, Native) and not self._fields:
+                yield chunk
+            else:
+                yield self._records(chunk, self.shape)
+
+    def _detected(self, chunk: Chunk) -> Shape:
+        rows: list[dict[str, Any]] = []
+        for line in chunk.unread():
+            if len(rows) == _SEEN_ROWS:
+                break
+            try:
+                rows.append(parse(chunk, chunk.read(line)))
+            except CorruptRecordError:  # it is raised or skipped when it is converted
+                continue
+        # Records of other models, which have no format, can be among conversations of our own.
+        known = [row for row in rows if _is_known(row, self._fields)]
+        try:
+            return detect(known or rows, self._fields)
+        except InvalidRecordError as error:
+            raise UnsupportedFileError(f"{chunk.path}: {error}. No record was saved.") from None
+
+    def _records(self, chunk: Chunk, shape: Shape) -> Chunk:
+        lines = list(chunk.lines)
+        for unread in chunk.unread():
+            index = unread.number - chunk.number
+            try:
+                lines[index] = self._record(chunk, chunk.read(unread), shape)
+            except CorruptRecordError as error:
+                self._faults.handle(error)
+                lines[index] = b""
+        return chunk._replace(lines=lines, encoding="utf-8")
+
+    def _record(self, chunk: Chunk, line: Line, shape: Shape) -> bytes:
+        row = parse_exact(chunk, line)
+        try:
+            return to_json(shape.read(row, self._fields), inf_nan_mode="constants")
+        except InvalidRecordError as error:
+            raise chunk.corrupt(line, str(error)) from None
+
+
+def _is_known(row: dict[str, Any], fields: Mapping[str, str]) -> bool:
+    try:
+        detect([row], fields)
+    except InvalidRecordError:
+        return False
+    return True
+
+
+def refuse_foreign(chunk: Chunk, line: Line, record: dict[str, Any]) -> None:
+    """Refuse a record of another model that is a conversation in another format.
+
+    Raises:
+        UnsupportedFileError: it is one; the message names the format.
+    """
+    if (name := looks_foreign(record)) is not None:
+        raise UnsupportedFileError(
+            f"{chunk.path}, line {line.number}: this is a conversation in the format {name!r}. "
+            f"Import the file with format={name!r}; or, to keep its records as records of another "
+            "model, with kind='records'. No record was saved."
+        )
+
+
+def _checked(fields: Mapping[str, str] | None) -> Mapping[str, str]:
+    if fields is None:
+        return {}
+    if not isinstance(fields, Mapping) or not all(
+        isinstance(name, str) for pair in fields.items() for name in pair
+    ):
+        raise InvalidQueryError(f"fields must map names to names, not {shown(fields, 60)}")
+    return fields
