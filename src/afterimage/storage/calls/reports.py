@@ -1,0 +1,111 @@
+"""Statistics and verification of all stored records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from afterimage.storage.calls.shared import Calls
+from afterimage.storage.query.arguments import Filters, positive
+from afterimage.storage.query.query import Query
+from afterimage.storage.query.read import Read
+from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, OTHERS
+from afterimage.storage.reports.faults import Faults, OnError
+from afterimage.storage.reports.progress import Progress, ignore, share_only, split
+from afterimage.storage.reports.verification import Verification
+from afterimage.storage.system.interrupts import signal_safe
+
+if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
+    from afterimage.storage.reports.statistics import Statistics
+
+__all__ = ["ReportCalls"]
+
+
+class ReportCalls(Calls):
+    """The methods that report on all records."""
+
+    @signal_safe
+    def stats(
+        self,
+        filters: Filters = None,
+        *,
+        top_keys: int = 20,
+        progress: Progress | None = None,
+        on_error: OnError = "raise",
+    ) -> Statistics:
+        """Return counts, lengths, scores, metadata keys and duplicates; see `Statistics`.
+
+        The engine reads the conversations once. It keeps some numbers of each conversation and
+        message in memory, but no contents.
+
+        Args:
+            filters: select the conversations. Documents and records of other models are not
+                filtered.
+            top_keys: number of metadata keys to list.
+            progress: called repeatedly with the number of conversations, or of lines of a JSONL
+                file, read since the last call. A database is then read in parts, which takes a
+                little longer.
+            on_error: see the class.
+
+        >>> from afterimage.storage import Conversation, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> talk = [{"role": "user", "content": "To Rome, please."}]
+        >>> store.save_conversations([Conversation(conversations=talk, metadata={"day": 3})] * 2)
+        >>> found = store.stats()
+        >>> found.messages, found.characters["user"].median, found.duplicates
+        (2, 16.0, 1)
+        >>> found.metadata_keys
+        (MetadataKey(key='day', rows=2, values=1),)
+        """
+        from afterimage.storage.query.predicates import count_rows  # noqa: PLC0415  loads DuckDB
+        from afterimage.storage.query.statistics import (  # noqa: PLC0415  loads DuckDB
+            conversation_statistics,
+        )
+
+        query = self._query(CONVERSATIONS, None, None, filters, None)
+        top_keys = positive(top_keys, "top_keys")
+        weights = self._backend.read_weights([DOCUMENTS, OTHERS, CONVERSATIONS])
+        first, second, last = split(progress or ignore, weights)
+        faults = Faults(on_error)
+        with self._backend.relation(Read(DOCUMENTS, Query(), faults, share_only(first))) as found:
+            documents = count_rows(found)
+        # If a file has both kinds, the read of the conversations reports the faults.
+        others = faults.without_report() if self._backend.mixes_kinds else faults
+        with self._backend.relation(Read(OTHERS, Query(), others, share_only(second))) as found:
+            records = count_rows(found)
+        with self._backend.relation(Read(CONVERSATIONS, query, faults, last)) as found:
+            statistics = conversation_statistics(
+                found,
+                documents=documents,
+                records=records,
+                top_keys=top_keys,
+                progress=last if progress else None,
+            )
+        faults.warn()
+        return statistics
+
+    @signal_safe
+    def verify(self, *, progress: Progress | None = None, repair: bool = False) -> Verification:
+        """Read all stored records again, in bounded memory, and report all faults.
+
+        No record is changed. `print` shows the report as a page; `report.ok` is true if there is no
+        fault.
+
+        Args:
+            progress: called repeatedly with the number of records, or of lines of a JSONL file,
+                read since the last call.
+            repair: whether to set the columns of metadata fields again first, where they differ
+                from the metadata. The report is about the repaired state.
+
+        Raises:
+            LockTimeoutError: another process held the file for all of `lock_timeout`.
+
+        >>> from afterimage.storage import Document, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> store.save_documents([Document(id="a"), Document(id="a")])
+        >>> report = store.verify()
+        >>> report.ok, report.documents, report.duplicate_ids.count
+        (False, 2, 1)
+        """
+        repaired = self._backend.repair() if repair else 0
+        return replace(self._backend.verify(progress), repaired=repaired)

@@ -1,0 +1,114 @@
+"""`Calls`: the backend of a storage, and what its public methods share."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from afterimage.storage.backend import Backend
+from afterimage.storage.query.arguments import Columns, Filters, OrderBy, positive
+from afterimage.storage.query.arguments import seconds as checked_seconds
+from afterimage.storage.query.query import Query
+from afterimage.storage.query.read import Read
+from afterimage.storage.records.fields import RecordKind
+from afterimage.storage.reports.faults import Faults, OnError
+from afterimage.storage.reports.progress import Progress, ignore
+from afterimage.storage.system.gc_pause import kept_until_the_end
+from afterimage.storage.system.streams import BatchIterator, RecordIterator
+
+if TYPE_CHECKING:  # importing the JSONL storage must not load Arrow
+    import pyarrow as pa
+
+__all__ = ["Calls"]
+
+# Records that one step of a load builds: enough to make its fixed cost negligible, and few enough
+# to need little memory.
+_LOAD_BATCH = 4096
+
+
+class Calls:
+    """The base of the classes of public methods.
+
+    Args:
+        backend: reads and writes the records of the storage.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @property
+    def lock_timeout(self) -> float:
+        """Seconds to wait for other writers and processes; may be changed at any time."""
+        return self._backend.lock_timeout
+
+    @lock_timeout.setter
+    def lock_timeout(self, seconds: float) -> None:
+        self._backend.lock_timeout = checked_seconds(seconds, "lock_timeout")
+
+    def _query(
+        self,
+        kind: RecordKind,
+        limit: int | None,
+        offset: int | None,
+        filters: Filters,
+        order_by: OrderBy,
+        columns: Columns = None,
+    ) -> Query:
+        """Return the checked query of a call."""
+        fields = self._backend.fields(kind)
+        projectable = None if columns is None else {**fields, **kind.stored}
+        return Query.of(
+            fields,
+            limit=limit,
+            offset=offset,
+            filters=filters,
+            order_by=order_by,
+            columns=columns,
+            projectable=projectable,
+        )
+
+    def _load(self, kind: RecordKind, query: Query, on_error: OnError) -> list[Any]:
+        read = Read(kind, query, Faults(on_error))
+        with kept_until_the_end():
+            found = list(chain.from_iterable(self._backend.models(read, _LOAD_BATCH)))
+        read.faults.warn()
+        return found
+
+    def _count(self, read: Read) -> int:
+        from afterimage.storage.query.predicates import count_rows  # noqa: PLC0415  loads DuckDB
+
+        with self._backend.relation(read) as relation:
+            count = count_rows(relation)
+        read.faults.warn()
+        return count
+
+    def _iterate(
+        self, kind: RecordKind, query: Query, batch_size: int, on_error: OnError
+    ) -> RecordIterator[Any]:
+        read = Read(kind, query, Faults(on_error), long_lived=True)
+        batches = self._backend.models(read, positive(batch_size, "batch_size"))
+        return RecordIterator(read.faults.warn_after(batches))
+
+    def _scan(
+        self,
+        kind: RecordKind,
+        columns: Columns,
+        limit: int | None,
+        offset: int | None,
+        filters: Filters,
+        order_by: OrderBy,
+        on_error: OnError,
+        progress: Progress | None,
+    ) -> pa.RecordBatchReader:
+        import pyarrow as pa  # noqa: PLC0415  importing the JSONL storage does not load it
+
+        from afterimage.storage.arrow.schema import projected_schema  # noqa: PLC0415  as above
+
+        names = list(kind.stored) if columns is None else columns
+        query = self._query(kind, limit, offset, filters, order_by, names)
+        assert query.columns is not None
+        read = Read(kind, query, Faults(on_error), progress or ignore, long_lived=True)
+        return pa.RecordBatchReader.from_batches(
+            projected_schema(query.columns),
+            BatchIterator(read.faults.warn_after(self._backend.select(read))),
+        )
