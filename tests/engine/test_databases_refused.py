@@ -11,6 +11,7 @@ import pytest
 from afterimage.storage import (
     DatabaseError,
     Document,
+    InvalidQueryError,
     InvalidRecordError,
     MissingFileError,
     SchemaMismatchError,
@@ -27,6 +28,22 @@ def use(url: str, **arguments: Any) -> None:
     storage = SQLStorage(url, **arguments)
     storage.save_conversations([conversation()])
     storage.save_documents([Document()])
+
+
+@pytest.mark.parametrize("name", ["n" * 248 + ".duckdb", "n" * 300])
+def test_a_name_that_is_too_long(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StorageError, match="too long"):
+        use(f"duckdb:///{tmp_path / name}")
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.skipif(duckdb.__version__.startswith("1."), reason="DuckDB 1 opens such a file")
+def test_a_backslash_does_not_lead_to_another_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for call in (use, lambda url: SQLStorage(url).load_conversations()):
+        with pytest.raises(InvalidQueryError, match="backslash"):
+            call(f"duckdb:///{tmp_path}/a\\b.duckdb")
+    assert [*(tmp_path / "a").iterdir()] == []
 
 
 class TestUrls:

@@ -27,3 +27,9 @@ def test_repair_of_a_sound_storage_changes_nothing(storage: Any) -> None:
     storage.save_conversations(conversations({"domain": "a"}))
     assert storage.verify(repair=True).ok
     assert len(storage.load_conversations()) == 1
+
+
+def test_repair_of_a_missing_database_creates_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.duckdb"
+    assert SQLStorage(path).verify(repair=True).ok
+    assert not path.exists()

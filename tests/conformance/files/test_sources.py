@@ -133,15 +133,35 @@ class TestSources:
         for wrong in (5, None, b"a.jsonl", [5]):
             with pytest.raises(InvalidQueryError, match="must be a path or a readable stream"):
                 storage.import_jsonl(wrong)
+        for empty in ("", ["a.jsonl", ""]):
+            with pytest.raises(InvalidQueryError, match="empty path"):
+                storage.import_jsonl(empty)
         for limit in (0, 1.5, "1"):
             with pytest.raises(InvalidQueryError, match="max_line_bytes"):
                 storage.import_jsonl(tmp_path / "a", max_line_bytes=limit)
 
+    def test_a_stream_is_not_given_twice(self, storage: Any, tmp_path: Path) -> None:
+        stream = io.BytesIO(LINES)
+        with pytest.raises(InvalidQueryError, match="given twice"):
+            storage.import_jsonl([stream, stream])
+        (tmp_path / "a.jsonl").write_bytes(LINES)
+        assert storage.import_jsonl([stream, *[tmp_path / "a.jsonl"] * 2]) == 90
+
+    def test_a_path_that_is_too_long(self, storage: Any) -> None:
+        for name in ("n" * 256, "n/" * 4000):
+            with pytest.raises(StorageError):
+                storage.import_jsonl(name)
+
     def test_the_own_file_is_refused_as_a_stream(self, tmp_path: Path) -> None:
         own = JSONLStorage(tmp_path / "own.jsonl", tmp_path / "d.jsonl")
         own.save_conversations([conversation()])
-        with own.conversations_path.open("rb") as stream, pytest.raises(InvalidQueryError):
-            own.import_jsonl(stream)
+        for wrap in (io.BufferedReader, io.TextIOWrapper):
+            with own.conversations_path.open("rb") as stream:
+                wrapped = wrap(stream)
+                for same in (stream, wrapped):
+                    with pytest.raises(InvalidQueryError, match="own file"):
+                        own.import_jsonl(same)
+                wrapped.detach()
 
     def test_another_encoding_of_the_target(self, tmp_path: Path) -> None:
         target = JSONLStorage(tmp_path / "own.jsonl", tmp_path / "d.jsonl", encoding="latin-1")

@@ -247,3 +247,21 @@ class TestOtherModels:
         assert target.load_records(StructuredRow[Capital]) == [capital_row(1)]
         assert target.load_records(Note) == [Note(title="b")]
         assert target.load_conversations() == []
+
+
+class Row(BaseModel):
+    """A model of a user's own that looks like a conversation."""
+
+    conversations: list[dict[str, Any]]
+    metadata: dict[str, Any] = {}
+    n: int = 0
+
+
+def test_a_model_that_looks_like_a_conversation_is_loaded(storage: Any) -> None:
+    message = {"role": "user", "content": "Hi", "reasoning_content": None}
+    rows = [Row(conversations=[message] * n, n=n) for n in range(3)]
+    other = Row(conversations=[{"from": "me"}], n=9)
+    storage.save_conversations([*rows[:2], other, rows[2]])
+    assert storage.load_records(Row) == [*rows, other]
+    assert storage.load_records(Row, filters=[("n", ">", 0)], limit=2, offset=1) == [rows[2], other]
+    assert len(storage.load_conversations()) == 3

@@ -89,8 +89,7 @@ class ImportCalls(Calls):
         limit = None if max_line_bytes is None else positive(max_line_bytes, "max_line_bytes")
         read, incoming = _import(kind, on_error, progress, format, fields)
         read = replace(read, max_line_bytes=limit)
-        several = path if isinstance(path, Sequence) and not isinstance(path, str) else [path]
-        origins = [system_path(each) if isinstance(each, str | Path) else each for each in several]
+        origins = _origins(path)
         with DeferredWarnings() as warn:
             saved = self._backend.append_sources(origins, replace(read, warn=warn))
         read.faults.warn()
@@ -188,6 +187,22 @@ class ImportCalls(Calls):
             saved = self._backend.append_chunks(chunks, replace(read, warn=warn))
         read.faults.warn()
         return _with_format(saved, incoming)
+
+
+def _origins(given: JsonLines | Sequence[JsonLines]) -> list[Path | IO[Any]]:
+    """Return the sources of an import.
+
+    Raises:
+        InvalidQueryError: a path is empty, or a stream is given twice: it is read once.
+    """
+    is_one = isinstance(given, str | bytes | bytearray) or not isinstance(given, Sequence)
+    several = [cast("JsonLines", given)] if is_one else [*cast("Sequence[JsonLines]", given)]
+    if "" in [each for each in several if isinstance(each, str)]:
+        raise InvalidQueryError("a source has an empty path")
+    streams = [id(each) for each in several if not isinstance(each, str | Path)]
+    if len({*streams}) < len(streams):
+        raise InvalidQueryError("a stream is given twice, and it can be read only once")
+    return [system_path(each) if isinstance(each, str | Path) else each for each in several]
 
 
 def _import(

@@ -43,8 +43,9 @@ class RecordCalls(Calls):
 
         A record matches if all its keys are fields of the model and it validates. If `model` is a
         subclass of `Conversation`, the conversations are searched, with the fields that the
-        subclass adds; for any other model, the records that are not conversations. Filters and sort
-        keys may name the model's own fields and paths inside them.
+        subclass adds; for any other model, the records that are not conversations. A model that has
+        a field `conversations` of its own finds both: first the conversations, then the others.
+        Filters and sort keys may name the model's own fields and paths inside them.
 
         >>> from afterimage.storage import SQLStorage
         >>> class Note(BaseModel):
@@ -59,26 +60,39 @@ class RecordCalls(Calls):
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise InvalidQueryError(f"model must be a pydantic class, not {shown(model, 60)}")
         own: dict[str, FieldType] = {name: Json() for name in model.model_fields}
-        kind = OTHERS
-        if issubclass(model, Conversation):
+        fields = {OTHERS: own}
+        if issubclass(model, Conversation) or "conversations" in _names_of(model):
             # The model's own fields take precedence over storage columns with the same name.
-            kind = CONVERSATIONS
-            own = {**self._backend.fields(kind), **own, **kind.record.fields}
-        query = Query.of(own, limit=limit, offset=offset, filters=filters, order_by=order_by)
+            declared = CONVERSATIONS.record.fields
+            typed = {**self._backend.fields(CONVERSATIONS), **own, **declared}
+            fields = {CONVERSATIONS: typed} | fields
+        if issubclass(model, Conversation):
+            del fields[OTHERS]
+        queries = {
+            kind: Query.of(known, limit=limit, offset=offset, filters=filters, order_by=order_by)
+            for kind, known in fields.items()
+        }
+        query = next(iter(queries.values()))
         match = matching(model)
-        read = Read(kind, query.without_slice(), Faults(on_error))
+        faults = Faults(on_error)
 
         def found() -> Generator[_Model, None, None]:
-            with closing(self._backend.objects(read)) as batches:
-                for objects in batches:
-                    for record in map(match, objects):
-                        checkpoint()  # at each record, as a model may have slow validators
-                        if record is not None:
-                            yield record
+            for index, (kind, wanted) in enumerate(queries.items()):
+                # If a file has both kinds, the first read reports the faults.
+                again = index and self._backend.mixes_kinds
+                read = Read(
+                    kind, wanted.without_slice(), faults.without_report() if again else faults
+                )
+                with closing(self._backend.objects(read)) as batches:
+                    for objects in batches:
+                        for record in map(match, objects):
+                            checkpoint()  # at each record, as a model may have slow validators
+                            if record is not None:
+                                yield record
 
         with closing(found()) as records:
             page = list(islice(islice(records, query.offset, None), query.limit))
-        read.faults.warn()
+        faults.warn()
         return page
 
     @signal_safe
@@ -95,3 +109,8 @@ class RecordCalls(Calls):
         """
         query = self._query(OTHERS, None, None, filters, None)
         return self._count(Read(OTHERS, query, Faults(on_error)))
+
+
+def _names_of(model: type[BaseModel]) -> set[str]:
+    """Return the names of a model's fields in JSON."""
+    return {field.alias or name for name, field in model.model_fields.items()}

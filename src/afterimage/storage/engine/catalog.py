@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import duckdb
 import sqlalchemy as sa
@@ -50,6 +50,9 @@ from afterimage.storage.system.targets import (
 )
 
 __all__ = ["Catalog", "EmptyCatalog", "FileCatalog", "MemoryCatalog", "catalog_of"]
+
+# DuckDB 1 does so only on Windows.
+_BACKSLASH_SEPARATES: Final = not duckdb.__version__.startswith("1.")
 
 
 class Catalog(Protocol):
@@ -176,6 +179,11 @@ class FileCatalog(_SequenceFromTable):
                 f"{str(path)!a} is not valid UTF-8, and DuckDB opens no such path. Give the "
                 "file or folder another name."
             ) from None
+        if "\\" in str(path) and os.sep == "/" and _BACKSLASH_SEPARATES:
+            raise InvalidQueryError(
+                f"{path} contains a backslash, which this version of DuckDB takes for a slash. "
+                "Give the file or folder another name."
+            )
         try:
             if not path.parent.is_dir():
                 raise MissingFileError(
@@ -187,13 +195,14 @@ class FileCatalog(_SequenceFromTable):
             if path.exists() and not (path.is_file() and path.stat().st_size == 0):
                 return False
             refuse_side_file(path)
+            real = Path(os.path.realpath(path))
+            log = real.with_name(f"{real.name}.wal")
+            has_log = log.exists()
         except StorageError:
             raise
         except OSError as error:
             raise DatabaseError(f"{path} cannot be accessed: {error.strerror}") from error
-        real = Path(os.path.realpath(path))
-        log = real.with_name(f"{real.name}.wal")
-        if log.exists():
+        if has_log:
             raise DatabaseError(
                 f"{log} is left of a database that was removed, and DuckDB would apply it to a new "
                 f"one. Delete or move it, or put its database back at {path}. Nothing was created."

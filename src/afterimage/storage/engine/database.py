@@ -91,6 +91,10 @@ class Database:
                 f"{self.name} was removed while it was created. Nothing was saved. Try again."
             )
 
+    def exists(self) -> bool:
+        """Return whether the database exists. If not, the first write creates it."""
+        return self._to_create() is None
+
     @property
     def name(self) -> str:
         """The name of the database in messages."""

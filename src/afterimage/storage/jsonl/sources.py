@@ -151,7 +151,7 @@ def refuse_own_source(origin: Origin, own_files: Iterable[Path]) -> None:
     """
     if isinstance(origin, Path):
         check_path(origin)
-        if origin.exists():
+        if os.path.exists(origin):  # noqa: PTH110  the method raises for a name that is too long
             refuse_own_file(origin, own_files)
         return
     if not callable(getattr(origin, "read", None)):
@@ -354,7 +354,9 @@ def _status(stream: IO[Any]) -> os.stat_result | None:
 
     A stream that decompresses has another size than its file, so it counts as having none.
     """
-    raw = getattr(getattr(stream, "buffer", stream), "raw", stream)
+    raw = getattr(stream, "buffer", stream)
+    while isinstance(raw, io.BufferedReader):  # one can have another one inside
+        raw = raw.raw
     try:
         return os.fstat(raw.fileno()) if isinstance(raw, io.FileIO) else None
     except (OSError, ValueError):

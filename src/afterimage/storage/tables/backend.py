@@ -289,6 +289,8 @@ class TablesBackend:
                     yield models
 
     def repair(self) -> int:
+        if not self.database.exists():
+            return 0
         with self.database.writing() as connection:
             self.layout.refresh(connection)
             return repair_columns(connection, self.layout.conversations)
