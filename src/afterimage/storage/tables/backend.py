@@ -19,7 +19,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from afterimage.storage.arrow.batches import has_valid_values
-from afterimage.storage.arrow.objects import models_of, to_objects
+from afterimage.storage.arrow.models import models_of
+from afterimage.storage.arrow.objects import to_objects
 from afterimage.storage.arrow.schema import projected_schema
 from afterimage.storage.engine.database import MUCH_CACHED, Database
 from afterimage.storage.engine.statements import lacks_resources
