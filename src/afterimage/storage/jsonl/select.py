@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from afterimage.storage.arrow.arrays import binaries, integers
 from afterimage.storage.arrow.batches import rows_of_objects, to_batch
 from afterimage.storage.arrow.schema import projected_schema
 from afterimage.storage.engine.database import scratch_connection
@@ -74,7 +75,7 @@ def select_columns(
                 on_suspect = None
             values = batch.columns[whole : whole + len(narrow)]
             if whole:  # copy: small values between the freed lines would fragment the memory
-                every = pa.array(range(len(batch)), pa.int64())
+                every = integers(range(len(batch)))
                 values = [column.take(every) for column in values]
             arrays = dict(zip((field.path for field in narrow), values, strict=True))
             if whole:
@@ -193,25 +194,16 @@ def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
     position = 0
     for chunk in chunks:
         texts = chunk.texts()
-        lines = _binary_array(texts)
+        lines = binaries(texts)
         try:
             lines = lines.cast(pa.large_string())
         except pa.ArrowInvalid:
             raise _not_utf8(chunk) from None
-        numbers = pa.array(range(position, position + len(texts)), pa.int64())
+        numbers = integers(range(position, position + len(texts)))
         position += len(texts)
         batch = pa.RecordBatch.from_arrays([numbers, lines], schema=_LINES)
         rows = max(1, len(texts) * _SLICE_BYTES // max(1, lines.nbytes))
         yield [batch.slice(start, rows) for start in range(0, len(texts), rows)]
-
-
-def _binary_array(texts: list[bytes]) -> pa.Array:
-    if len(texts) != 1:
-        return pa.array(texts, pa.large_binary())
-    # A long line is a chunk of its own. Do not copy it.
-    [text] = texts
-    offsets = pa.array([0, len(text)], pa.int64()).buffers()[1]
-    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(text)])
 
 
 def _not_utf8(chunk: Chunk) -> CorruptRecordError:
