@@ -23,11 +23,12 @@ from afterimage.storage.engine.database import scratch_connection
 from afterimage.storage.engine.statements import execute_arrow, stream_arrow, streamed
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.jsonl.lines import Chunk, objects_of
+from afterimage.storage.query.computed import COMPUTED_FROM
 from afterimage.storage.query.predicates import in_order, select_list, sliced
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.relations import SUSPECT, Relation, Source, lines_relation
 from afterimage.storage.records.fields import Json, List, RecordKind, Struct
-from afterimage.storage.records.paths import FieldRef
+from afterimage.storage.records.paths import FieldRef, resolve
 
 __all__ = [
     "as_bytes",
@@ -87,11 +88,12 @@ def select_columns(
             )
 
 
-def can_build(columns: Iterable[FieldRef]) -> bool:
+def can_build(kind: RecordKind, columns: Iterable[FieldRef]) -> bool:
     """Return whether the columns can be built from whole records as fast as by the engine."""
     fields = list(columns)
-    # The engine gives values inside metadata as text.
-    return any(map(_is_wide, fields)) and not any(field.keys for field in fields)
+    # The engine gives values inside metadata as text, and computes fields.
+    by_engine = (field.keys or field.column in kind.computed for field in fields)
+    return any(map(_is_wide, fields)) and not any(by_engine)
 
 
 def columns_of_objects(
@@ -153,7 +155,7 @@ def select_lines(
         suspect = [table.c[SUSPECT]] if check else []
         return [table.c.line] * whole + select_list(source, columns) + suspect + texts
 
-    checked = columns if check else ()
+    checked = [*_stored_fields(kind, columns)] if check else []
     if query.order:
         with relation_of_lines(kind, chunks, query, checked) as (connection, table, source, _):
             statement = in_order(source, query, chosen(table, source), table)
@@ -163,8 +165,9 @@ def select_lines(
     # that several threads read, and a sort of the whole file would need memory for all of it.
     skip, left = query.offset, query.limit
     # Values inside JSON are extracted from the line itself, without the column around them.
-    used = (field for field in (*query.used_fields(), *columns) if not field.keys)
-    names = None if text else {field.column for field in used}
+    used = [field.column for field in (*query.used_fields(), *columns) if not field.keys]
+    used += chain.from_iterable(COMPUTED_FROM.get(name, ()) for name in used)
+    names = None if text else {*used}
     with scratch_connection() as connection:
         for batches in _line_batches(chunks):
             if left is not None and left <= 0:
@@ -177,6 +180,16 @@ def select_lines(
             skip = max(0, skip - len(matching))
             left = None if left is None else left - len(page)
             yield from page.to_batches()
+
+
+def _stored_fields(kind: RecordKind, fields: Iterable[FieldRef]) -> Iterator[FieldRef]:
+    """Yield the fields, with those that a computed field is computed from in its place."""
+    for field in fields:
+        if field.column in kind.computed:
+            names = COMPUTED_FROM[field.column]
+            yield from (resolve(kind.record.fields, name) for name in names if name in kind.stored)
+        else:
+            yield field
 
 
 @contextmanager

@@ -106,7 +106,7 @@ class TablesBackend:
         return [] if path is None else [path]
 
     def fields(self, kind: RecordKind) -> Mapping[str, FieldType]:
-        return kind.record.fields if kind is OTHERS else {**kind.record.fields, **kind.system}
+        return kind.queried if kind is OTHERS else {**kind.queried, **kind.system}
 
     def read_weights(self, kinds: Sequence[RecordKind]) -> list[float]:
         # The time to count documents and other records is negligible.
