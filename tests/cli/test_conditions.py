@@ -35,6 +35,15 @@ from tests.support.plain_python import path_of
         ('metadata."a in b"=1', ('metadata."a in b"', "=", 1)),
         ('metadata."x""y>=z".k<=2', ('metadata."x""y>=z".k', "<=", 2)),
         ("metadata.tags=[\n1]", ("metadata.tags", "=", [1])),
+        ("messages.content contains refund", ("messages.content", "contains", "refund")),
+        ("messages.content  not  icontains a=b", ("messages.content", "not icontains", "a=b")),
+        ("messages.content contains 42", ("messages.content", "contains", "42")),
+        ('messages.content startswith " a"', ("messages.content", "startswith", " a")),
+        (r"messages.content matches ^\d+ in$", ("messages.content", "matches", r"^\d+ in$")),
+        ("metadata.tags has night", ("metadata.tags", "has", "night")),
+        ("metadata.tags not has 42", ("metadata.tags", "not has", 42)),
+        ("metadata.contains=1", ("metadata.contains", "=", 1)),
+        ('metadata."a has b" = 1', ('metadata."a has b"', "=", 1)),
     ],
 )
 def test_filters(text: str, expected: Any) -> None:

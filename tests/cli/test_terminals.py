@@ -85,7 +85,7 @@ class TestWidths:
         code, said = shown("stats", "talks.duckdb", columns=columns)
         assert code == 0
         assert all(len(line) <= columns for line in said.splitlines())
-        words = ("turns per conversation", "p95", "with reasoning", "domain")
+        words = ("messages per conversation", "p95", "with reasoning", "domain")
         assert all(word in said for word in words)
 
 

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -22,7 +22,11 @@ from pydantic_core import to_jsonable_python
 
 Model = TypeVar("Model", bound=BaseModel)
 
-NEGATED = {"!=": "==", "not in": "in"}
+NEGATED = {
+    "!=": "==",
+    "not in": "in",
+    **{f"not {op}": op for op in ("contains", "icontains", "startswith", "matches", "has")},
+}
 _STEP = re.compile(r'"((?:[^"]|"")*)"|([^.]+)')
 
 
@@ -176,13 +180,63 @@ def matches(row: dict[str, Any], filters: Any) -> bool:
     if isinstance(filters, dict):
         return all(holds(row, field, "==", value) for field, value in filters.items())
     groups = [filters] if isinstance(filters[0][0], str) else filters
-    return any(all(holds(row, *condition) for condition in group) for group in groups)
+    return any(group_holds(row, group) for group in groups)
+
+
+def group_holds(row: dict[str, Any], group: Any) -> bool:
+    """Whether all conditions hold; those on messages that are not negated for the same one."""
+    shared = [each for each in group if of_message(each[0]) and each[1] not in NEGATED]
+    others = [each for each in group if each not in shared]
+    return all(holds(row, *each) for each in others) and (not shared or some_message(row, shared))
+
+
+def of_message(path: str) -> bool:
+    return steps_of(path)[0] == "messages"
+
+
+def some_message(row: dict[str, Any], conditions: Any) -> bool:
+    messages = [
+        {"messages": {**message, "content": text_of(message["content"])}}
+        for message in row["conversations"]
+    ]
+    return any(
+        all(value_holds(value_at(message, path), op, wanted) for path, op, wanted in conditions)
+        for message in messages
+    )
+
+
+def simple_fold(text: str) -> str:
+    """Simple case folding of Unicode: a character for a character."""
+    return "".join(map(_simple_fold, text))
+
+
+def _simple_fold(character: str) -> str:
+    folded, lower = character.casefold(), character.lower()
+    return folded if len(folded) == 1 else lower if len(lower) == 1 else character
+
+
+TEXT_TESTS: dict[str, Callable[[str, str], bool]] = {
+    "contains": lambda found, wanted: wanted in found,
+    "icontains": lambda found, wanted: simple_fold(wanted) in simple_fold(found),
+    "startswith": str.startswith,
+    "matches": lambda found, wanted: re.search(wanted, found, re.ASCII) is not None,
+}
 
 
 def holds(row: dict[str, Any], path: str, op: str, wanted: Any) -> bool:
     if op in NEGATED:
         return not holds(row, path, NEGATED[op], wanted)
-    found = value_at(row, path)
+    if of_message(path):
+        return some_message(row, [(path, op, wanted)])
+    return value_holds(value_at(row, path), op, wanted)
+
+
+def value_holds(found: Any, op: str, wanted: Any) -> bool:
+    if op in TEXT_TESTS:
+        return isinstance(found, str) and bool(TEXT_TESTS[op](found, wanted))
+    if op == "has":
+        wanted = to_jsonable_python(wanted)
+        return isinstance(found, list) and any(equal(item, wanted) for item in found)
     if op == "in":
         return any(equal(found, to_jsonable_python(item)) for item in wanted)
     wanted = to_jsonable_python(wanted)

@@ -32,7 +32,8 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
     - `limit`, `offset`: the maximum number of records to return, and the number of records to skip
       at the start.
     - `filters`: `{field: value}`, or `[(field, op, value), …]` (ANDed), or a list of such lists
-      (ORed), with the operators `==` `=` `!=` `<` `<=` `>` `>=` `in` `not in`.
+      (ORed), with the operators `==` `=` `!=` `<` `<=` `>` `>=` `in` `contains` `icontains`
+      `startswith` `matches` `has` and, for each of the words, its negation such as `not in`.
     - `order_by`: `"field"` or `"-field"` (descending), or a list of them, or
       `[(field, direction), …]` with direction 1, -1, "asc" or "desc". Null is sorted last in both
       directions. Ties are in insertion order, and so are all records without `order_by`.
@@ -43,7 +44,9 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
       and issues a `SkippedRecordsWarning` at the end with their number and the places of the first
       ones. It validates every record, so a count or a scan then takes about as long as a load.
 
-    A field is a top-level field, or a dotted path into a struct or into metadata. All reads raise
+    A field is a top-level field; a dotted path into a struct or into metadata; a field that follows
+    from the record, such as `content_hash` or `message_count`; or, in filters, a field of the
+    messages, such as `messages.content`. All reads raise
     `UnknownFieldError` for a field that does not exist, and `InvalidQueryError` for an argument
     that is not valid, before any data is read.
     """

@@ -141,6 +141,16 @@ class TestUses:
         few = lines_of(talks, filters={"last_role": "user"}, order_by=[("message_count", 1)])
         assert [len(each["conversations"]) for each in few] == [1]
 
+    @pytest.mark.parametrize("line_format", ["messages", "openai"])
+    def test_columns_of_lines_for_training(self, talks: Any, line_format: str) -> None:
+        columns = ["message_count", "content_hash", "metadata.*"]
+        rows = lines_of(
+            talks, format=line_format, columns=columns, filters={"last_role": "assistant"}
+        )
+        assert [(row["message_count"], row["content_hash"]) for row in rows] == [
+            (2, hashes(talks)[0])
+        ]
+
     def test_they_are_no_columns_of_their_own(self, talks: Any) -> None:
         assert not {*CONVERSATION_FIELDS} & {*talks.scan_conversations().schema.names}
         assert not {*DOCUMENT_FIELDS} & {*talks.scan_documents().schema.names}

@@ -256,7 +256,9 @@ class TestReport:
         assert lines[0] == "10 conversations, 17 messages, 0 documents, 0 records of other models"
         assert len(lines) < 60
         assert max(map(len, lines)) <= 80
-        assert any(re.fullmatch(r"turns per conversation +10 +0 +2 +2 +2 +1\.7", x) for x in lines)
+        assert any(
+            re.fullmatch(r"messages per conversation +10 +0 +2 +2 +2 +1\.7", x) for x in lines
+        )
         assert any(re.fullmatch(r"with an evaluation +2 +20\.0%", line) for line in lines)
         assert any(re.fullmatch(r"n +8 +80\.0% +6", line) for line in lines)
         assert any(re.fullmatch(r"\[0, 0\.3\) +█+ +1", line) for line in lines)
@@ -265,7 +267,7 @@ class TestReport:
         html = found._repr_html_()
         assert "&lt;b&gt;&amp;" in html
         assert "<b>" not in html
-        assert "turns per conversation" in html
+        assert "messages per conversation" in html
 
     def test_of_an_empty_storage(self) -> None:
         assert str(SQLStorage(MEMORY).stats()).startswith("0 conversations, 0 messages")

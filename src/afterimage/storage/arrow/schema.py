@@ -16,6 +16,7 @@ from afterimage.storage.records.fields import (
     Integer,
     Json,
     List,
+    Messages,
     Struct,
     Text,
     Timestamp,
@@ -51,6 +52,8 @@ def arrow_type(field_type: FieldType) -> pa.DataType:
             return pa.struct([pa.field(name, arrow_type(child)) for name, child in fields.items()])
         case List(item_type):
             return pa.large_list(arrow_type(item_type))
+        case Messages():
+            raise _no_column()
 
 
 def arrow_schema(fields: Mapping[str, FieldType]) -> pa.Schema:
@@ -87,6 +90,12 @@ def sql_type(field_type: FieldType) -> str:
             return f"STRUCT({', '.join(entries)})"
         case List(item_type):
             return f"{sql_type(item_type)}[]"
+        case Messages():
+            raise _no_column()
+
+
+def _no_column() -> AssertionError:
+    return AssertionError("fields of messages are only for conditions")
 
 
 def json_structure(field_type: FieldType) -> str:

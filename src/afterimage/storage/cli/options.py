@@ -72,7 +72,13 @@ NAME = _Name()
 
 # A step of a field in double quotes may contain any character.
 _FIELD = r'(?:"(?:[^"]|"")*"|[^"=!<>])+?'
-_OPERATOR = r"==|!=|<=|>=|=|<|>|(?<=\s)not\s+in(?=\s)|(?<=\s)in(?=\s)"
+_TEXT_OPERATORS: Final = ("contains", "icontains", "startswith", "matches")
+_WORDS: Final = "|".join(("in", *_TEXT_OPERATORS, "has"))
+_OPERATOR = rf"==|!=|<=|>=|=|<|>|(?<=\s)(?:not\s+)?(?:{_WORDS})(?=\s)"
+_OPERATORS: Final = (
+    "= == != < <= > >= in contains icontains startswith matches has, or one of these words after "
+    "not"
+)
 _FILTER = re.compile(rf"\s*(?P<field>{_FIELD})\s*(?P<op>{_OPERATOR})\s*(?P<value>.*)", re.DOTALL)
 _COLUMN = re.compile(r'((?:"(?:[^"]|"")*"|[^",])*)(?:,|$)')
 
@@ -89,15 +95,19 @@ def parse_filter(text: str) -> tuple[str, str, Any]:
     ('metadata."a=b"', 'not in', ['x', 1])
     >>> parse_filter("metadata.domain=Night trains"), parse_filter('metadata.zip = "01067"')
     (('metadata.domain', '=', 'Night trains'), ('metadata.zip', '=', '01067'))
+    >>> parse_filter("messages.content contains 42"), parse_filter("metadata.tags not has 42")
+    (('messages.content', 'contains', '42'), ('metadata.tags', 'not has', 42))
     """
     match = _FILTER.fullmatch(text)
     if match is None:
         raise click.BadParameter(
             f"{text!r} is not FIELD OP VALUE, as in metadata.domain=Flights; OP is one of "
-            "= == != < <= > >= in 'not in'."
+            f"{_OPERATORS}."
         )
     field, op = match["field"], " ".join(match["op"].split())
     value = _json_or_text(match["value"].strip())
+    if op.removeprefix("not ") in _TEXT_OPERATORS and not isinstance(value, str):
+        value = match["value"].strip()  # these operators take a text
     if op in ("in", "not in") and not isinstance(value, list):
         raise click.BadParameter(f'{op!r} requires a JSON list: \'{field} {op} ["a", "b"]\'.')
     return field, op, value
@@ -151,13 +161,15 @@ def _if_given(parse: Callable[[str], Any]) -> Callable[..., Any]:
 
 filters = click.option(
     "--filter",
+    "--where",
     "filters",
     multiple=True,
     callback=_each(parse_filter),
     metavar="'FIELD OP VALUE'",
-    help="Select matching records: metadata.domain=Flights or 'final_score>=0.8'. OP is one of "
-    "= == != < <= > >= in 'not in'. VALUE is parsed as JSON if it is valid JSON (null, true, 0.8, "
-    '["a","b"]), otherwise it is a string. If repeated, all filters must match.',
+    help="Select matching records: metadata.domain=Flights, 'final_score>=0.8' or "
+    f"'messages.content contains refund'. OP is one of {_OPERATORS}. VALUE is parsed as JSON if it "
+    'is valid JSON (null, true, 0.8, ["a","b"]), otherwise it is a string. If repeated, all '
+    "filters must match.",
 )
 
 columns = click.option(

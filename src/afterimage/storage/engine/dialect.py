@@ -1,4 +1,4 @@
-"""The SQLAlchemy dialect for this package's own statements, and DuckDB types by name."""
+"""The SQLAlchemy dialect for this package's own statements, DuckDB types by name, and lambdas."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import duckdb
 import duckdb_engine
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import PGIdentifierPreparer
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool
 
 from afterimage.storage.engine.attach import Opened, Release
 from afterimage.storage.system.interrupts import checkpoint, deferred_signals, interruptible
 
-__all__ = ["OWN_URL", "PUBLIC_URL", "SqlType", "engine_over"]
+__all__ = ["OWN_URL", "PUBLIC_URL", "Lambda", "SqlType", "any_item", "engine_over"]
 
 _DRIVER: Final = "afterimage"
 OWN_URL: Final = f"duckdb+{_DRIVER}://"
@@ -38,6 +39,32 @@ class SqlType(sa.types.UserDefinedType[Any]):
 
     def get_col_spec(self, **_: Any) -> str:
         return self.name
+
+
+class Lambda(sa.ColumnElement[Any]):
+    """DuckDB's `lambda name: body`; the body can have bound values."""
+
+    inherit_cache = False
+
+    def __init__(self, name: str, body: sa.ColumnElement[Any]) -> None:
+        self.name = name
+        self.body = body
+
+
+@compiles(Lambda)
+def _lambda(element: Lambda, compiler: Any, **options: Any) -> str:
+    return f"lambda {element.name}: {compiler.process(element.body, **options)}"
+
+
+def any_item(
+    items: sa.ColumnElement[Any], name: str, condition: sa.ColumnElement[bool]
+) -> sa.ColumnElement[bool]:
+    """Return whether a condition on the item `name` holds for an item of a list.
+
+    NULL if the list is NULL.
+    """
+    each = sa.func.list_transform(items, Lambda(name, condition))
+    return sa.func.list_contains(each, sa.true())
 
 
 def engine_over(url: str, connect: Callable[[], Opened]) -> sa.Engine:

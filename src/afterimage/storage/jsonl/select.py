@@ -165,8 +165,11 @@ def select_lines(
     # that several threads read, and a sort of the whole file would need memory for all of it.
     skip, left = query.offset, query.limit
     # Values inside JSON are extracted from the line itself, without the column around them.
-    used = [field.column for field in (*query.used_fields(), *columns) if not field.keys]
+    fields = [*query.used_fields(), *columns]
+    used = [field.column for field in fields if not field.keys]
     used += chain.from_iterable(COMPUTED_FROM.get(name, ()) for name in used)
+    if any(field.of_message for field in fields):
+        used.append("conversations")
     names = None if text else {*used}
     with scratch_connection() as connection:
         for batches in _line_batches(chunks):

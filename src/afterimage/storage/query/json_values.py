@@ -47,6 +47,10 @@ class JsonValue(Protocol):
         """The number of items of an array."""
 
     @property
+    def items(self) -> sa.ColumnElement[Any]:
+        """The items of an array, as a list of JSON."""
+
+    @property
     def key_count(self) -> sa.ColumnElement[int]:
         """The number of keys of an object."""
 
@@ -125,6 +129,10 @@ class JsonPath:
         return self._apply("json_array_length")
 
     @property
+    def items(self) -> sa.ColumnElement[Any]:
+        return sa.func.json_extract(self.json, sa.literal_column("'$[*]'"))
+
+    @property
     def key_count(self) -> sa.ColumnElement[int]:
         return sa.func.len(self._apply("json_keys"))
 
@@ -162,6 +170,10 @@ class TypedText:
     @property
     def length(self) -> sa.ColumnElement[int]:
         return self._whole.length
+
+    @property
+    def items(self) -> sa.ColumnElement[Any]:
+        return self._whole.items
 
     @property
     def key_count(self) -> sa.ColumnElement[int]:

@@ -2,7 +2,9 @@
 
 Every storage uses this module. The invariants:
 
-- A condition is true or not true. `!=` and `not in` are exactly the negations of `==` and `in`.
+- A condition is true or not true. `!=` and every `not …` are exact negations.
+- The conditions of a group on fields of messages hold for one and the same message. A negated one
+  is about all messages, as the negation of the same condition alone.
 - Values of different types are unequal, and none is less or greater than the other.
 - Numbers are compared exactly, even if a double would round them (2**53 + 1 is not 2.0**53).
 - A sort is total. It orders by type (booleans, numbers, strings, arrays, objects), then by value,
@@ -18,12 +20,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.dialect import SqlType
+from afterimage.storage.engine.dialect import SqlType, any_item
 from afterimage.storage.engine.statements import fetch_all
 from afterimage.storage.query.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query.query import Condition, Query
-from afterimage.storage.query.relations import Relation, Source
-from afterimage.storage.records.fields import Double, Integer, Text, Timestamp
+from afterimage.storage.query.relations import Relation, Source, Values
+from afterimage.storage.records.fields import Double, Integer, List, Text, Timestamp
 from afterimage.storage.records.paths import FieldRef
 
 __all__ = ["count_rows", "filtered", "in_order", "order_of_values", "select_list", "sliced"]
@@ -37,9 +39,7 @@ Predicate = sa.ColumnElement[bool]
 
 def filtered(statement: sa.Select[Any], source: Source, query: Query) -> sa.Select[Any]:
     """Add the query's filters to `statement`."""
-    groups = [
-        sa.and_(*(_condition(source, condition) for condition in group)) for group in query.where
-    ]
+    groups = [_group(source, group) for group in query.where]
     if query.numbered:
         statement = statement.where(source.sequence.is_not(None))
     if query.without:
@@ -105,19 +105,67 @@ def select_list(source: Source, columns: Iterable[FieldRef]) -> list[sa.ColumnEl
     ]
 
 
+def _group(source: Source, group: Iterable[Condition]) -> Predicate:
+    """Return whether all conditions of a group hold."""
+    shared = [each for each in group if each.field.of_message and not each.is_negated]
+    predicates = [_condition(source, each) for each in group if each not in shared]
+    if shared:
+        predicates.append(_some_message(source, shared))
+    return sa.and_(*predicates)
+
+
+def _some_message(source: Source, conditions: Sequence[Condition]) -> Predicate:
+    """Return whether some message meets all the conditions, each without its negation."""
+    return source.any_message(
+        [condition.field for condition in conditions],
+        lambda message: sa.and_(*(_positive(message, condition) for condition in conditions)),
+    )
+
+
 def _condition(source: Source, condition: Condition) -> Predicate:
-    field, op, value = condition.field, condition.op, condition.value
-    if op in ("==", "!="):
-        predicate = _equals(source, field, value)
-    elif op in ("in", "not in"):
-        predicate = _is_in(source, field, value)
+    if condition.field.of_message:
+        predicate = _some_message(source, [condition])
     else:
-        predicate = _is_ordered(source, field, op, value)
+        predicate = _positive(source, condition)
     # NULL is "not true": every record matches exactly one of a filter and its negation.
-    return sa.not_(sa.func.coalesce(predicate, sa.false())) if op in ("!=", "not in") else predicate
+    return sa.not_(sa.func.coalesce(predicate, sa.false())) if condition.is_negated else predicate
 
 
-def _equals(source: Source, field: FieldRef, value: Any) -> Predicate:
+def _positive(values: Values, condition: Condition) -> Predicate:
+    """Return whether a condition holds, without its negation; may be NULL if it does not."""
+    field, value = condition.field, condition.value
+    match condition.positive:
+        case "==":
+            return _equals(values, field, value)
+        case "in":
+            return _is_in(values, field, value)
+        case "has":
+            items, item = values.json(field).items, JsonPath(sa.literal_column("item"))
+            is_list = (
+                sa.true() if isinstance(field.type, List) else values.json(field).is_a("array")
+            )
+            return sa.and_(is_list, any_item(items, "item", _json_equals(item, value)))
+        case "contains" | "icontains" | "startswith" | "matches":
+            if isinstance(field.type, Text):
+                return _TEXT_TESTS[condition.positive](values.value(field), value)
+            stored = values.json(field)
+            return sa.and_(
+                stored.is_a("string"), _TEXT_TESTS[condition.positive](stored.text, value)
+            )
+        case op:
+            return _is_ordered(values, field, op, value)
+
+
+_TEXT_TESTS: dict[str, Callable[[Any, str], Predicate]] = {
+    "contains": sa.func.contains,
+    # "i" is RE2's case folding, and "l" takes the pattern as a text.
+    "icontains": lambda text, part: sa.func.regexp_matches(text, part, sa.literal_column("'il'")),
+    "startswith": sa.func.starts_with,
+    "matches": sa.func.regexp_matches,
+}
+
+
+def _equals(source: Values, field: FieldRef, value: Any) -> Predicate:
     match field.type:
         case Text():
             if value is None:
@@ -136,7 +184,7 @@ def _equals(source: Source, field: FieldRef, value: Any) -> Predicate:
             return _json_equals(source.json(field), value)
 
 
-def _is_in(source: Source, field: FieldRef, values: tuple[Any, ...]) -> Predicate:
+def _is_in(source: Values, field: FieldRef, values: tuple[Any, ...]) -> Predicate:
     """Return whether a field equals any of the values.
 
     Strings and small numbers are passed as one list per type, all other values one by one.
@@ -176,7 +224,7 @@ def _bound_list(values: list[Any], sql_type: str) -> sa.ColumnElement[Any]:
     return sa.cast(bound, SqlType(sql_type))
 
 
-def _is_ordered(source: Source, field: FieldRef, op: str, value: Any) -> Predicate:
+def _is_ordered(source: Values, field: FieldRef, op: str, value: Any) -> Predicate:
     match field.type:
         case Text():
             same_type = isinstance(value, str)

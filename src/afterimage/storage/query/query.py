@@ -22,14 +22,37 @@ from afterimage.storage.query.arguments import (
     as_list,
     record_count,
 )
-from afterimage.storage.records.fields import FieldType, Timestamp
+from afterimage.storage.records.fields import FieldType, Json, List, Text, Timestamp
 from afterimage.storage.records.paths import FieldRef, resolve
 from afterimage.storage.records.validation import MAX_DIGITS
 
 __all__ = ["Condition", "Operator", "Query", "SortKey"]
 
-Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
+Positive = Literal[
+    "==", "<", "<=", ">", ">=", "in", "contains", "icontains", "startswith", "matches", "has"
+]
+"""An operator that is not the negation of another one."""
+Operator = Literal[
+    Positive,
+    "!=",
+    "not in",
+    "not contains",
+    "not icontains",
+    "not startswith",
+    "not matches",
+    "not has",
+]
+_NEGATED: Final[dict[Operator, Positive]] = {
+    "!=": "==",
+    "not in": "in",
+    "not contains": "contains",
+    "not icontains": "icontains",
+    "not startswith": "startswith",
+    "not matches": "matches",
+    "not has": "has",
+}
 _OPERATORS: Final[dict[str, Operator]] = {"=": "==", **{op: op for op in get_args(Operator)}}
+_TEXT_OPERATORS: Final = ("contains", "icontains", "startswith", "matches")
 _DESCENDING: Final = {1: False, -1: True, "asc": False, "desc": True}
 
 
@@ -40,6 +63,16 @@ class Condition:
     field: FieldRef
     op: Operator
     value: Any
+
+    @property
+    def is_negated(self) -> bool:
+        """Whether the condition is the exact negation of another one."""
+        return self.op in _NEGATED
+
+    @property
+    def positive(self) -> Positive:
+        """The operator, or the one that it negates."""
+        return _NEGATED.get(self.op, self.op)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -165,7 +198,29 @@ def _condition(fields: Mapping[str, FieldType], path: str, op: object, value: An
                 f"not {shown(value, 60)}"
             )
         return Condition(field, canonical, tuple(_value(field, item) for item in value))
-    return Condition(field, canonical, _value(field, value))
+    condition = Condition(field, canonical, _value(field, value))
+    if condition.positive in _TEXT_OPERATORS:
+        _check_text(condition)
+    elif condition.positive == "has" and not isinstance(field.type, Json | List):
+        raise InvalidQueryError(f"{canonical!r} is for lists; {shorten(path, 80)!r} has none")
+    return condition
+
+
+def _check_text(condition: Condition) -> None:
+    """Raise an error if an operator for text can match nothing, or its pattern is not valid."""
+    op, path, value = condition.op, shorten(condition.field.path, 80), condition.value
+    if not isinstance(condition.field.type, Text | Json):
+        raise InvalidQueryError(f"{op!r} is for text; {path!r} has none")
+    if not isinstance(value, str):
+        raise InvalidQueryError(f"{op!r} on {path!r} requires a string, not {shown(value, 60)}")
+    if condition.positive == "matches":
+        from afterimage.storage.engine.patterns import pattern_fault  # noqa: PLC0415  loads DuckDB
+
+        fault = pattern_fault(value)
+        if fault is not None:
+            raise InvalidQueryError(
+                f"the pattern of {op!r} on {path!r} is not a regular expression of RE2: {fault}"
+            )
 
 
 def _value(field: FieldRef, value: Any) -> Any:
@@ -231,15 +286,28 @@ def _sort_key(fields: Mapping[str, FieldType], item: Any) -> SortKey:
             f"unknown direction {shown(direction, 40)} for {shorten(path, 80)!r}; "
             "use 1, -1, 'asc' or 'desc'"
         )
-    return SortKey(resolve(fields, path), _DESCENDING[key])
+    return SortKey(_of_record(resolve(fields, path)), _DESCENDING[key])
 
 
 def _projection(fields: Mapping[str, FieldType], columns: Columns) -> tuple[FieldRef, ...]:
     chosen = list(as_list(columns, "columns"))
     if not chosen:
         raise InvalidQueryError("columns is empty; name at least one field, or omit it")
-    refs = tuple(resolve(fields, path) for path in chosen)
+    refs = tuple(_of_record(resolve(fields, path)) for path in chosen)
     if len(set(chosen)) != len(chosen):
         duplicate = next(path for path in chosen if chosen.count(path) > 1)
         raise InvalidQueryError(f"columns names {shorten(duplicate, 80)!r} twice")
     return refs
+
+
+def _of_record(field: FieldRef) -> FieldRef:
+    """Return a field that has one value for each record.
+
+    Raises:
+        InvalidQueryError: it has one for each message.
+    """
+    if field.of_message:
+        raise InvalidQueryError(
+            f"{shorten(field.path, 80)!r} has a value for each message, so it is only for filters"
+        )
+    return field

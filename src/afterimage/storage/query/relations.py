@@ -8,15 +8,15 @@ if the statement uses it.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
 from afterimage.storage.arrow.schema import json_structure
-from afterimage.storage.engine.dialect import SqlType
-from afterimage.storage.query.computed import computed_value
+from afterimage.storage.engine.dialect import SqlType, any_item
+from afterimage.storage.query.computed import computed_value, other_keys_of_messages
 from afterimage.storage.query.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.fields import (
@@ -35,19 +35,38 @@ from afterimage.storage.records.fields import (
 )
 from afterimage.storage.records.paths import FieldRef
 
-__all__ = ["SUSPECT", "RecordSource", "Relation", "Source", "TableSource", "lines_relation"]
+__all__ = [
+    "SUSPECT",
+    "RecordSource",
+    "Relation",
+    "Source",
+    "TableSource",
+    "Values",
+    "lines_relation",
+]
 
 _NO_COLUMNS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({})
 
 
-class Source(Protocol):
-    """The SQL expressions for the fields of a record."""
+class Values(Protocol):
+    """The SQL expressions for the fields of a record, or of a message."""
 
     def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
         """Return a field of a declared type other than JSON, as an expression of that type."""
 
     def json(self, field: FieldRef) -> JsonValue:
         """Return a field as a JSON value: the metadata, or a value inside it."""
+
+
+class Source(Values, Protocol):
+    """The SQL expressions for the fields of a record."""
+
+    def any_message(
+        self,
+        fields: Iterable[FieldRef],
+        condition: Callable[[Values], sa.ColumnElement[bool]],
+    ) -> sa.ColumnElement[bool]:
+        """Return whether a condition on fields of a message holds for one of the messages."""
 
     @property
     def sequence(self) -> sa.ColumnElement[int]:
@@ -155,6 +174,42 @@ class TableSource:
         text, kind = own
         return TypedText(self._columns[text], self._columns[kind], in_metadata)
 
+    def any_message(
+        self,
+        fields: Iterable[FieldRef],
+        condition: Callable[[Values], sa.ColumnElement[bool]],
+    ) -> sa.ColumnElement[bool]:
+        messages = self._columns["conversations"]
+        if not any(field.keys for field in fields):
+            return any_item(messages, "m", condition(_MessageValues("m")))
+        # Pairs of a message and a JSON object with its other keys.
+        if self._whole is None:
+            others = other_keys_of_messages(self._columns["extra"], messages)
+        else:
+            others = sa.func.json_extract(self._whole, sa.literal_column("'$.conversations[*]'"))
+        pairs = sa.func.list_zip(messages, others)
+        return any_item(pairs, "m", condition(_MessageValues("m[1]", "m[2]")))
+
+
+class _MessageValues:
+    """The fields of a message.
+
+    Args:
+        declared: the name of the struct with the declared fields.
+        others: the name of the JSON object with the other keys.
+    """
+
+    def __init__(self, declared: str, others: str = "NULL") -> None:
+        self._declared = declared
+        self._others = others
+
+    def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
+        struct: sa.ColumnElement[Any] = sa.literal_column(self._declared)
+        return sa.func.struct_extract(struct, sa.literal_column(f"'{field.inner[0]}'"))
+
+    def json(self, field: FieldRef) -> JsonValue:
+        return JsonPath(sa.literal_column(self._others), field.keys)
+
 
 class RecordSource:
     """The fields of records of other models: each record is JSON text in one column."""
@@ -176,6 +231,14 @@ class RecordSource:
 
     def json(self, field: FieldRef) -> JsonValue:
         return JsonPath(self._record, (field.column, *field.keys))
+
+    def any_message(
+        self,
+        fields: Iterable[FieldRef],
+        condition: Callable[[Values], sa.ColumnElement[bool]],
+    ) -> sa.ColumnElement[bool]:
+        del fields, condition
+        raise AssertionError("a record of another model has no messages")
 
 
 def _joined(*parts: str | sa.ColumnElement[Any]) -> sa.ColumnElement[str]:

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.ext.compiler import compiles
 
 from afterimage.storage.chat import ChatRole
+from afterimage.storage.engine.dialect import Lambda
 from afterimage.storage.engine.statements import execute_arrow
 from afterimage.storage.models import GradeSchema
 from afterimage.storage.query.json_values import JsonPath
@@ -93,21 +93,6 @@ def conversation_statistics(
     )
 
 
-class _Lambda(sa.ColumnElement[Any]):
-    """DuckDB's `lambda name: body`."""
-
-    inherit_cache = False
-
-    def __init__(self, name: str, body: sa.ColumnElement[Any]) -> None:
-        self.name = name
-        self.body = body
-
-
-@compiles(_Lambda)
-def _lambda(element: _Lambda, compiler: Any, **options: Any) -> str:
-    return f"lambda {element.name}: {compiler.process(element.body, **options)}"
-
-
 def _narrow(relation: Relation, within: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Select one row of small values per conversation that meets the condition and the query."""
     source = relation.source
@@ -153,8 +138,8 @@ def _field(path: str) -> FieldRef:
     return resolve(CONVERSATIONS.record.fields, path)
 
 
-def _of_message(expression: str) -> _Lambda:
-    return _Lambda("message", sa.literal_column(expression))
+def _of_message(expression: str) -> Lambda:
+    return Lambda("message", sa.literal_column(expression))
 
 
 _MEASURED: Final = _of_message(
@@ -182,7 +167,7 @@ def _hash_of_value() -> sa.ColumnElement[Any]:
 
 
 _EACH: Final = sa.literal_column("'$.*'", sa.String)
-_HASHED: Final = _Lambda("value", _hash_of_value())
+_HASHED: Final = Lambda("value", _hash_of_value())
 
 
 def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:

@@ -37,6 +37,7 @@ __all__ = [
     "Json",
     "Kind",
     "List",
+    "Messages",
     "RecordKind",
     "Struct",
     "Text",
@@ -103,7 +104,20 @@ class List:
     of: FieldType
 
 
-FieldType = Text | Double | Integer | Timestamp | Json | Struct | List
+@dataclass(frozen=True, eq=False)
+class Messages:
+    """The messages of a conversation, for conditions on a field of one of them.
+
+    Attributes:
+        fields: the declared fields of a message. Every other name is a key of type `Json`.
+        others: the usual names of other keys, for suggestions.
+    """
+
+    fields: Mapping[str, FieldType]
+    others: tuple[str, ...] = ()
+
+
+FieldType = Text | Double | Integer | Timestamp | Json | Struct | List | Messages
 
 
 class AnyField(Mapping[str, "FieldType"]):
@@ -131,6 +145,7 @@ class RecordKind:
         stored: the stored columns: the declared fields, and `extra` for all other fields.
         sequence: name of the SQL column with the insertion sequence number.
         computed: the fields that follow from the declared ones; see `query/computed.py`.
+        messages: the fields of messages, in conditions; None if records have no messages.
     """
 
     name: Kind
@@ -140,11 +155,15 @@ class RecordKind:
     stored: Mapping[str, FieldType]
     sequence: str
     computed: Mapping[str, FieldType] = field(default_factory=dict)
+    messages: Messages | None = None
 
     @property
     def queried(self) -> Mapping[str, FieldType]:
-        """The fields that every storage has for filters, sort keys and columns."""
-        return {**self.record.fields, **self.computed} if self.computed else self.record.fields
+        """The fields that every storage has for queries."""
+        if not self.computed:
+            return self.record.fields
+        messages = {} if self.messages is None else {"messages": self.messages}
+        return {**self.record.fields, **self.computed, **messages}
 
     @property
     def system(self) -> Mapping[str, FieldType]:
@@ -229,6 +248,7 @@ CONVERSATIONS: Final = RecordKind(
             "character_count": Integer(),
         }
     ),
+    messages=Messages(_CHAT_MESSAGE.fields, ("name", "tool_call_id", "tool_calls")),
 )
 DOCUMENTS: Final = RecordKind(
     name="documents",
@@ -275,6 +295,9 @@ def dotted_paths(fields: Mapping[str, FieldType], prefix: str = "") -> Iterator[
     ['id', 'score', 'score.value']
     """
     for name, kind in fields.items():
-        yield prefix + name
+        if not isinstance(kind, Messages):
+            yield prefix + name
         if isinstance(kind, Struct):
             yield from dotted_paths(kind.fields, f"{prefix}{name}.")
+        elif isinstance(kind, Messages):
+            yield from (f"{prefix}{name}.{each}" for each in (*kind.fields, *kind.others))

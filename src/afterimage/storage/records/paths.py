@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from afterimage.storage.errors import InvalidQueryError, UnknownFieldError, shorten, shown
-from afterimage.storage.records.fields import FieldType, Json, Struct, dotted_paths
+from afterimage.storage.records.fields import FieldType, Json, Messages, Struct, dotted_paths
 
 __all__ = ["FieldRef", "is_text", "parse", "render", "resolve"]
 
@@ -26,6 +26,7 @@ class FieldRef:
         inner: names of the nested fields in declared structs.
         keys: keys inside the JSON value; () unless `type` is `Json`.
         type: type of the field that `column` and `inner` name.
+        of_message: whether `inner` and `keys` lead into one of the messages.
     """
 
     path: str
@@ -33,6 +34,7 @@ class FieldRef:
     inner: tuple[str, ...]
     keys: tuple[str, ...]
     type: FieldType
+    of_message: bool = False
 
 
 def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:
@@ -45,6 +47,12 @@ def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:
     column, *rest = parse(path)
     kind = fields.get(column)
     inner: list[str] = []
+    of_message = isinstance(kind, Messages)
+    if isinstance(kind, Messages):
+        declared = kind.fields.get(rest[0]) if rest else None
+        if declared is not None:
+            inner.append(rest.pop(0))
+        kind = declared or (Json() if rest else None)
     while rest and isinstance(kind, Struct):
         inner.append(rest.pop(0))
         kind = kind.fields.get(inner[-1])
@@ -54,7 +62,7 @@ def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:
         raise InvalidQueryError(
             f"field {path!a} contains a lone surrogate; no stored field name can contain one"
         )
-    return FieldRef(path, column, tuple(inner), tuple(rest), kind)
+    return FieldRef(path, column, tuple(inner), tuple(rest), kind, of_message)
 
 
 def parse(path: object) -> tuple[str, ...]:

@@ -200,7 +200,7 @@ def _tables(stats: Statistics, width: int | None = None) -> list[_Table]:
 
 def _lengths(stats: Statistics) -> _Table:
     rows = {
-        "turns per conversation": stats.turns,
+        "messages per conversation": stats.turns,
         **{f"characters, {role}": each for role, each in stats.characters.items()},
         "final score": stats.final_score,
     }

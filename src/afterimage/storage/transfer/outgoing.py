@@ -24,7 +24,7 @@ from afterimage.storage.query.relations import Source
 from afterimage.storage.records.chat import loaded_object
 from afterimage.storage.records.extras import restore
 from afterimage.storage.records.fields import CONVERSATIONS, OTHERS
-from afterimage.storage.records.paths import parse
+from afterimage.storage.records.paths import parse, resolve
 from afterimage.storage.records.validation import reason
 from afterimage.storage.reports.exports import Omissions
 from afterimage.storage.transfer.training_formats import FORMATS, TrainingFormat
@@ -89,18 +89,25 @@ class Outgoing:
             raise InvalidQueryError(
                 "format 'alpaca' does not support a system prompt; use 'messages' or 'sharegpt'"
             )
-        for column in self._options.columns:
-            parse(column)
+        names = [parse(column) for column in self._options.columns]
         with suppress(NotRepresentableError):  # an option that the format does not support fails
             self._shape.write(_SAMPLE, self._options)
         self.kind = OTHERS if name in PAIRS else CONVERSATIONS
+        self._computed = [
+            resolve(self.kind.computed, name) for name, *_ in names if name in self.kind.computed
+        ]
         is_common = name in FORMATS and not (trim or columns)
         self._fast = fast if is_common else None
         self.omissions = Omissions()
 
     def line(self, source: Source) -> sa.ColumnElement[str]:
         """Return the expression of a conversation's line, or of the conversation with a mark."""
-        whole = sa.literal_column(f"'{_MARK}'", sa.String).concat(source.record_text)
+        record = source.record_text
+        if self._computed:  # they come after the record
+            values = (sa.func.to_json(source.value(field)) for field in self._computed)
+            listed = [part for value in values for part in (",", sa.func.coalesce(value, "null"))]
+            record = sa.func.concat("[", record, *listed, "]")
+        whole = sa.literal_column(f"'{_MARK}'", sa.String).concat(record)
         if self._fast is None:
             return whole
         line = sa.cast(self._fast.line(source), sa.String)
@@ -122,7 +129,11 @@ class Outgoing:
         return [*map(_escaped, lines)]
 
     def _converted(self, text: str) -> list[str]:
-        number, record, extra = from_json(text)
+        found = from_json(text)
+        computed: list[Any] = []
+        if self._computed:
+            found, *computed = found
+        number, record, extra = found
         if extra is not False:  # a row of a table; a line of a file is checked when it is read
             if extra is not None:
                 restore(record, extra)
@@ -134,6 +145,8 @@ class Outgoing:
                 ) from None
         for message in record.get("conversations", ()):
             message.setdefault("content", None)
+        for field, value in zip(self._computed, computed, strict=True):
+            record.setdefault(field.path, value)  # a field of the record itself comes first
         try:
             rows = self._shape.write(record, self._options)
         except NotRepresentableError as error:
