@@ -6,18 +6,14 @@ a column of strings. The invariant: only a marked column is read as JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
-from pydantic_core import from_json
 
-__all__ = ["json_field", "json_reader"]
+__all__ = ["is_json", "json_field"]
 
 _NAME: Final = "arrow.json"
 _MARK: Final = {"ARROW:extension:name": _NAME, "ARROW:extension:metadata": ""}
-
-Reader = Callable[[Any], Any]
 
 
 def json_field(name: str) -> pa.Field:
@@ -28,35 +24,12 @@ def json_field(name: str) -> pa.Field:
     return pa.field(name, pa.string(), metadata=_MARK)
 
 
-def json_reader(field: pa.Field) -> Reader | None:
-    """Return a function that parses the JSON in a value of a field; None if it has none.
+def is_json(field: pa.Field) -> bool:
+    """Return whether a field has JSON text.
 
-    >>> read = json_reader(pa.field("tags", pa.list_(json_field("item"))))
-    >>> read(['{"a":1}', None])
-    [{'a': 1}, None]
-    >>> json_reader(pa.field("tags", pa.list_(pa.string()))) is None
-    True
+    >>> is_json(json_field("a")), is_json(pa.field("a", pa.string()))
+    (True, False)
     """
-    kind = field.type
-    if _is_json(field):
-        return lambda value: value if value is None else from_json(value)
-    if pa.types.is_struct(kind):
-        readers = {child.name: read for child in kind if (read := json_reader(child))}
-        return (lambda value: value and _read_object(value, readers)) if readers else None
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if is_list and (read := json_reader(kind.value_field)):
-        return lambda value: value and [*map(read, value)]
-    return None
-
-
-def _read_object(value: dict[str, Any], readers: dict[str, Reader]) -> dict[str, Any]:
-    return {
-        **value,
-        **{name: read(value[name]) for name, read in readers.items() if name in value},
-    }
-
-
-def _is_json(field: pa.Field) -> bool:
     if getattr(field.type, "extension_name", None) == _NAME:
         return True
     return (field.metadata or {}).get(b"ARROW:extension:name") == _NAME.encode()

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from afterimage.storage.records.chat import loaded_object, may_be_chat
+from afterimage.storage.records.chat import is_chat, loaded_object, may_be_chat
 from afterimage.storage.records.extras import restore
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
@@ -89,7 +89,7 @@ def _has_chat_fields(extra: str) -> bool:
 
 
 def _with_chat_fields(record: dict[str, Any], extra: str | None) -> dict[str, Any]:
-    if extra is not None and _has_chat_fields(extra):
+    if extra is not None and (_has_chat_fields(extra) or is_chat(record)):
         restore(record, from_json(extra))
     return record
 
