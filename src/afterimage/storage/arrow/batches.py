@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -140,7 +140,7 @@ def rows_of_objects(
 ) -> Rows:
     """Return the rows of JSON objects.
 
-    Objects that do not have exactly the declared fields are validated here.
+    Objects with other fields than the declared ones are validated here.
 
     Args:
         kind: the kind of the objects.
@@ -156,6 +156,9 @@ def rows_of_objects(
         if _has_declared_fields(kind.record, record):
             rows.declared.append(record)
             rows.extra.append(None)
+        elif (filled := _filled(kind, record)) is not None:
+            rows.declared.append(filled)
+            rows.extra.append(_absent_names(kind, tuple(record)))
         else:
             rows.declared.append(as_declared(kind, record))
             extra = overlay(kind.record, record)
@@ -311,7 +314,7 @@ def _list_array(
     """
     inner = None if depth is None else depth + 2
     children = [
-        _array(field_type, [*map(itemgetter(name), items)], inner)
+        _array(field_type, _values(struct, name, items), inner)
         for name, field_type in struct.fields.items()
     ]
     return pa.LargeListArray.from_arrays(
@@ -382,6 +385,69 @@ def _has_declared_fields(struct: Struct, record: Any) -> bool:
             elif not all(isinstance(item, dict) and item.keys() == names for item in value):
                 return False
     return True
+
+
+def _filled(kind: RecordKind, record: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a JSON object with the defaults of the declared fields that it lacks.
+
+    Only for an object that has no other fields, as a conversation without an evaluation; else None.
+    """
+    struct = kind.record
+    if not record.keys() <= struct.fields.keys():
+        return None
+    filled = {**struct.defaults, **record}
+    for name, field_type in struct.fields.items():
+        if name not in filled:
+            return None
+        value = filled[name]
+        if isinstance(field_type, Struct):
+            if value is not None and not _has_declared_fields(field_type, value):
+                return None
+        elif (
+            isinstance(field_type, List)
+            and isinstance(field_type.of, Struct)
+            and not _has_flat_items(field_type.of, value)
+        ):
+            return None
+    return filled
+
+
+def _has_flat_items(struct: Struct, items: Any) -> bool:
+    """Return whether a value is a list of objects with only declared fields, none of them a list.
+
+    Fields that have a default can be missing.
+    """
+    if not (isinstance(items, list) and {*map(type, items)} <= {dict}):
+        return False
+    present = set[str]().union(*items)
+    if not present <= struct.fields.keys():
+        return False
+    for name, field_type in struct.fields.items():
+        if isinstance(field_type, Struct | List):
+            return False
+        try:
+            if name in present and list in {*map(type, _values(struct, name, items))}:
+                return False
+        except KeyError:
+            return False
+    return not items or all(name in struct.defaults for name in struct.fields.keys() - present)
+
+
+def _values(struct: Struct, name: str, items: list[dict[str, Any]]) -> list[Any]:
+    """Return the values of a field of objects, which can lack it if it has a default."""
+    try:
+        return [*map(itemgetter(name), items)]
+    except KeyError:
+        if name not in struct.defaults:
+            raise
+        default = struct.defaults[name]
+        return [item.get(name, default) for item in items]
+
+
+@lru_cache(maxsize=256)
+def _absent_names(kind: RecordKind, names: tuple[str, ...]) -> bytes | None:
+    """Return the value of `extra` for a JSON object that has only these fields."""
+    return _extra(overlay(kind.record, dict.fromkeys(names)))
 
 
 def _extra(node: Mapping[str, Any]) -> bytes | None:

@@ -8,6 +8,7 @@ The invariant: a message in our form is read as itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, ClassVar, Final
 
 from afterimage.storage.errors import InvalidRecordError, shown
@@ -44,6 +45,8 @@ def messages_of(value: Any, place: str) -> list[dict[str, Any]]:
     """
     if not isinstance(value, list):
         raise InvalidRecordError(f"{place} is not a list of messages: {shown(value, 40)}")
+    if _are_plain(value):
+        return value
     found = []
     for position, item in enumerate(value):
         if (
@@ -57,6 +60,18 @@ def messages_of(value: Any, place: str) -> list[dict[str, Any]]:
         else:
             found.append(_message(item, f"{place}.{position}"))
     return found
+
+
+def _are_plain(items: list[Any]) -> bool:
+    """Return whether all messages have a role and a text, and nothing else."""
+    if {*map(type, items)} != {dict} or {*map(len, items)} != {2}:
+        return False
+    try:
+        roles = {*map(itemgetter("role"), items)}
+        contents = {*map(type, map(itemgetter("content"), items))}
+    except (KeyError, TypeError):  # a role may be an object
+        return False
+    return roles <= _PLAIN_ROLES and contents == {str}
 
 
 def _message(item: Any, place: str) -> dict[str, Any]:

@@ -204,16 +204,24 @@ class Format:
             except NotRepresentableError:
                 continue
             if rows[layout] == own:
-                return {"name": self.name, "layout": layout} if layout else {}
-        notes = [
-            {"name": self.name, **({"layout": layout} if layout else {}), **difference(made, own)}
-            for layout, made in rows.items()
-        ]
+                return _head(self.name, layout) if layout else {}
+        edits = {layout: difference(made, own) for layout, made in rows.items()}
+        for layout, made in rows.items():
+            # They differ only in nulls, such as that of a content beside tool calls.
+            if not edits[layout] and self._reads_as(made, record):
+                return _head(self.name, layout) if layout else {}
+        notes = [{**_head(self.name, layout), **each} for layout, each in edits.items()]
         note = min(notes, key=_size, default={})
         if note and self._as_read(record, note) is None:  # a null that is more than an absent key
-            head = {key: value for key, value in note.items() if key in ("name", "layout")}
-            note = {**head, **difference(rows[note.get("layout", "")], own, nulls=True)}
+            layout = note.get("layout", "")
+            note = {**_head(self.name, layout), **difference(rows[layout], own, nulls=True)}
         return note
+
+    def _reads_as(self, row: dict[str, Any], record: dict[str, Any]) -> bool:
+        try:
+            return self.conversion.record(row) == record
+        except InvalidRecordError:
+            return False
 
     def write(
         self, record: dict[str, Any], options: WriteOptions = AS_IT_IS
@@ -248,6 +256,10 @@ class Format:
         except (AttributeError, LookupError, TypeError, ValueError):  # the record was edited
             return None
         return row if same else None
+
+
+def _head(name: str, layout: str) -> dict[str, Any]:
+    return {"name": name, "layout": layout} if layout else {"name": name}
 
 
 def _size(note: dict[str, Any]) -> int:

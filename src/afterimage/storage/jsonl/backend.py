@@ -29,7 +29,7 @@ from afterimage.storage.errors import (
 )
 from afterimage.storage.jsonl.append import append_lines
 from afterimage.storage.jsonl.checks import (
-    importable,
+    importable_chunks,
     loadable,
     loads_all,
     models_of_chunk,
@@ -42,7 +42,6 @@ from afterimage.storage.jsonl.journal import Visible, visible, warning_of_killed
 from afterimage.storage.jsonl.lines import (
     MAX_LINE_BYTES,
     Chunk,
-    Line,
     chunks_of_sources,
     is_compressed,
     objects_of,
@@ -60,7 +59,6 @@ from afterimage.storage.records.fields import (
     RecordKind,
 )
 from afterimage.storage.records.objects import exact_lines, to_line
-from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import Progress, after_each, ignore, report, split
@@ -183,21 +181,14 @@ class JsonlBackend:
         _require_folder(target)
         chunks = read.converted(chunks)
         checking, appending = split(read.progress, [9, 1])
-        importing = importable(read.kind)
         count = others = 0
-
-        def check(chunk: Chunk, line: Line) -> None:
-            nonlocal others
-            record = importing(chunk, line)
-            if read.kind is CONVERSATIONS and not is_conversation(record):
-                read.other(chunk, line, record)
-                others += 1
 
         # Read once, without the lock of the target: the source may be a pipe that takes long.
         with staged(target) as (write, staged_blocks):
-            for chunk in valid_chunks(chunks, check, read.faults):
+            for chunk, other in importable_chunks(read.kind, chunks, read.other, read.faults):
                 lines = chunk.texts()
                 count += len(lines)
+                others += other
                 write(self._encoded(lines))
                 report(checking, len(lines), chunk.share)
             if count:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic_core import to_json
 
 from afterimage.storage.arrow.arrays import booleans
 from afterimage.storage.arrow.batches import rows_of_objects, to_batch
@@ -42,8 +43,12 @@ def regrouped(chunks: Iterable[Chunk], count: int) -> Iterator[Chunk]:
             yield pending
             pending = None
         if pending is not None:
-            lines = pending.lines + chunk.lines
-            pending = pending._replace(lines=lines, ended=chunk.ended, share=chunk.share)
+            pending = chunk._replace(
+                number=pending.number,
+                offset=pending.offset,
+                lines=pending.lines + chunk.lines,
+                objects=pending.objects and [*pending.objects, *(chunk.objects or ())],
+            )
         else:
             pending = chunk
         ready = len(pending.lines) // count * count
@@ -59,7 +64,8 @@ def regrouped(chunks: Iterable[Chunk], count: int) -> Iterator[Chunk]:
 def _follows(chunk: Chunk, pending: Chunk) -> bool:
     """Return whether a chunk continues another one of the same source."""
     next_number = pending.number + len(pending.lines)
-    return chunk.number == next_number and chunk.path == pending.path
+    is_next = chunk.number == next_number and chunk.path == pending.path
+    return is_next and (chunk.objects is None) == (pending.objects is None)
 
 
 def batch_of_lines(
@@ -85,7 +91,7 @@ def batch_of_lines(
             if kind is CONVERSATIONS and not is_conversation(record):
                 check_keys(chunk, line, record)
                 other(chunk, line, record)
-                others.append(line.text)
+                others.append(line.text if chunk.objects is None else to_json(record))
             else:
                 lines.append(line)
                 objects.append(record)
@@ -98,6 +104,8 @@ def batch_of_lines(
     except InvalidRecordError as error:
         _raise_for_first_invalid(kind, chunk, lines, objects)
         raise AssertionError("the batch is invalid, but each of its records is valid") from error
+    if chunk.objects is not None:
+        return batch, others
     # A record with other fields than the declared ones is not in `rows` itself.
     unsure = [row is not record for row, record in zip(rows.declared, objects, strict=True)]
     if not _repeats_no_key(kind, batch, lines, unsure):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
@@ -36,6 +36,7 @@ from afterimage.storage.system.gc_pause import paused_collector
 
 __all__ = [
     "importable",
+    "importable_chunks",
     "loadable",
     "loaded",
     "loads_all",
@@ -45,6 +46,10 @@ __all__ = [
     "until_damage",
     "valid_chunks",
 ]
+
+
+# Lines that are checked together: their objects stay in the cache of a processor core.
+_LINES_AT_ONCE: Final = 256
 
 
 def loaded(kind: RecordKind, chunk: Chunk, line: Line) -> Any | None:
@@ -147,15 +152,71 @@ def valid_chunks(
         CorruptRecordError: a line fails `check`, and `faults` does not skip corrupt records.
     """
     for chunk in until_damage(chunks, faults):
-        lines = list(chunk.lines)
+        corrupt: list[Line] = []
         with paused_collector():
             for line in chunk.unread():
                 try:
                     check(chunk, chunk.read(line))
                 except CorruptRecordError as error:
                     faults.handle(error)
-                    lines[line.number - chunk.number] = b" " * len(line.text)
-        yield chunk._replace(lines=lines)
+                    corrupt.append(line)
+        yield chunk.without(corrupt) if corrupt else chunk
+
+
+def importable_chunks(
+    kind: RecordKind,
+    chunks: Iterable[Chunk],
+    other: Callable[[Chunk, Line, dict[str, Any]], object],
+    faults: Faults,
+) -> Iterator[tuple[Chunk, int]]:
+    """Yield chunks without the lines that cannot be imported, and the number of other records.
+
+    The types of the values of many lines are compared at once, which is quick. Only if some differ,
+    each record is validated.
+
+    Args:
+        kind: the kind of the records.
+        chunks: the chunks.
+        other: called with the chunk, the line and the JSON object of each record of another model.
+        faults: the policy for lines that cannot be imported.
+
+    Raises:
+        CorruptRecordError: a line cannot be imported, and `faults` does not skip corrupt records.
+    """
+    check = importable(kind)
+
+    def checked(chunk: Chunk, line: Line) -> None:
+        record = check(chunk, line)
+        if not _is_of(kind, record):
+            other(chunk, line, record)
+            others.append(line)
+
+    for chunk in until_damage(chunks, faults):
+        others: list[Line] = []
+        if (records := _all_importable(kind, chunk)) is None:
+            [valid] = valid_chunks([chunk], checked, faults)
+            yield valid, len(others)
+        else:
+            for line, record in records:
+                other(chunk, line, record)
+            yield chunk, len(records)
+
+
+def _all_importable(kind: RecordKind, chunk: Chunk) -> list[tuple[Line, dict[str, Any]]] | None:
+    """Return the records of other models in a chunk; None if a line may not be importable."""
+    others: list[tuple[Line, dict[str, Any]]] = []
+    lines = chunk.records()
+    with paused_collector(), suppress(CorruptRecordError, InvalidRecordError):
+        while part := [*islice(lines, _LINES_AT_ONCE)]:
+            parsed = [(line, parse_exact(chunk, line)) for line in part]
+            declared = [record for _, record in parsed if _is_of(kind, record)]
+            if len(declared) < len(parsed):
+                others += [each for each in parsed if not _is_of(kind, each[1])]
+            if not _has_types(kind.exact, declared):
+                for record in declared:
+                    as_declared(kind, record)
+        return others
+    return None
 
 
 def until_damage(chunks: Iterable[Chunk], faults: Faults) -> Iterator[Chunk]:

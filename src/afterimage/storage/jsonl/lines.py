@@ -7,12 +7,12 @@ Every line has its number and its byte offset, for error messages.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from afterimage.storage.errors import (
     CorruptRecordError,
@@ -80,6 +80,9 @@ class Chunk(NamedTuple):
             unknown.
         of_documents: whether the lines are documents. Those without an id get one when they are
             read, and `lines` keeps them as they are in the file.
+        objects: the JSON objects that stand for the lines, if they were read in another format or
+            from Arrow; None for a line that was left out. They are readable and repeat no key.
+            `lines` then only shows where they were.
     """
 
     path: Path
@@ -90,6 +93,7 @@ class Chunk(NamedTuple):
     ended: bool = True
     share: float | None = None
     of_documents: bool = False
+    objects: list[dict[str, Any] | None] | None = None
 
     def records(self) -> Iterator[Line]:
         """Return the lines that are not blank, as UTF-8.
@@ -102,9 +106,13 @@ class Chunk(NamedTuple):
     def unread(self) -> Iterator[Line]:
         """Yield the lines that are not blank, in the encoding of the file."""
         offset = self.offset
-        for number, text in enumerate(self.lines, self.number):
-            if text and not text.isspace():
-                yield Line(number, offset, text)
+        for index, text in enumerate(self.lines):
+            if self.objects is None:
+                is_there = text and not text.isspace()
+            else:
+                is_there = self.objects[index] is not None
+            if is_there:
+                yield Line(self.number + index, offset, text)
             offset += len(text) + 1
 
     def read(self, line: Line) -> Line:
@@ -113,6 +121,8 @@ class Chunk(NamedTuple):
         Raises:
             CorruptRecordError: the line cannot be decoded with the file's encoding.
         """
+        if self.objects is not None:
+            return line
         if self.encoding != "utf-8":
             try:
                 line = line._replace(text=line.text.decode(self.encoding).encode())
@@ -124,6 +134,9 @@ class Chunk(NamedTuple):
 
     def texts(self) -> list[bytes]:
         """Return the texts of the lines that are not blank, as UTF-8; documents have an id."""
+        if self.objects is not None:
+            present = (each for each in self.objects if each is not None)
+            return [to_json(each, inf_nan_mode="constants") for each in present]
         if self.encoding == "utf-8":
             texts = [text for text in self.lines if text and not text.isspace()]
             if not self.of_documents or all(text.startswith(ID_FIRST) for text in texts):
@@ -133,8 +146,27 @@ class Chunk(NamedTuple):
     def part(self, start: int, count: int) -> Chunk:
         """Return a chunk of up to `count` of the lines, from index `start`."""
         offset = self.offset + sum(map(len, self.lines[:start])) + start
-        lines = self.lines[start : start + count]
-        return self._replace(number=self.number + start, offset=offset, lines=lines)
+        part = slice(start, start + count)
+        return self._replace(
+            number=self.number + start,
+            offset=offset,
+            lines=self.lines[part],
+            objects=None if self.objects is None else self.objects[part],
+        )
+
+    def without(self, lines: Collection[Line]) -> Chunk:
+        """Return the chunk without some of its lines. Other lines keep their numbers and offsets.
+
+        Readers skip blank lines, so blanks of the same length are in their place.
+        """
+        texts = list(self.lines)
+        objects = None if self.objects is None else list(self.objects)
+        for line in lines:
+            index = line.number - self.number
+            texts[index] = b" " * len(texts[index])
+            if objects is not None:
+                objects[index] = None
+        return self._replace(lines=texts, objects=objects)
 
     def corrupt(self, line: Line, reason: str) -> CorruptRecordError:
         """Return the error for a line of this chunk."""
@@ -149,6 +181,10 @@ def parse(chunk: Chunk, line: Line) -> dict[str, Any]:
     Raises:
         CorruptRecordError: the line is not a JSON object.
     """
+    if chunk.objects is not None:
+        known = chunk.objects[line.number - chunk.number]
+        assert known is not None  # `unread` gives no line that was left out
+        return known
     try:
         record = from_json(line.text)
     except ValueError as error:
@@ -176,6 +212,8 @@ def parse_readable(chunk: Chunk, line: Line) -> dict[str, Any]:
         CorruptRecordError: the line is not a JSON object, or is nested too deep.
     """
     record = parse(chunk, line)
+    if chunk.objects is not None:  # whoever made the object has checked it
+        return record
     try:
         readable(line.text)
     except ValueError as error:
@@ -185,7 +223,7 @@ def parse_readable(chunk: Chunk, line: Line) -> dict[str, Any]:
 
 def check_keys(chunk: Chunk, line: Line, record: dict[str, Any]) -> None:
     """Raise CorruptRecordError if a line, which is parsed as `record`, repeats a key."""
-    if (key := repeated_key_of(line.text, record)) is not None:
+    if chunk.objects is None and (key := repeated_key_of(line.text, record)) is not None:
         raise chunk.corrupt(line, f"the key {shown(key, 60)} is repeated")
 
 

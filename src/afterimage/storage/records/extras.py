@@ -42,7 +42,7 @@ def overlay(struct: Struct, record: Mapping[str, Any], *, top: bool = True) -> d
             nodes = {
                 str(index): overlay(item_type, item, top=False)
                 for index, item in enumerate(value)
-                if isinstance(item, dict)
+                if isinstance(item, dict) and not _is_declared(item_type, item)
             }
             children[name] = _node(children={key: node for key, node in nodes.items() if node})
     return _node(
@@ -50,6 +50,13 @@ def overlay(struct: Struct, record: Mapping[str, Any], *, top: bool = True) -> d
         fields=fields,
         children={key: node for key, node in children.items() if node},
     )
+
+
+def _is_declared(struct: Struct, record: Mapping[str, Any]) -> bool:
+    """Return whether a quick check shows that an object has no parts for an overlay."""
+    if not record.keys() <= struct.fields.keys():
+        return False
+    return {*map(type, record.values())}.isdisjoint((dict, list))
 
 
 def _node(**parts: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ __all__ = [
     "MAX_DIGITS",
     "MAX_NESTING",
     "as_declared",
+    "check_nesting",
     "is_conversation",
     "list_adapter",
     "matching",
@@ -165,6 +166,21 @@ def readable(text: bytes, depth: int = 0) -> bytes:
     if len(text) > MAX_DIGITS or text.count(b"{") + text.count(b"[") > _SHALLOW:
         parsed(text, depth)
     return text
+
+
+def check_nesting(record: dict[str, Any], source: bytes) -> None:
+    """Check that the record of a row can be parsed by every parser used here.
+
+    Args:
+        record: the record.
+        source: the text of the row, which has an opening bracket for each level of the record but
+            for a few.
+
+    Raises:
+        ValueError: the record is nested deeper than `MAX_NESTING`.
+    """
+    if source.count(b"{") + source.count(b"[") > _SHALLOW:
+        readable(to_json(record, inf_nan_mode="constants"))
 
 
 def parsed(text: bytes, depth: int = 0) -> Any:

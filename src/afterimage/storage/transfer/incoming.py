@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic_core import to_json
-
 from afterimage.storage.errors import (
     CorruptRecordError,
     InvalidQueryError,
@@ -22,7 +20,9 @@ from afterimage.storage.errors import (
 from afterimage.storage.formats.registry import Native, detect, looks_foreign, shape_named
 from afterimage.storage.formats.shape import Shape
 from afterimage.storage.jsonl.lines import Chunk, Line, parse, parse_exact
+from afterimage.storage.records.validation import check_nesting
 from afterimage.storage.reports.faults import Faults
+from afterimage.storage.system.gc_pause import paused_collector
 
 __all__ = ["AUTO", "Incoming", "refuse_foreign"]
 
@@ -88,22 +88,25 @@ class Incoming:
             raise UnsupportedFileError(f"{chunk.path}: {error}. No record was saved.") from None
 
     def _records(self, chunk: Chunk, shape: Shape) -> Chunk:
-        lines = list(chunk.lines)
-        for unread in chunk.unread():
-            index = unread.number - chunk.number
-            try:
-                lines[index] = self._record(chunk, chunk.read(unread), shape)
-            except CorruptRecordError as error:
-                self._faults.handle(error)
-                lines[index] = b""
-        return chunk._replace(lines=lines, encoding="utf-8")
+        objects: list[dict[str, Any] | None] = [None] * len(chunk.lines)
+        with paused_collector():
+            for unread in chunk.unread():
+                try:
+                    record = self._record(chunk, chunk.read(unread), shape)
+                except CorruptRecordError as error:
+                    self._faults.handle(error)
+                else:
+                    objects[unread.number - chunk.number] = record
+        return chunk._replace(objects=objects)
 
-    def _record(self, chunk: Chunk, line: Line, shape: Shape) -> bytes:
+    def _record(self, chunk: Chunk, line: Line, shape: Shape) -> dict[str, Any]:
         row = parse_exact(chunk, line)
         try:
-            return to_json(shape.read(row, self._fields), inf_nan_mode="constants")
-        except InvalidRecordError as error:
+            record = shape.read(row, self._fields)
+            check_nesting(record, line.text)
+        except ValueError as error:
             raise chunk.corrupt(line, str(error)) from None
+        return record
 
 
 def _is_known(row: dict[str, Any], fields: Mapping[str, str]) -> bool:
