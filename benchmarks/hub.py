@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 # This file is started by its path, so Python does not search the project folder by itself.
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +45,7 @@ def chunks(data: bytes) -> dict[bytes, int]:
 
 
 def main() -> None:
+    """Export twice, compare, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="conversations as JSON lines, plain or compressed")
     source = parser.parse_args().file
@@ -53,10 +55,10 @@ def main() -> None:
     middle = total // 2
     rest = SQLStorage("duckdb:///:memory:")
     rest.save_conversations(records[:middle] + records[middle + DROPPED :])
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in ("messages", None):
-            parts: list[dict[bytes, int]] = []
+            parts = []
             for number, each in enumerate((store, rest)):
                 target = Path(folder, f"{name}-{number}")
                 each.export_hub(target, format=name)
