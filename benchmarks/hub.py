@@ -54,7 +54,7 @@ def main() -> None:
     records = store.load_conversations()
     middle = total // 2
     rest = SQLStorage("duckdb:///:memory:")
-    rest.save_conversations(records[:middle] + records[middle + DROPPED :])
+    rest.save_conversations([*records[:middle], *records[middle + DROPPED :]])
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in ("messages", None):
