@@ -176,6 +176,19 @@ class TestHuggingFaceDatasets:
         )
         assert [row["final_score"] for row in found] == SCORES
 
+    @pytest.mark.parametrize("streaming", [False, True])
+    def test_a_folder_for_the_hub(
+        self, datasets: Any, store: Any, tmp_path: Path, streaming: bool
+    ) -> None:
+        folder = tmp_path / "talks"
+        store.export_hub(folder, license="cc-by-4.0", columns=["metadata.n"])
+        found = datasets.load_dataset(
+            str(folder), split="train", streaming=streaming, cache_dir=str(tmp_path / "cache")
+        )
+        assert [*found.features] == ["messages", "n"]
+        assert found.features["n"].dtype == "int64"
+        assert len([*found]) == store.count_conversations()
+
     def test_training_lines(self, datasets: Any, store: Any, tmp_path: Path) -> None:
         path = str(tmp_path / "train.jsonl.gz")
         store.export_jsonl(path, format="messages", system_prompt="Be brief.", filters=OF_A)

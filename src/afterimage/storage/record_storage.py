@@ -9,6 +9,7 @@ from afterimage.storage.base import BaseStorage
 from afterimage.storage.calls.conversations import ConversationCalls
 from afterimage.storage.calls.documents import DocumentCalls
 from afterimage.storage.calls.exports import ExportCalls
+from afterimage.storage.calls.hub import HubCalls
 from afterimage.storage.calls.imports import ImportCalls
 from afterimage.storage.calls.records import RecordCalls
 from afterimage.storage.calls.reports import ReportCalls
@@ -21,6 +22,7 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
     DocumentCalls,
     RecordCalls,
     ImportCalls,
+    HubCalls,
     ExportCalls,
     ReportCalls,
     BaseStorage,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Final, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,18 @@ from afterimage.storage.arrow.arrays import integers
 from afterimage.storage.errors import StorageError, shorten
 from afterimage.storage.system.targets import is_utf8
 
+_FIRST_WITH_CHUNKING: Final = 21
+
 __all__ = ["ParquetFile", "plain_parts", "plain_schema"]
+
+# Pages end where the content says. So a file shares most of its bytes with one before a small
+# change, and stores that keep each piece once, such as the Hugging Face Hub, need little space for
+# it. With the page index, readers skip pages.
+_WRITER_OPTIONS: Final[dict[str, bool]] = (
+    {"use_content_defined_chunking": True, "write_page_index": True}
+    if int(pa.__version__.partition(".")[0]) >= _FIRST_WITH_CHUNKING
+    else {}
+)
 
 # The largest 32-bit offset.
 _MOST_PLAIN = 2**31 - 1
@@ -37,7 +48,9 @@ class ParquetFile:
         self._file: IO[bytes] | None = None
         if isinstance(target, Path) and not is_utf8(target):  # Arrow cannot open it
             target = self._file = target.open("wb")
-        self._writer = pq.ParquetWriter(target, self._schema, compression=compression)
+        self._writer = pq.ParquetWriter(
+            target, self._schema, compression=compression, **_WRITER_OPTIONS
+        )
         self._group_bytes = group_bytes
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0
