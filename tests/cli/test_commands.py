@@ -171,6 +171,12 @@ class TestExport:
         assert lines[0] == lines[1]  # a control character can be written in two ways
         assert ("greet back" in Path("out.jsonl").read_text()) == bool(reasoning)
 
+    def test_parquet_has_the_same_rows(self, run: Run, store: str) -> None:
+        for name in ("o.parquet", "o.jsonl"):
+            attempt("export", store, name, "--format", "messages", "--columns", "metadata.domain")
+        rows = pyarrow.parquet.read_table("o.parquet").to_pylist()
+        assert rows == objects(Path("o.jsonl").read_text())
+
     def test_a_system_prompt(self, run: Run, store: str) -> None:
         # The fourth conversation has no messages, so there is no line for it.
         result = attempt(
@@ -186,7 +192,7 @@ class TestExport:
         [
             ["out"],
             ["out.csv"],
-            ["out.parquet", "--format", "messages"],
+            ["out.parquet", "--lossy"],
             ["out", "--partition-by", "persona", "--format", "messages"],
             ["out.jsonl", "--format", "chat"],
             ["out.jsonl", "--system-prompt", ""],

@@ -6,6 +6,7 @@ file.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
@@ -119,20 +120,9 @@ class ExportCalls(Calls):
         >>> path.read_text()
         '{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"Hello"}]}\n'
         """
-        training = None
-        if format is not None:
-            from afterimage.storage.transfer.outgoing import Outgoing  # noqa: PLC0415  loads DuckDB
-
-            if kind_named(kind) is not CONVERSATIONS:
-                raise InvalidQueryError(f"format is for conversations only, not for {kind}")
-            where = ", ".join(map(str, self._backend.files())) or ":memory:"
-            training = Outgoing(
-                where, format, system_prompt, reasoning, lossy=lossy, trim=trim, columns=columns
-            )
-        elif (system_prompt, reasoning, columns) != (None, None, None) or lossy or trim:
-            raise InvalidQueryError(
-                "system_prompt, reasoning, lossy, trim and columns require a format"
-            )
+        training = self._training(
+            kind, format, system_prompt, reasoning, lossy=lossy, trim=trim, columns=columns
+        )
         records = kind_named(kind) if training is None else training.kind
         query = self._query(records, limit, offset, filters, order_by)
         read = Read(records, query, Faults(on_error), progress or ignore, valid=True)
@@ -162,8 +152,13 @@ class ExportCalls(Calls):
         row_group_bytes: int = 16 * 2**20,
         progress: Progress | None = None,
         on_error: OnError = "raise",
-    ) -> int:
-        """Write matching records to Parquet as a stream.
+        format: str | None = None,  # noqa: A002  the usual word
+        system_prompt: str | None = None,
+        reasoning: Reasoning | None = None,
+        lossy: bool = False,
+        trim: bool = False,
+    ) -> ExportCount:
+        """Write matching records to Parquet as a stream: whole records, or rows for training tools.
 
         The file or folder appears when it is complete. An existing file keeps its permissions. A
         pipe or a device is written in place.
@@ -171,7 +166,7 @@ class ExportCalls(Calls):
         Args:
             path: the file or, with `partition_by`, a new folder.
             kind: "conversations" or "documents".
-            columns: see `scan_conversations`.
+            columns: see `scan_conversations`; with `format`, see `export_jsonl`.
             filters: see the class.
             order_by: see the class.
             limit: see the class.
@@ -185,10 +180,48 @@ class ExportCalls(Calls):
             progress: called repeatedly with the number of records written since the last call. A
                 `ShareProgress` also gets the share of a JSONL file that was read.
             on_error: see the class.
+            format: None for the columns of a scan; or a format for training tools, with the rows
+                that `export_jsonl` writes. Messages and tool calls are structs. Tools, content
+                parts, and values of several types are JSON, which Hugging Face `datasets` reads as
+                the values, and other readers as text. The types follow from all rows, which wait in
+                a temporary file.
+            system_prompt: see `export_jsonl`.
+            reasoning: see `export_jsonl`.
+            lossy: see `export_jsonl`.
+            trim: see `export_jsonl`.
 
         Returns:
-            The number of records written.
+            The number of rows written; see `export_jsonl`.
+
+        >>> import tempfile
+        >>> import pyarrow.parquet as pq
+        >>> from afterimage.storage import Conversation, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+        >>> store.save_conversations([Conversation(conversations=talk)])
+        >>> path = Path(tempfile.mkdtemp(), "train.parquet")
+        >>> store.export_parquet(path, format="messages")
+        1
+        >>> pq.read_table(path).to_pylist() == [{"messages": talk}]
+        True
         """
+        is_whole = format in (None, "native", "raw")
+        training = self._training(
+            kind,
+            None if is_whole else format,
+            system_prompt,
+            reasoning,
+            lossy=lossy,
+            trim=trim,
+            columns=None if is_whole else columns,
+        )
+        if training is not None:
+            if partition_by is not None:
+                raise InvalidQueryError("partition_by cannot be combined with a format")
+            query = self._query(training.kind, limit, offset, filters, order_by)
+            read = Read(training.kind, query, Faults(on_error), progress or ignore, valid=True)
+            target = system_path(path)
+            return self._training_parquet(target, training, read, compression, row_group_bytes)
         from afterimage.storage.transfer.parquet import write_parquet  # noqa: PLC0415  heavy
 
         records = kind_named(kind)
@@ -215,29 +248,80 @@ class ExportCalls(Calls):
                 row_group_bytes=row_group_bytes,
             )
         _finish(read)
-        return written
+        return ExportCount(written)
+
+    def _training(
+        self,
+        kind: Kind,
+        format_name: str | None,
+        system_prompt: str | None,
+        reasoning: Reasoning | None,
+        *,
+        lossy: bool,
+        trim: bool,
+        columns: Columns,
+    ) -> Outgoing | None:
+        """Return what makes the rows of a format; None for whole records."""
+        if format_name is None:
+            if (system_prompt, reasoning, columns) != (None, None, None) or lossy or trim:
+                raise InvalidQueryError(
+                    "system_prompt, reasoning, lossy, trim and columns require a format"
+                )
+            return None
+        from afterimage.storage.transfer.outgoing import Outgoing  # noqa: PLC0415  loads DuckDB
+
+        if kind_named(kind) is not CONVERSATIONS:
+            raise InvalidQueryError(f"format is for conversations only, not for {kind}")
+        where = ", ".join(map(str, self._backend.files())) or ":memory:"
+        return Outgoing(
+            where, format_name, system_prompt, reasoning, lossy=lossy, trim=trim, columns=columns
+        )
+
+    def _training_parquet(
+        self, path: Path, training: Outgoing, read: Read, compression: str, row_group_bytes: int
+    ) -> ExportCount:
+        """Write the rows of a read in a format to a Parquet file."""
+        from afterimage.storage.transfer.training_parquet import (  # noqa: PLC0415  heavy
+            write_training_parquet,
+        )
+
+        refuse_own_file(path, self._backend.files())
+        with closing(self._lines(read, training)) as batches:
+            written = write_training_parquet(
+                path,
+                batches,
+                training.keys,
+                compression=compression,
+                row_group_bytes=row_group_bytes,
+            )
+        _finish(read)
+        return training.omissions.of(written)
 
     def _write_lines(self, file: IO[bytes], read: Read, training: Outgoing | None) -> int:
         """Write the records of a read, or their lines in a format; return the number of lines."""
         written = 0
-        reading = _reading_share(read)
-        if training is None:
-            with closing(self._backend.objects(reading)) as batches:
-                for objects in batches:
-                    checkpoint()
-                    file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
-                    written += len(objects)
-                    read.progress(len(objects))
-        else:
-            with closing(self._backend.select(reading, training.line)) as texts:
-                for batch in texts:
-                    checkpoint()
-                    lines = training.lines(batch.column(0).to_pylist())
+        if training is not None:
+            with closing(self._lines(read, training)) as batches_of_lines:
+                for lines in batches_of_lines:
                     joined = "".join(chain.from_iterable((line, "\n") for line in lines))
                     file.write(joined.encode())
                     written += len(lines)
-                    read.progress(len(batch))
+            return written
+        with closing(self._backend.objects(_reading_share(read))) as batches:
+            for objects in batches:
+                checkpoint()
+                file.write(b"".join(chain.from_iterable((to_json(o), b"\n") for o in objects)))
+                written += len(objects)
+                read.progress(len(objects))
         return written
+
+    def _lines(self, read: Read, training: Outgoing) -> Generator[list[str], None, None]:
+        """Yield the lines of the records of a read in a format, without line feeds."""
+        with closing(self._backend.select(_reading_share(read), training.line)) as texts:
+            for batch in texts:
+                checkpoint()
+                yield training.lines(batch.column(0).to_pylist())
+                read.progress(len(batch))
 
 
 def _reading_share(read: Read) -> Read:

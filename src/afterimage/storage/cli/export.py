@@ -55,18 +55,18 @@ def export_command(
 
     OUT ends in .parquet, .jsonl, .jsonl.gz or .jsonl.zst. With --partition-by it is a new folder.
     OUT appears only when it is complete; an existing file is replaced at that time. JSONL files
-    contain the records as they were saved, or lines for training tools with --format. Parquet files
-    contain columns.
+    contain the records as they were saved, and Parquet files contain their columns. With --format,
+    both contain rows for training tools.
     """
     lines = out.name.lower().endswith((".jsonl", ".jsonl.gz", ".jsonl.zst"))
     training = {"format": line_format, "system_prompt": system_prompt, "reasoning": reasoning}
     training |= {"lossy": lossy, "trim": trim}
     _check_target(out, training, columns, partition_by, lines=lines)
-    if line_format:
+    if line_format or not lines:
         training["columns"] = columns
     source = open_existing(store, kind, opening)
     arguments = {"kind": kind, **query}
-    written: int
+    written: ExportCount
     with progress_bar(f"export {out.name}") as progress:
         # JSONLStorage reports the share done, so it needs no total.
         if progress and not isinstance(source, storage.JSONLStorage):
@@ -75,10 +75,10 @@ def export_command(
             written = source.export_jsonl(out, **arguments, **training, progress=progress)
         else:
             written = source.export_parquet(
-                out, **arguments, columns=columns, partition_by=partition_by, progress=progress
+                out, **arguments, **training, partition_by=partition_by, progress=progress
             )
     print_count(written, kind, f"to {out}", str(out), as_json=as_json)
-    if isinstance(written, ExportCount) and written.omitted:
+    if written.omitted:
         _explain_omitted(written)
     if as_json:
         return
@@ -108,8 +108,8 @@ def _check_target(
         )
     if not has_format and (training["system_prompt"] is not None or any(training.values())):
         raise click.UsageError("--system-prompt, --reasoning, --lossy and --trim require --format.")
-    if not lines and has_format:
-        raise click.UsageError("--format writes JSONL files: OUT must end in .jsonl.")
+    if has_format and partition_by:
+        raise click.UsageError("--partition-by cannot be combined with --format.")
     if not lines and not partition_by and out.suffix.lower() != ".parquet":
         raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
 

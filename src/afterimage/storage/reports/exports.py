@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from afterimage.storage.reports.faults import Found, Tally
 
 __all__ = ["ExportCount", "Omissions", "Omitted"]
-
-_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Omitted(NamedTuple):
@@ -42,18 +38,18 @@ class ExportCount(int):
     """
 
     omitted: Found[Omitted]
-    reasons: Mapping[str, int]
+    reasons: dict[str, int]
 
     def __new__(
         cls,
         count: int,
         omitted: Found[Omitted] | None = None,
-        reasons: Mapping[str, int] = _NOTHING,
+        reasons: dict[str, int] | None = None,
     ) -> Self:
         """Return the count of an export that left out records."""
         self = super().__new__(cls, count)
         self.omitted = omitted or Found()
-        self.reasons = reasons
+        self.reasons = reasons or {}
         return self
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic_core import PydanticSerializationError, to_json
 
+from afterimage.storage.arrow.json_columns import json_reader
 from afterimage.storage.arrow.objects import to_objects
 from afterimage.storage.arrow.schema import arrow_schema, arrow_type
 from afterimage.storage.errors import (
@@ -181,7 +182,13 @@ def _is_own(schema: pa.Schema) -> bool:
 
 
 def _foreign_rows(batch: pa.RecordBatch, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [_without_nulls({**values, **row}) for row in batch.to_pylist()]
+    rows = [_without_nulls({**values, **row}) for row in batch.to_pylist()]
+    for name, read in ((field.name, json_reader(field)) for field in batch.schema):
+        if read is not None:  # after nulls are left out, as those in JSON text are values
+            for row in rows:
+                if name in row:
+                    row[name] = read(row[name])
+    return rows
 
 
 def _without_nulls(value: Any) -> Any:

@@ -18,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shorten
 from afterimage.storage.formats.registry import PAIRS, WRITABLE, shape_named
-from afterimage.storage.formats.shape import NotRepresentableError, WriteOptions
+from afterimage.storage.formats.shape import Format, NotRepresentableError, WriteOptions
 from afterimage.storage.query.arguments import Columns, as_list
 from afterimage.storage.query.relations import Source
 from afterimage.storage.records.chat import loaded_object
@@ -53,6 +53,7 @@ class Outgoing:
 
     Attributes:
         kind: the kind of the records that the format has lines for.
+        keys: the keys that the format names.
         omissions: the records without a line so far.
 
     Raises:
@@ -93,6 +94,7 @@ class Outgoing:
             parse(column)
         with suppress(NotRepresentableError):  # an option that the format does not support fails
             self._shape.write(_SAMPLE, self._options)
+        self.keys = self._shape.conversion.keys if isinstance(self._shape, Format) else frozenset()
         self.kind = OTHERS if name in PAIRS else CONVERSATIONS
         is_common = name in FORMATS and not (trim or columns)
         self._fast = fast if is_common else None

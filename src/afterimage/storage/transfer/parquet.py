@@ -21,7 +21,7 @@ from afterimage.storage.system.atomic_files import replaced, written_file
 from afterimage.storage.transfer.parquet_writer import ParquetFile
 from afterimage.storage.transfer.partitions import NULL_PARTITION, write_partitions
 
-__all__ = ["write_parquet"]
+__all__ = ["check_compression", "write_parquet"]
 
 _COMPRESSIONS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none")
 
@@ -46,11 +46,7 @@ def write_parquet(
         MissingFileError: the folder of `path` does not exist.
     """
     assert query.columns is not None
-    if compression not in _COMPRESSIONS:
-        raise InvalidQueryError(
-            f"unknown compression {shorten(repr(compression), 40)}; use {', '.join(_COMPRESSIONS)}"
-        )
-    row_group_bytes = positive(row_group_bytes, "row_group_bytes")
+    row_group_bytes = check_compression(compression, row_group_bytes)
     schema = projected_schema(query.columns)
     if not partition_by:
         if path.is_dir():
@@ -73,6 +69,19 @@ def write_parquet(
         folder.mkdir()
         batches = _without_lost_values(batches, dropped)
         return write_partitions(folder, batches, rest, partition_by, compression, row_group_bytes)
+
+
+def check_compression(compression: str, row_group_bytes: int) -> int:
+    """Check the codec, and return the checked size of a row group.
+
+    Raises:
+        InvalidQueryError: one of them is not valid.
+    """
+    if compression not in _COMPRESSIONS:
+        raise InvalidQueryError(
+            f"unknown compression {shorten(repr(compression), 40)}; use {', '.join(_COMPRESSIONS)}"
+        )
+    return positive(row_group_bytes, "row_group_bytes")
 
 
 def _check_partitions(kind: RecordKind, query: Query, partition_by: Sequence[str]) -> None:

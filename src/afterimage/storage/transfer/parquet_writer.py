@@ -105,7 +105,7 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
     >>> plain_schema(pa.schema({"tags": pa.large_list(pa.large_string())})).field("tags").type
     ListType(list<item: string>)
     """
-    return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
+    return pa.schema([field.with_type(_plain(field.type)) for field in schema])
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -114,5 +114,5 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_large_list(kind):
         return pa.list_(_plain(kind.value_type))
     if pa.types.is_struct(kind):
-        return pa.struct([pa.field(child.name, _plain(child.type)) for child in kind])
+        return pa.struct([child.with_type(_plain(child.type)) for child in kind])
     return kind
