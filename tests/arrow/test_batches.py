@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from afterimage.storage import ConversationEntry, EvaluatedConversationWithContext
 from afterimage.storage.arrow.batches import batch_of_models, rows_of_objects, to_batch
-from afterimage.storage.arrow.objects import models_of, to_objects
+from afterimage.storage.arrow.models import models_of
+from afterimage.storage.arrow.objects import to_objects
 from afterimage.storage.arrow.schema import arrow_schema
 from afterimage.storage.errors import InvalidRecordError
 from afterimage.storage.records.fields import CONVERSATIONS

@@ -23,7 +23,7 @@ from tests.support.messages import assert_short
 from tests.support.records import conversation
 
 
-def use(url: str, **arguments: Any) -> None:
+def use(url: str | Path, **arguments: Any) -> None:
     """Open and use the storage: either the constructor or the first call may raise."""
     storage = SQLStorage(url, **arguments)
     storage.save_conversations([conversation()])
@@ -56,8 +56,11 @@ class TestUrls:
             "mysql://127.0.0.1/db",
             "nonsense",
             "",
-            "store.duckdb",
             "://",
+            "duckdb:/store.duckdb",
+            "duckdb:store.duckdb",
+            "store.jsonl",
+            "store.duckdb?access_mode=read_only",
         ],
     )
     def test_others_are_rejected_and_the_error_names_the_supported_ones(
@@ -70,6 +73,37 @@ class TestUrls:
         assert "secret" not in str(caught.value)
         assert isinstance(caught.value, ValueError)
         assert list(tmp_path.iterdir()) == []
+
+
+class TestPaths:
+    @pytest.mark.parametrize("name", ["talks.duckdb", "talks.ddb", "./a b.DB", "é.db"])
+    def test_a_string_with_the_ending_of_a_database_is_a_path(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        use(name)
+        assert (tmp_path / name).is_file()
+        for again in (f"duckdb:///{name}", Path(name), str(tmp_path / name)):
+            assert SQLStorage(again).count_conversations() == 1
+
+    def test_a_string_that_names_an_existing_database_is_a_path(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        use(Path("talks"))
+        assert SQLStorage("talks").count_conversations() == 1
+
+    def test_memory_needs_no_url(self) -> None:
+        use(":memory:")
+
+    @pytest.mark.parametrize("as_path", [str, Path])
+    def test_a_file_that_is_no_database_is_refused(self, tmp_path: Path, as_path: Any) -> None:
+        for name in ("notes.db", "talks.jsonl"):
+            path = tmp_path / name
+            path.write_text('{"conversations":[]}\n' * 1000)
+            with pytest.raises(StorageError) as caught:
+                use(as_path(path))
+            assert_short(caught.value, name)
 
 
 class TestFiles:

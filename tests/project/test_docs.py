@@ -31,16 +31,16 @@ class TestQueryLanguage:
         self, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        first, *sessions = [b for b in blocks(page("query-language.md")) if b.language]
+        first, *others = [b for b in blocks(page("query-language.md")) if b.language]
         namespace: dict[str, Any] = {"__name__": "__main__"}
         run_python(first, namespace)
         if storage == "jsonl":
             store = JSONLStorage("talks.jsonl")
             store.save_conversations(namespace["store"].load_conversations())
             namespace["store"] = store
-        assert len(sessions) >= 7
-        for block in sessions:
-            run_session(block, namespace)
+        assert len(others) >= 7
+        for block in others:
+            (run_python if block.language == "python" else run_session)(block, namespace)
 
     def test_the_table_of_null_is_what_happens(self) -> None:
         lines = page("query-language.md").split("| the stored value is |")[1].splitlines()

@@ -8,9 +8,11 @@ of filters, order, offset and limit; `same` also distinguishes 1 from 1.0 and 0.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, TypeVar
@@ -64,9 +66,74 @@ def select_rows(
 
 
 def plain(record: BaseModel) -> dict[str, Any]:
-    """The record as a dict of plain Python values; enums become strings."""
+    """The record as a dict of plain Python values, computed fields too; enums become strings."""
     row: dict[str, Any] = without_enums(record.model_dump(mode="python"))
-    return row
+    return {**computed(row), **row}
+
+
+def computed(row: dict[str, Any]) -> dict[str, Any]:
+    """The fields that follow from a record."""
+    messages = row.get("conversations")
+    if not isinstance(messages, list):
+        text = row.get("text")
+        return {"content_hash": md5(sized(text)), "character_count": len(text or "")}
+    roles = [message["role"] for message in messages]
+    contents = [text_of(message.get("content")) or "" for message in messages]
+    return {
+        "content_hash": content_hash(messages),
+        "message_count": len(messages),
+        "first_role": roles[0] if roles else None,
+        "last_role": roles[-1] if roles else None,
+        "character_count": sum(map(len, contents)),
+    }
+
+
+def content_hash(messages: list[dict[str, Any]]) -> str:
+    """The definition of the docs, in other words."""
+    plain_keys = ["role", "content", "reasoning_content"]
+    hashed = [sized(text_of(message.get(key))) for message in messages for key in plain_keys]
+    others = {
+        str(number): {
+            key: value
+            for key, value in message.items()
+            if value is not None and (key not in plain_keys or isinstance(value, list))
+        }
+        for number, message in enumerate(messages)
+    }
+    others = {number: keys for number, keys in others.items() if keys}
+    return md5("".join(hashed) + (canonical(others) if others else ""))
+
+
+def canonical(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return f'"{md5(value)}"'
+    if isinstance(value, list):
+        return f"({md5(','.join(map(canonical, value)))})"
+    if isinstance(value, dict):
+        return f"<{md5(','.join(sorted(f'{canonical(k)}:{canonical(value[k])}' for k in value)))}>"
+    if is_nan(value):
+        return "NaN"
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 2**53):
+        return str(int(value))
+    return "".join(f"{byte:08b}" for byte in struct.pack(">d", value))
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+def sized(text: str | None) -> str:
+    return "-" if text is None else f"{len(text.encode())}:{text}"
+
+
+def text_of(content: Any) -> str | None:
+    """The text of a content: a string, content parts or null."""
+    if isinstance(content, list):
+        texts = [part["text"] for part in content if isinstance(part.get("text"), str)]
+        return "\n".join(texts) if texts else None
+    return content  # type: ignore[no-any-return]
 
 
 def without_enums(value: Any) -> Any:

@@ -223,8 +223,9 @@ documents: st.SearchStrategy[Document] = st.builds(Document, **_document) | st.b
 _CONVERSATION_SCALARS = [
     "final_score", "instruction_context", "response_context", "persona",
     "evaluation.overall_grade", "evaluation.coherence.score", "evaluation.relevance.feedback",
+    "message_count", "first_role", "last_role", "character_count",
 ]  # fmt: skip
-_DOCUMENT_SCALARS = ["id", "text"]
+_DOCUMENT_SCALARS = ["id", "text", "content_hash", "character_count"]
 _QUERIED_PATHS = [plain.path_of("metadata", key) for key in QUERIED_KEYS]
 _OPERATORS = ["==", "=", "!=", "<", "<=", ">", ">="]
 

@@ -30,9 +30,9 @@ from afterimage.storage.engine import attach
 from tests.support.processes import KINDS, child, opened, told_by
 from tests.support.records import conversation, conversations, firsts
 
-# More records than an iterator reads ahead, so that it still has the file open.
+# More records and bytes than an iterator reads ahead, so that it still has the file open.
 MANY = 8000
-LONG = "a" * 1000
+LONG = "a" * 3000
 
 
 def hold(pipe: Connection, kind: str, folder: Path) -> None:

@@ -146,8 +146,12 @@ class TestTables:
                 "role",
                 "content",
                 "reasoning_content",
+                "name",
+                "tool_calls",
+                "tool_call_id",
+                "parts",
             ]
-            found = result.fetchall()
+            found = [row[:5] for row in result.fetchall()]
         first = found[0][1]
         assert found == [
             (ids[0], first, "user", "a", None),

@@ -108,6 +108,10 @@ class InvalidQueryError(StorageError, ValueError):
     """A filter, sort order, limit, offset, projection or other argument is not valid."""
 
 
+# The field whose keys users often name without it.
+_METADATA = "metadata"
+
+
 class UnknownFieldError(InvalidQueryError):
     """A field that the records do not have. The message suggests similar names."""
 
@@ -116,6 +120,11 @@ class UnknownFieldError(InvalidQueryError):
         """Return the error for `field`, with up to three similar names out of `known`."""
         names = list(known)
         near = difflib.get_close_matches(field, names, n=3, cutoff=0.5)
+        if _METADATA in names and not difflib.get_close_matches(field, names, cutoff=0.8):
+            first, dot, rest = field.partition(".")
+            is_misspelt = dot and difflib.get_close_matches(first, [_METADATA], cutoff=0.7)
+            in_metadata = f"{_METADATA}.{shorten(rest if is_misspelt else field, 80)}"
+            near = [in_metadata] if is_misspelt else [*near, in_metadata]
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
         return cls(f"unknown {what} {shorten(field, 80)!r}. {shorten(hint, 400)}")
 

@@ -33,9 +33,9 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
       at the start.
     - `filters`: `{field: value}`, or `[(field, op, value), …]` (ANDed), or a list of such lists
       (ORed), with the operators `==` `=` `!=` `<` `<=` `>` `>=` `in` `not in`.
-    - `order_by`: `[(field, direction), …]` with direction 1, -1, "asc" or "desc". Null is sorted
-      last in both directions. Ties are in insertion order, and so are all records without
-      `order_by`.
+    - `order_by`: `"field"` or `"-field"` (descending), or a list of them, or
+      `[(field, direction), …]` with direction 1, -1, "asc" or "desc". Null is sorted last in both
+      directions. Ties are in insertion order, and so are all records without `order_by`.
     - `on_error`: what to do with corrupt records, for example after a truncated write or an edit by
       hand. "raise" raises `CorruptRecordError`: loads, exports and scans reject the same records.
       If a scan or a Parquet export has only some columns, it checks only their values; counts

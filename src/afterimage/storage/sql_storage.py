@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -35,9 +35,10 @@ class SQLStorage(RecordStorage):
     `conversations_table_name` is given, the latter two are `<name>_messages` and `<name>_records`.
 
     Args:
-        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the `Path` of a file. A file that
-            does not exist is created by the first save or import, or by the first connection of
-            `engine`. Until then the storage is empty.
+        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the path of a file, as `Path` or
+            as a string that names an existing file or ends in `.duckdb`, `.ddb` or `.db`. A file
+            that does not exist is created by the first save or import, or by the first connection
+            of `engine`. Until then the storage is empty.
         conversations_table_name: name of the table of conversations.
         documents_table_name: name of the table of documents.
         metadata_fields: metadata keys of conversations that get their own columns: `<key>` holds
@@ -74,7 +75,7 @@ class SQLStorage(RecordStorage):
     @signal_safe
     def __init__(
         self,
-        url: str | Path,
+        url: str | os.PathLike[str],
         conversations_table_name: str = "conversations",
         documents_table_name: str = "documents",
         metadata_fields: list[str] | None = None,

@@ -210,9 +210,10 @@ class TestOrderBy:
                 assert_short(caught.value, "metadata.n", "asc")
 
     @pytest.mark.parametrize("factory", EVALUATORS, ids=attrgetter("name"))
-    def test_anything_but_a_list_of_pairs(self, filled: Any, subtests: pytest.Subtests) -> None:
+    def test_anything_but_fields_and_pairs(self, filled: Any, subtests: pytest.Subtests) -> None:
         for order_by in [
-         "metadata.n", ["metadata.n"], [("metadata.n",)], ("metadata.n", 1), {"metadata.n": 1}, 3,
+         "nonsense", "", "-", ["--metadata.n"], [("metadata.n",)], ("metadata.n", 1),
+         {"metadata.n": 1}, 3,
          [("metadata.n", 1, 2)], [None],
         ]:  # fmt: skip
             with subtests.test(order_by=order_by):

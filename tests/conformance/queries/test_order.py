@@ -166,3 +166,16 @@ class TestOrder:
         keys = [("metadata.n", -1)]
         records = storage.iter_conversations(order_by=keys, batch_size=2)
         assert firsts(list(records)) == ordered(storage, *keys)
+
+
+def test_short_keys_are_ascending_and_with_a_minus_descending(filled: Any) -> None:
+    for short, pairs in (
+        ("metadata.n", [("metadata.n", 1)]),
+        ("-metadata.n", [("metadata.n", -1)]),
+        (["-metadata.domain", "metadata.n"], [("metadata.domain", "desc"), ("metadata.n", 1)]),
+        (["metadata.domain", ("metadata.n", -1)], [("metadata.domain", 1), ("metadata.n", -1)]),
+    ):
+        expected = firsts(filled.load_conversations(order_by=pairs))
+        assert firsts(filled.load_conversations(order_by=short)) == expected
+        batches = filled.scan_documents(["id"], order_by="-metadata.n", limit=2)
+        assert batches.read_all().column(0).to_pylist() == ["9", "8"]

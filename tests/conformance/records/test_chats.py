@@ -219,3 +219,13 @@ class TestQueries:
                 scanned = storage.scan_conversations(columns).read_all().to_pylist()
                 found.append((str(storage.stats()), str(scanned)))
         assert found[0] == found[1]
+
+
+def test_extra_keys_of_messages_are_kept_beside_roles_alone(storage: Any) -> None:
+    talk = ChatConversation(
+        conversations=[{"role": "system", "content": "Be brief.", "weight": None}]
+    )
+    storage.save_conversations([talk])
+    [loaded] = storage.load_conversations()
+    assert loaded == talk
+    assert loaded.conversations[0].model_extra == {"weight": None}

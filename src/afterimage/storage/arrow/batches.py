@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from afterimage.storage.arrow.arrays import binaries
 from afterimage.storage.arrow.schema import arrow_schema, arrow_type
 from afterimage.storage.errors import InvalidRecordError, shorten
 from afterimage.storage.records.extras import overlay
@@ -353,7 +354,8 @@ def _check(field_type: FieldType, array: pa.Array, *, nulls: bool, parent_nulls:
 
 @cache
 def _allowed(field_type: Text) -> pa.Array:
-    return pa.array([*field_type.choices, None], pa.large_string())
+    choices = binaries([choice.encode() for choice in field_type.choices])
+    return pa.concat_arrays([choices.cast(pa.large_string()), pa.nulls(1, pa.large_string())])
 
 
 @cache

@@ -1,24 +1,21 @@
-"""Convert Arrow record batches to JSON objects and models, one column at a time.
+"""Convert Arrow record batches to JSON objects, one column at a time.
 
 The invariant: a batch of `batches.py` gives every record as it was, whatever its class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
-from pydantic import ValidationError
 from pydantic_core import from_json
 
-from afterimage.storage.records.chat import loaded_object, may_be_chat
 from afterimage.storage.records.extras import restore
 from afterimage.storage.records.fields import (
-    CONVERSATIONS,
     FieldType,
     Json,
     List,
@@ -26,9 +23,8 @@ from afterimage.storage.records.fields import (
     Struct,
     Text,
 )
-from afterimage.storage.records.validation import list_adapter
 
-__all__ = ["models_of", "parts_of", "to_objects", "without_extra"]
+__all__ = ["dicts_of", "parts_of", "to_objects", "without_extra"]
 
 
 def to_objects(kind: RecordKind, batch: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -56,42 +52,6 @@ def without_extra(
     arrays = [batch.column(name) for name in kind.record.fields]
     fields = kind.exact.fields if members else kind.record.fields
     return _structs(fields, arrays, members=members)
-
-
-def models_of(kind: RecordKind, batch: pa.RecordBatch) -> list[Any]:
-    """Return the models of a batch with the declared columns and `extra`.
-
-    Raises:
-        ValueError: a row is not a valid record; also other exceptions.
-    """
-    extras = batch.column("extra")
-    if kind is not CONVERSATIONS or not _may_have_chats(extras):
-        try:
-            return list_adapter(kind).validate_python(without_extra(kind, batch, members=True))
-        except ValidationError:
-            if kind is not CONVERSATIONS:
-                raise
-    return [
-        loaded_object(kind, _with_chat_fields(record, extra))
-        for record, extra in zip(without_extra(kind, batch), extras.to_pylist(), strict=True)
-    ]
-
-
-def _may_have_chats(extras: pa.Array) -> bool:
-    """Return whether a quick check finds a field that only chats have."""
-    if extras.null_count == len(extras):
-        return False
-    return any(map(_has_chat_fields, extras.unique().drop_null().to_pylist()))
-
-
-def _has_chat_fields(extra: str) -> bool:
-    return '"content"' in extra or may_be_chat(extra)
-
-
-def _with_chat_fields(record: dict[str, Any], extra: str | None) -> dict[str, Any]:
-    if extra is not None and _has_chat_fields(extra):
-        restore(record, from_json(extra))
-    return record
 
 
 def parts_of(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
@@ -143,7 +103,12 @@ def _structs(
         _objects(field_type, array, members=members)
         for field_type, array in zip(fields.values(), arrays, strict=True)
     ]
-    return _zipper(tuple(fields))(*columns)
+    return dicts_of(fields, columns)
+
+
+def dicts_of(names: Iterable[str], columns: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return a dict for each row of columns with these names."""
+    return _zipper(tuple(names))(*columns)
 
 
 @cache

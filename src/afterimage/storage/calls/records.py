@@ -77,12 +77,11 @@ class RecordCalls(Calls):
         faults = Faults(on_error)
 
         def found() -> Generator[_Model, None, None]:
-            for index, (kind, wanted) in enumerate(queries.items()):
-                # If a file has both kinds, the first read reports the faults.
-                again = index and self._backend.mixes_kinds
-                read = Read(
-                    kind, wanted.without_slice(), faults.without_report() if again else faults
-                )
+            for kind, wanted in queries.items():
+                # A corrupt conversation is no record of another model.
+                is_other = kind is CONVERSATIONS and OTHERS in queries
+                own = Faults("skip").without_report() if is_other else faults
+                read = Read(kind, wanted.without_slice(), own)
                 with closing(self._backend.objects(read)) as batches:
                     for objects in batches:
                         for record in map(match, objects):

@@ -28,7 +28,7 @@ from afterimage.storage.engine.attach import (
 )
 from afterimage.storage.engine.new_files import NEW_SUFFIX, put_in_place, refuse_other_names
 from afterimage.storage.engine.statements import fetch_all
-from afterimage.storage.engine.urls import MEMORY, database_name
+from afterimage.storage.engine.urls import MEMORY, database_name, path_without_scheme
 from afterimage.storage.errors import (
     DatabaseError,
     InvalidQueryError,
@@ -373,19 +373,23 @@ def _after_fork() -> None:
 at_fork(after_in_child=_after_fork)
 
 
-def catalog_of(url: str | Path, lock_timeout: float) -> Catalog:
+def catalog_of(url: str | os.PathLike[str], lock_timeout: float) -> Catalog:
     """Return the catalog of the database that `url` names. No file is opened or created.
 
     Args:
-        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the path of a file.
+        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the path of a file. A string is a
+            path if the file exists or its name ends in `.duckdb`, `.ddb` or `.db`.
         lock_timeout: seconds to wait while another process has the file open.
 
     Raises:
         UnsupportedURLError: it is not a database URL, or names another kind of database.
     """
-    if isinstance(url, Path):
-        return FileCatalog(system_path(url).absolute(), lock_timeout)
-    name = database_name(url)
+    if isinstance(url, os.PathLike):
+        return FileCatalog(system_path(Path(url)).absolute(), lock_timeout)
+    path = path_without_scheme(url)
+    if path is not None:
+        return FileCatalog(system_path(path).absolute(), lock_timeout)
+    name = MEMORY if url == MEMORY else database_name(url)
     if name.startswith(MEMORY):
         return MemoryCatalog(name, lock_timeout)
     return FileCatalog(system_path(name).absolute(), lock_timeout)

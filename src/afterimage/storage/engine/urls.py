@@ -1,20 +1,41 @@
-"""Database URLs: `duckdb:///file.duckdb` and `duckdb:///:memory:`."""
+"""Database URLs: `duckdb:///file.duckdb` and `duckdb:///:memory:`, and paths in their place."""
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
+from typing import Final
 
 import sqlalchemy as sa
 
 from afterimage.storage.errors import UnsupportedURLError, shorten
 
-__all__ = ["MEMORY", "database_name"]
+__all__ = ["DATABASE_SUFFIXES", "MEMORY", "database_name", "path_without_scheme"]
+
+DATABASE_SUFFIXES: Final = (".duckdb", ".ddb", ".db")
+"""Endings of names of database files."""
 
 MEMORY = ":memory:"
 """Name of a database in memory. With a suffix, several storages can share the database."""
 
 # `md:`, `s3:`, `ducklake:`. A single letter is a Windows drive.
 _HAS_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I)
+
+
+def path_without_scheme(text: str) -> Path | None:
+    """Return a string as the path of a database file; None if it is not a path but a URL.
+
+    Only an existing file, or a name that ends as those of databases do, is a path: any other string
+    may be a misspelt URL.
+
+    >>> path_without_scheme("talks.duckdb").name, path_without_scheme("duckdb:/talks.duckdb")
+    ('talks.duckdb', None)
+    """
+    if not isinstance(text, str) or "://" in text or _HAS_SCHEME.match(text):
+        return None
+    is_named = text.lower().endswith(DATABASE_SUFFIXES)
+    return Path(text) if is_named or os.path.isfile(text) else None  # noqa: PTH113  also with NUL
 
 
 def database_name(url: str) -> str:
@@ -30,8 +51,9 @@ def database_name(url: str) -> str:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, AttributeError):
         raise UnsupportedURLError(
-            f"{shorten(repr(url), 80)} is not a database URL. Give 'duckdb:///file.duckdb' or "
-            "'duckdb:///:memory:'."
+            f"{shorten(repr(url), 80)} is neither a database URL nor a DuckDB file. Give "
+            "'duckdb:///file.duckdb', 'duckdb:///:memory:' or the path of a file that ends in "
+            ".duckdb."
         ) from None
     database = parsed.database or ""
     if parsed.get_backend_name() != "duckdb" or _HAS_SCHEME.match(database):

@@ -116,7 +116,7 @@ class JsonlBackend:
         return list(self.paths.values())
 
     def fields(self, kind: RecordKind) -> Mapping[str, FieldType]:
-        return kind.record.fields
+        return kind.queried
 
     def read_weights(self, kinds: Sequence[RecordKind]) -> list[float]:
         return [_size(self._path(kind)) for kind in kinds]
@@ -240,7 +240,12 @@ class JsonlBackend:
         )
 
         columns = read.query.columns
-        if text is None and columns and can_build(columns) and not _needs_engine(read.query):
+        if (
+            text is None
+            and columns
+            and can_build(read.kind, columns)
+            and not _needs_engine(read.query)
+        ):
             with self._located(read.kind), closing(self.objects(read)) as batches:
                 for objects in batches:
                     yield columns_of_objects(read.kind, objects, columns)

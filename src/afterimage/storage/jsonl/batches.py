@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from afterimage.storage.arrow.arrays import booleans
 from afterimage.storage.arrow.batches import rows_of_objects, to_batch
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.jsonl.lines import Chunk, Line, check_keys, parse_readable
@@ -115,7 +116,7 @@ def _repeats_no_key(
     """
     if any(unsure):
         sure = [not each for each in unsure]
-        batch, lines = batch.filter(pa.array(sure, pa.bool_())), [*compress(lines, sure)]
+        batch, lines = batch.filter(booleans(sure)), [*compress(lines, sure)]
     fields = kind.record.fields
     declared = pa.StructArray.from_arrays(
         [batch.column(name) for name in fields], names=list(fields)

@@ -16,17 +16,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from afterimage.storage.arrow.arrays import binaries, integers
 from afterimage.storage.arrow.batches import rows_of_objects, to_batch
 from afterimage.storage.arrow.schema import projected_schema
 from afterimage.storage.engine.database import scratch_connection
 from afterimage.storage.engine.statements import execute_arrow, stream_arrow, streamed
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.jsonl.lines import Chunk, objects_of
+from afterimage.storage.query.computed import COMPUTED_FROM
 from afterimage.storage.query.predicates import in_order, select_list, sliced
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.relations import SUSPECT, Relation, Source, lines_relation
 from afterimage.storage.records.fields import Json, List, RecordKind, Struct
-from afterimage.storage.records.paths import FieldRef
+from afterimage.storage.records.paths import FieldRef, resolve
 
 __all__ = [
     "as_bytes",
@@ -74,7 +76,7 @@ def select_columns(
                 on_suspect = None
             values = batch.columns[whole : whole + len(narrow)]
             if whole:  # copy: small values between the freed lines would fragment the memory
-                every = pa.array(range(len(batch)), pa.int64())
+                every = integers(range(len(batch)))
                 values = [column.take(every) for column in values]
             arrays = dict(zip((field.path for field in narrow), values, strict=True))
             if whole:
@@ -86,11 +88,12 @@ def select_columns(
             )
 
 
-def can_build(columns: Iterable[FieldRef]) -> bool:
+def can_build(kind: RecordKind, columns: Iterable[FieldRef]) -> bool:
     """Return whether the columns can be built from whole records as fast as by the engine."""
     fields = list(columns)
-    # The engine gives values inside metadata as text.
-    return any(map(_is_wide, fields)) and not any(field.keys for field in fields)
+    # The engine gives values inside metadata as text, and computes fields.
+    by_engine = (field.keys or field.column in kind.computed for field in fields)
+    return any(map(_is_wide, fields)) and not any(by_engine)
 
 
 def columns_of_objects(
@@ -152,7 +155,7 @@ def select_lines(
         suspect = [table.c[SUSPECT]] if check else []
         return [table.c.line] * whole + select_list(source, columns) + suspect + texts
 
-    checked = columns if check else ()
+    checked = [*_stored_fields(kind, columns)] if check else []
     if query.order:
         with relation_of_lines(kind, chunks, query, checked) as (connection, table, source, _):
             statement = in_order(source, query, chosen(table, source), table)
@@ -162,8 +165,9 @@ def select_lines(
     # that several threads read, and a sort of the whole file would need memory for all of it.
     skip, left = query.offset, query.limit
     # Values inside JSON are extracted from the line itself, without the column around them.
-    used = (field for field in (*query.used_fields(), *columns) if not field.keys)
-    names = None if text else {field.column for field in used}
+    used = [field.column for field in (*query.used_fields(), *columns) if not field.keys]
+    used += chain.from_iterable(COMPUTED_FROM.get(name, ()) for name in used)
+    names = None if text else {*used}
     with scratch_connection() as connection:
         for batches in _line_batches(chunks):
             if left is not None and left <= 0:
@@ -176,6 +180,16 @@ def select_lines(
             skip = max(0, skip - len(matching))
             left = None if left is None else left - len(page)
             yield from page.to_batches()
+
+
+def _stored_fields(kind: RecordKind, fields: Iterable[FieldRef]) -> Iterator[FieldRef]:
+    """Yield the fields, with those that a computed field is computed from in its place."""
+    for field in fields:
+        if field.column in kind.computed:
+            names = COMPUTED_FROM[field.column]
+            yield from (resolve(kind.record.fields, name) for name in names if name in kind.stored)
+        else:
+            yield field
 
 
 @contextmanager
@@ -193,25 +207,16 @@ def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
     position = 0
     for chunk in chunks:
         texts = chunk.texts()
-        lines = _binary_array(texts)
+        lines = binaries(texts)
         try:
             lines = lines.cast(pa.large_string())
         except pa.ArrowInvalid:
             raise _not_utf8(chunk) from None
-        numbers = pa.array(range(position, position + len(texts)), pa.int64())
+        numbers = integers(range(position, position + len(texts)))
         position += len(texts)
         batch = pa.RecordBatch.from_arrays([numbers, lines], schema=_LINES)
         rows = max(1, len(texts) * _SLICE_BYTES // max(1, lines.nbytes))
         yield [batch.slice(start, rows) for start in range(0, len(texts), rows)]
-
-
-def _binary_array(texts: list[bytes]) -> pa.Array:
-    if len(texts) != 1:
-        return pa.array(texts, pa.large_binary())
-    # A long line is a chunk of its own. Do not copy it.
-    [text] = texts
-    offsets = pa.array([0, len(text)], pa.int64()).buffers()[1]
-    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(text)])
 
 
 def _not_utf8(chunk: Chunk) -> CorruptRecordError:

@@ -13,8 +13,9 @@ __all__ = ["Columns", "Filters", "OrderBy", "as_list", "positive", "record_count
 
 Filters = Mapping[str, Any] | Sequence[Any] | None
 """`{field: value}`, or `[(field, op, value), …]` (ANDed), or a list of such lists (ORed)."""
-OrderBy = Sequence[tuple[str, int | str]] | None
-"""`[(field, direction), …]`, the direction being 1, -1, "asc" or "desc"."""
+OrderBy = str | Sequence[str | tuple[str, int | str]] | None
+"""`[(field, direction), …]`, the direction being 1, -1, "asc" or "desc"; or `"field"`, `"-field"`
+for the descending order, or a list of them."""
 Columns = Sequence[str] | None
 """Field paths, in the order of the result; None for all declared fields."""
 

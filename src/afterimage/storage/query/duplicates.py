@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
+from afterimage.storage.arrow.arrays import binaries, integers
 from afterimage.storage.engine.database import scratch_connection
 from afterimage.storage.engine.statements import fetch_all, streamed
 from afterimage.storage.errors import shorten
@@ -32,8 +33,13 @@ def repeated_ids(found: Iterable[list[tuple[str, Path, int, int]]]) -> Found[Pla
     def batches() -> Iterator[pa.RecordBatch]:
         for chunk in found:
             paths.extend(path for _, path, _, _ in chunk[:1])
-            rows = [{"id": id_, "line": line, "offset": offset} for id_, _, line, offset in chunk]
-            yield pa.RecordBatch.from_pylist(rows, schema=_IDS)
+            ids = [id_.encode() for id_, _, _, _ in chunk]
+            arrays = [
+                binaries(ids).cast(pa.large_string()),
+                integers(line for _, _, line, _ in chunk),
+                integers(offset for _, _, _, offset in chunk),
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=_IDS)
 
     with scratch_connection() as connection, streamed(connection, _IDS, batches()) as ids:
         places = [sa.func.min(ids.c.line), sa.func.min(ids.c.offset)]

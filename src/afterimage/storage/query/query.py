@@ -8,7 +8,7 @@ to SQL. This module does not import the engine.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
@@ -107,7 +107,7 @@ class Query:
         """
         return cls(
             where=_where(fields, filters),
-            order=tuple(_sort_key(fields, item) for item in as_list(order_by, "order_by")),
+            order=tuple(_sort_key(fields, item) for item in _sort_items(order_by)),
             limit=None if limit is None else record_count(limit, "limit"),
             offset=0 if offset is None else record_count(offset, "offset"),
             columns=None if columns is None else _projection(projectable or fields, columns),
@@ -212,10 +212,17 @@ def _utc(value: Any) -> Any:
     return value
 
 
+def _sort_items(order_by: OrderBy) -> Iterable[Any]:
+    return [order_by] if isinstance(order_by, str) else as_list(order_by, "order_by")
+
+
 def _sort_key(fields: Mapping[str, FieldType], item: Any) -> SortKey:
+    if isinstance(item, str):
+        return SortKey(resolve(fields, item.removeprefix("-")), item.startswith("-"))
     if not (isinstance(item, list | tuple) and len(item) == 2):
         raise InvalidQueryError(
-            f"order_by must contain (field, direction) pairs, not {shown(item, 80)}"
+            "order_by must contain 'field', '-field' or (field, direction) pairs, not "
+            f"{shown(item, 80)}"
         )
     path, direction = item
     key = direction.lower() if isinstance(direction, str) else direction

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from afterimage.storage.arrow.schema import json_structure
 from afterimage.storage.engine.dialect import SqlType
+from afterimage.storage.query.computed import computed_value
 from afterimage.storage.query.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.fields import (
@@ -130,6 +131,10 @@ class TableSource:
         return sa.not_(sa.func.coalesce(has_more, sa.false()))
 
     def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
+        if field.column in self._kind.computed:
+            columns = {name: self._columns.get(name) for name in ("text", "extra")}
+            messages = self._columns.get("conversations")
+            return computed_value(field.column, messages=messages, line=self._whole, **columns)
         value: sa.ColumnElement[Any] = self._columns[field.column]
         for step in field.inner:  # declared names, so they need no escaping
             value = sa.func.struct_extract(value, sa.literal_column(f"'{step}'"))

@@ -130,6 +130,7 @@ class RecordKind:
         exact: the same fields, with only the values that `model` accepts.
         stored: the stored columns: the declared fields, and `extra` for all other fields.
         sequence: name of the SQL column with the insertion sequence number.
+        computed: the fields that follow from the declared ones; see `query/computed.py`.
     """
 
     name: Kind
@@ -138,6 +139,12 @@ class RecordKind:
     exact: Struct
     stored: Mapping[str, FieldType]
     sequence: str
+    computed: Mapping[str, FieldType] = field(default_factory=dict)
+
+    @property
+    def queried(self) -> Mapping[str, FieldType]:
+        """The fields that every storage has for filters, sort keys and columns."""
+        return {**self.record.fields, **self.computed} if self.computed else self.record.fields
 
     @property
     def system(self) -> Mapping[str, FieldType]:
@@ -213,6 +220,15 @@ CONVERSATIONS: Final = RecordKind(
     exact=_GENERATED,
     stored=MappingProxyType({**_CONVERSATION.fields, "extra": Json()}),
     sequence="id",
+    computed=MappingProxyType(
+        {
+            "content_hash": Text(),
+            "message_count": Integer(),
+            "first_role": Text(),
+            "last_role": Text(),
+            "character_count": Integer(),
+        }
+    ),
 )
 DOCUMENTS: Final = RecordKind(
     name="documents",
@@ -221,6 +237,7 @@ DOCUMENTS: Final = RecordKind(
     exact=_DOCUMENT,
     stored=MappingProxyType({**_DOCUMENT.fields, "extra": Json()}),
     sequence="_id",  # a document has an `id` of its own
+    computed=MappingProxyType({"content_hash": Text(), "character_count": Integer()}),
 )
 _ANY: Final = Struct(AnyField())
 OTHERS: Final = RecordKind(

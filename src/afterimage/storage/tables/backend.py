@@ -19,7 +19,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from afterimage.storage.arrow.batches import has_valid_values
-from afterimage.storage.arrow.objects import models_of, to_objects
+from afterimage.storage.arrow.models import models_of
+from afterimage.storage.arrow.objects import to_objects
 from afterimage.storage.arrow.schema import projected_schema
 from afterimage.storage.engine.database import MUCH_CACHED, Database
 from afterimage.storage.engine.statements import lacks_resources
@@ -65,8 +66,12 @@ Batches = Generator[pa.RecordBatch, None, None]
 # Bytes of records of other models that an import holds in memory; above this, in a file.
 _OTHERS_IN_MEMORY = 16 * 2**20
 
-# Results up to this size are read completely if the caller may keep the iterator for a long time.
-_SMALL_RESULT = 4 * 2**20
+# Results up to this size are read completely if the caller may keep the iterator for a long time:
+# starting a private instance of the engine takes as long as reading them.
+_SMALL_RESULT = 32 * 2**20
+
+# The columns that most of a file consists of.
+_WIDE = frozenset({"conversations", "text", "record"})
 
 
 class TablesBackend:
@@ -101,7 +106,7 @@ class TablesBackend:
         return [] if path is None else [path]
 
     def fields(self, kind: RecordKind) -> Mapping[str, FieldType]:
-        return kind.record.fields if kind is OTHERS else {**kind.record.fields, **kind.system}
+        return kind.queried if kind is OTHERS else {**kind.queried, **kind.system}
 
     def read_weights(self, kinds: Sequence[RecordKind]) -> list[float]:
         # The time to count documents and other records is negligible.
@@ -340,17 +345,27 @@ class TablesBackend:
         For a larger result, the file is opened with a private connection. Other code of this
         process, such as a notebook, can then open the file with `duckdb.connect`.
         """
-        small_result, size = [], 0
-        with closing(self._columns(read)) as batches:
-            for batch in batches:
-                small_result.append(batch)
-                size += batch.nbytes
-                if size > _SMALL_RESULT:
-                    small_result.clear()
-                    break
-        if size > _SMALL_RESULT:
+        small_result, is_large = [], self._is_surely_large(read.query)
+        if not is_large:
+            size = 0
+            with closing(self._columns(read)) as batches:
+                for batch in batches:
+                    small_result.append(batch)
+                    size += batch.nbytes
+                    if is_large := size > _SMALL_RESULT:
+                        small_result.clear()
+                        break
+        if is_large:
             yield from self._columns(read, private=True)
         yield from small_result
+
+    def _is_surely_large(self, query: Query) -> bool:
+        """Return whether a result is surely not small, so that it need not be read to know it."""
+        if query.where or query.limit is not None or query.offset:
+            return False
+        columns = {field.column for field in query.columns or ()}
+        # Records take more memory than in the file, which is compressed.
+        return not columns.isdisjoint(_WIDE) and self.database.catalog.size() > _SMALL_RESULT
 
     def _scan(
         self,

@@ -15,7 +15,8 @@ import pyarrow as pa
 import sqlalchemy as sa
 from pydantic_core import from_json
 
-from afterimage.storage.arrow.objects import models_of, to_objects, without_extra
+from afterimage.storage.arrow.models import models_of
+from afterimage.storage.arrow.objects import to_objects, without_extra
 from afterimage.storage.errors import CorruptRecordError, InvalidRecordError
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.extras import restore

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from afterimage.storage.arrow.arrays import integers
 from afterimage.storage.arrow.batches import batch_of_models
 from afterimage.storage.arrow.schema import arrow_type
 from afterimage.storage.engine.database import Database
@@ -167,6 +168,6 @@ def _numbered(
                 f"or near the limit, {_HIGHEST}. Give the rows with such numbers lower ones. "
                 "Nothing was saved."
             )
-        numbers = pa.array(range(first, first + len(batch)), pa.int64())
+        numbers = integers(range(first, first + len(batch)))
         yield pa.RecordBatch.from_arrays([numbers, *batch.columns], schema=schema)
         first += len(batch)

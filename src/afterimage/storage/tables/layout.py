@@ -34,11 +34,14 @@ from afterimage.storage.records.fields import (
     DOCUMENTS,
     OTHERS,
     FieldType,
-    Integer,
     RecordKind,
-    Text,
 )
 from afterimage.storage.records.paths import is_text
+from afterimage.storage.tables.messages import (
+    MESSAGES,
+    create_messages,
+    is_of_an_older_version,
+)
 from afterimage.storage.tables.migrations import migrate, must_migrate
 from afterimage.storage.tables.names import folded, free_names, messages_view, records_table
 from afterimage.storage.tables.schema_rows import (
@@ -68,14 +71,6 @@ _SHORT_TEXT_COMPRESSION: Final = "dict_fsst"
 
 # Metadata keys whose columns one statement fills: its size grows with the square of their number.
 _KEYS_AT_A_TIME: Final = 50
-
-_MESSAGES: Final[Mapping[str, FieldType]] = {
-    "conversation_id": Integer(),
-    "position": Integer(),
-    "role": Text(),
-    "content": Text(),
-    "reasoning_content": Text(),
-}
 
 
 @compiles(sa.schema.CreateColumn, "duckdb")
@@ -182,6 +177,7 @@ class Layout:
     Attributes:
         lost_columns: whether `afterimage_schema` names metadata columns that the last check did not
             find. They are not used.
+        has_old_view: whether the last check found a view of messages of an older version.
 
     Raises:
         InvalidQueryError: a name is not a string.
@@ -192,7 +188,7 @@ class Layout:
         for name in (conversations, documents):
             if not isinstance(name, str) or not is_text(name):
                 raise InvalidQueryError(f"a table name must be a string, not {name!a}")
-        self.lost_columns = False
+        self.lost_columns = self.has_old_view = False
         self.conversations = StoredTable(conversations, CONVERSATIONS, compress)
         self.documents = StoredTable(documents, DOCUMENTS, compress)
         self.records = StoredTable(records_table(conversations), OTHERS, compress)
@@ -274,8 +270,10 @@ class Layout:
         unknown = [_schema_row(table) for table in self.all if folded(table.name) not in rows]
         if unknown:
             connection.execute(SCHEMA.insert().values(unknown))
-        if messages_view(self.conversations.name) not in present:
-            connection.execute(sa.text(_messages_ddl(connection, self.conversations)))
+        view = messages_view(self.conversations.name)
+        if view not in present or self.has_old_view:
+            create_messages(connection, view, self.conversations.name)
+            self.has_old_view = False
         if not is_new:
             self._add_metadata_fields(connection, metadata_fields)
             row = rows.get(folded(self.conversations.name))
@@ -370,7 +368,7 @@ class Layout:
 
     def _check_columns(self, connection: sa.Connection, present: set[str]) -> None:
         view = messages_view(self.conversations.name)
-        declared = {**{table.name: table.fields for table in self.all}, view: _MESSAGES}
+        declared = {**{table.name: table.fields for table in self.all}, view: MESSAGES}
         for relation, fields in declared.items():
             if relation not in present:
                 continue
@@ -392,7 +390,9 @@ class Layout:
                         f"found {shorten(actual, 60)}. If the column was changed with SQL, undo "
                         "that; otherwise give another table name or file."
                     )
-            if relation != view:
+            if relation == view:
+                self.has_old_view = is_of_an_older_version(schema)
+            else:
                 self._check_table(connection, relation, schema)
 
     def _check_table(self, connection: sa.Connection, name: str, schema: pa.Schema) -> None:
@@ -466,17 +466,6 @@ def _schema_row(table: StoredTable) -> dict[str, Any]:
         "version": SCHEMA_VERSION,
         "metadata_columns": json.dumps(table.metadata_columns),
     }
-
-
-def _messages_ddl(connection: sa.Connection, conversations: StoredTable) -> str:
-    quote = connection.dialect.identifier_preparer.quote
-    view, table = quote(messages_view(conversations.name)), quote(conversations.name)
-    return _escaped(
-        f"CREATE VIEW {view} AS SELECT conversation_id, position, message.role AS role, "
-        "message.content AS content, message.reasoning_content AS reasoning_content FROM ("
-        "SELECT id AS conversation_id, generate_subscripts(conversations, 1) - 1 AS position, "
-        f"unnest(conversations) AS message FROM {table})"
-    )
 
 
 def _escaped(statement: str) -> str:

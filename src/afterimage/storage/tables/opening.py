@@ -59,7 +59,7 @@ class StorageTables:
         with database.reading() as connection:
             ready = self.layout.is_ready(connection, self.metadata_fields)
         if ready:
-            if self.may_create and self.layout.lost_columns:
+            if self.may_create and (self.layout.lost_columns or self.layout.has_old_view):
                 with suppress(DatabaseError), database.writing() as connection:  # may be read-only
                     self.layout.create(connection, self.metadata_fields)
             return

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from afterimage.storage.arrow.arrays import integers
 from afterimage.storage.arrow.objects import parts_of
 from afterimage.storage.engine.database import MUCH_CACHED, Database
 from afterimage.storage.engine.statements import execute_arrow, fetch_all, stream_arrow
@@ -117,7 +118,7 @@ def _page(
     if len(rows) != len(numbers):
         raise _bad_numbers(table, "several rows with the same number or none")
     index = {number: row for row, number in enumerate(rows.column(0).to_pylist())}
-    page = rows.take(pa.array([index[number] for number in numbers], pa.int64()))
+    page = rows.take(integers(index[number] for number in numbers))
     return page.combine_chunks()
 
 

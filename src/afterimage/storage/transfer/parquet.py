@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from afterimage.storage.arrow.arrays import binaries
 from afterimage.storage.arrow.schema import projected_schema
 from afterimage.storage.errors import InvalidQueryError, shorten
 from afterimage.storage.query.arguments import positive
@@ -109,7 +110,7 @@ def _without_lost_values(
     Readers treat two strings in a folder name as null. This is an error for the columns `names`,
     which are not in the files. For other columns, the files contain the value.
     """
-    lost = pa.array(["", NULL_PARTITION], pa.large_string())
+    lost = binaries([b"", NULL_PARTITION.encode()]).cast(pa.large_string())
     for batch in batches:
         for name in names:
             column = batch.column(name)

@@ -9,6 +9,7 @@ from typing import IO, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from afterimage.storage.arrow.arrays import integers
 from afterimage.storage.errors import StorageError, shorten
 from afterimage.storage.system.targets import is_utf8
 
@@ -91,7 +92,7 @@ def plain_parts(
         part = batch.slice(start, rows)
         if part.get_total_buffer_size() > _MOST_PLAIN:
             # A slice keeps the offsets of the whole batch, which may exceed 32 bits.
-            part = part.take(pa.array(range(part.num_rows), pa.int64()))
+            part = part.take(integers(range(part.num_rows)))
         try:
             part = part.cast(schema)  # part by part: a row group is not in memory twice
         except pa.ArrowException as error:

@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 
 import pyarrow as pa
 
+from afterimage.storage.arrow.arrays import integers
 from afterimage.storage.errors import InvalidQueryError, shorten
 from afterimage.storage.system.atomic_files import write_all
 from afterimage.storage.transfer.parquet_writer import ParquetFile, plain_parts, plain_schema
@@ -162,10 +163,10 @@ class _Partitions:
                 if len(rows) < fewest:
                     small.append((partition, rows))
                 else:
-                    self._hold(partition, data.take(pa.array(rows, pa.int64())))
+                    self._hold(partition, data.take(integers(rows)))
             # One copy in the order of the partitions is faster than one copy per partition.
             order = [row for _, rows in small for row in rows]
-            ordered = data.take(pa.array(order, pa.int64()))
+            ordered = data.take(integers(order))
             at = 0
             for partition, rows in small:
                 part = ordered.slice(at, len(rows))
@@ -260,7 +261,7 @@ class _Partitions:
         elif group:
             # Copy the rows: a small slice would keep the whole large batch in memory.
             rest = pa.Table.from_batches(group)
-            for batch in rest.take(pa.array(range(len(rest)), pa.int64())).to_batches():
+            for batch in rest.take(integers(range(len(rest)))).to_batches():
                 self._keep(partition, batch)
 
     def _open_file(self, partition: _Partition) -> ParquetFile:
