@@ -78,6 +78,24 @@ def is_unscored(record: Any) -> bool:
     return score is None or (score == 0 and record.evaluation is None)
 
 
+def is_blank(content: str) -> bool:
+    return re.fullmatch(r"[ \t\n\r\f]*", content) is not None
+
+
+def has_answer(record: Any) -> bool:
+    entries = record.conversations
+    return any(m.role.value == "assistant" and not is_blank(m.content) for m in entries)
+
+
+def characters(record: Any) -> int:
+    return sum(len(entry.content) for entry in record.conversations)
+
+
+def coverage(loaded: list[Any], name: str) -> dict[str, int]:
+    values = [value for record in loaded if (value := getattr(record, name, None))]
+    return {"rows": len(values), "values": len(set(values))}
+
+
 def expected(loaded: list[Any], documents: int = 0, records: int = 0) -> dict[str, Any]:
     """The expected `as_dict()` for these conversations, with all keys by rows and name."""
     messages = [entry for record in loaded for entry in record.conversations]
@@ -121,9 +139,21 @@ def expected(loaded: list[Any], documents: int = 0, records: int = 0) -> dict[st
         "metadata_keys": tuple(sorted(keys, key=lambda key: (-key["rows"], key["key"]))),
         "metadata_key_count": len(keys),
         "duplicates": len(loaded) - len(talks),
-        "empty_contents": sum(
-            re.fullmatch(r"[ \t\n\r\f]*", entry.content) is not None for entry in messages
+        "empty_contents": sum(is_blank(entry.content) for entry in messages),
+        "empty_conversations": sum(not record.conversations for record in loaded),
+        "ends_with_user": sum(
+            bool(r.conversations) and r.conversations[-1].role.value == "user" for r in loaded
         ),
+        "without_answer": sum(not has_answer(record) for record in loaded),
+        "characters_per_conversation": distribution(map(characters, loaded)),
+        "tokens": None,
+        "total_tokens": None,
+        "longer_than": None,
+        "too_long": None,
+        "coverage": {
+            name: coverage(loaded, name)
+            for name in ("persona", "instruction_context", "response_context")
+        },
         "share_with_reasoning": with_reasoning / len(loaded) if loaded else None,
         "share_with_evaluation": len(evaluated) / len(loaded) if loaded else None,
     }
@@ -209,6 +239,78 @@ class TestStatistics:
         assert storage.stats().duplicates == 2
 
 
+class TestLengths:
+    def test_the_conversations_that_are_too_long_are_counted(self, storage: Any) -> None:
+        storage.save_conversations([*conversations({}, {}), conversation("a" * 500)])
+        lengths = [characters(record) for record in storage.load_conversations()]
+        for limit in (1, min(lengths), 499, 10_000):
+            found = storage.stats(longer_than=limit)
+            assert (found.longer_than, found.too_long) == (limit, sum(n > limit for n in lengths))
+        assert re.search(
+            r"^more than 499 characters +1 +33\.3%$", str(storage.stats(longer_than=499)), re.M
+        )
+        with pytest.raises(ValueError, match="longer_than"):
+            storage.stats(longer_than=0)
+
+    def test_tokens_are_counted_with_a_function(self, storage: Any) -> None:
+        storage.save_conversations(RICH)
+        calls: list[str] = []
+
+        def tokens(text: str) -> int:
+            calls.append(text)
+            return len(text.encode())
+
+        found = storage.stats(tokens=tokens, longer_than=10)
+        counted = [sum(len(m.content.encode()) for m in record.conversations) for record in RICH]
+        assert asdict(found.tokens) == approximately(distribution(counted))
+        assert found.total_tokens == sum(counted)
+        assert found.too_long == sum(n > 10 for n in counted)
+        assert sorted(calls) == sorted(
+            m.content for r in RICH for m in r.conversations if m.content
+        )
+        assert re.search(rf"^tokens +{sum(counted):,}$", str(found), re.M)
+        assert "more than 10 tokens" in str(found)
+
+    def test_tokens_are_counted_with_progress_and_with_filters(self, storage: Any) -> None:
+        storage.save_conversations(conversations({"n": 1}, {"n": 2}))
+        found = storage.stats({"metadata.n": 1}, tokens=len, progress=lambda count: None)
+        assert found.total_tokens == characters(
+            storage.load_conversations(filters={"metadata.n": 1})[0]
+        )
+
+    def test_an_error_of_the_function_is_the_error_of_the_call(self, storage: Any) -> None:
+        storage.save_conversations(RICH)
+
+        def failing(text: str) -> int:
+            raise RuntimeError("no such model")
+
+        with pytest.raises(RuntimeError, match=r"^no such model$"):
+            storage.stats(tokens=failing)
+        for wrong in (-1, 1.5, None, True, "3"):
+            with pytest.raises(ValueError, match="tokens must return a whole number, 0 or more"):
+                storage.stats(tokens=lambda text, wrong=wrong: wrong)
+        with pytest.raises(ValueError, match="tokens must be a function"):
+            storage.stats(tokens="tiktoken")
+        assert storage.stats(tokens=len).total_tokens
+        storage.save_conversations(RICH)
+
+    def test_what_conversations_were_generated_from_is_counted(self, storage: Any) -> None:
+        personas = ["a pilot", "a pilot", "", None]
+        storage.save_conversations(
+            EvaluatedConversationWithContext(
+                conversations=[], persona=persona, response_context=text
+            )
+            for persona, text in zip(personas, "abcd", strict=True)
+        )
+        found = storage.stats()
+        assert found.as_dict()["coverage"] == {
+            "persona": {"rows": 2, "values": 1},
+            "instruction_context": {"rows": 0, "values": 0},
+            "response_context": {"rows": 4, "values": 4},
+        }
+        assert re.search(r"^persona +2 +50\.0% +1$", str(found), re.M)
+
+
 @settings(max_examples=settings().max_examples // 2)
 @given(data=st.data())
 def test_any_records_have_equal_statistics_in_both_storages(data: st.DataObject) -> None:
@@ -222,8 +324,9 @@ def test_any_records_have_equal_statistics_in_both_storages(data: st.DataObject)
     assert json.dumps(asdict(first)) == json.dumps(asdict(second))
     counted = expected(loaded, records=len(records) - len(loaded))
     for name in ("turns", "characters", "grades", "duplicates", "empty_contents", "not_finite",
-                 "with_reasoning", "final_score_nulls", "unscored", "records",
-                 "metadata_keys"):  # fmt: skip
+                 "with_reasoning", "final_score_nulls", "unscored", "records", "coverage",
+                 "empty_conversations", "ends_with_user", "without_answer",
+                 "characters_per_conversation", "metadata_keys"):  # fmt: skip
         assert first.as_dict()[name] == approximately(counted[name])
 
 

@@ -229,3 +229,17 @@ def test_extra_keys_of_messages_are_kept_beside_roles_alone(storage: Any) -> Non
     [loaded] = storage.load_conversations()
     assert loaded == talk
     assert loaded.conversations[0].model_extra == {"weight": None}
+
+
+def test_statistics_count_messages_without_content(storage: Any) -> None:
+    storage.save_conversations(
+        [
+            ChatConversation(
+                conversations=[
+                    {"role": "user", "content": "Find it."},
+                    {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+                ]
+            )
+        ]
+    )
+    assert storage.stats().messages == 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from afterimage.storage.calls.shared import Calls
+from afterimage.storage.errors import InvalidQueryError, shown
 from afterimage.storage.query.arguments import Filters, positive
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
@@ -30,6 +32,8 @@ class ReportCalls(Calls):
         filters: Filters = None,
         *,
         top_keys: int = 20,
+        longer_than: int | None = None,
+        tokens: Callable[[str], int] | None = None,
         progress: Progress | None = None,
         on_error: OnError = "raise",
     ) -> Statistics:
@@ -42,6 +46,12 @@ class ReportCalls(Calls):
             filters: select the conversations. Documents and records of other models are not
                 filtered.
             top_keys: number of metadata keys to list.
+            longer_than: count the conversations whose contents have together more characters than
+                this, or more tokens if `tokens` is given.
+            tokens: returns the number of tokens of a text; for example
+                `lambda text: len(encoding.encode(text))` with an encoding of `tiktoken`. It is
+                called once for each content that is not empty, in another thread, but never twice
+                at a time. Its exceptions end the call.
             progress: called repeatedly with the number of conversations, or of lines of a JSONL
                 file, read since the last call. A database is then read in parts, which takes a
                 little longer.
@@ -54,6 +64,8 @@ class ReportCalls(Calls):
         >>> found = store.stats()
         >>> found.messages, found.characters["user"].median, found.duplicates
         (2, 16.0, 1)
+        >>> found.without_answer, store.stats(tokens=lambda text: len(text.split())).total_tokens
+        (2, 6)
         >>> found.metadata_keys
         (MetadataKey(key='day', rows=2, values=1),)
         """
@@ -64,6 +76,12 @@ class ReportCalls(Calls):
 
         query = self._query(CONVERSATIONS, None, None, filters, None)
         top_keys = positive(top_keys, "top_keys")
+        if longer_than is not None:
+            longer_than = positive(longer_than, "longer_than")
+        if not (tokens is None or callable(tokens)):
+            raise InvalidQueryError(
+                f"tokens must be a function from a text to a number, not {shown(tokens, 40)}"
+            )
         weights = self._backend.read_weights([DOCUMENTS, OTHERS, CONVERSATIONS])
         first, second, last = split(progress or ignore, weights)
         faults = Faults(on_error)
@@ -79,6 +97,8 @@ class ReportCalls(Calls):
                 documents=documents,
                 records=records,
                 top_keys=top_keys,
+                longer_than=longer_than,
+                tokens=tokens,
                 progress=last if progress else None,
             )
         faults.warn()

@@ -25,6 +25,12 @@ __all__ = ["stats_command"]
     show_default=True,
     help="Number of metadata keys to list.",
 )
+@click.option(
+    "--longer-than",
+    type=click.IntRange(min=1),
+    metavar="CHARACTERS",
+    help="Count the conversations with more characters than this.",
+)
 @options.skip_corrupt
 @options.opening
 @options.as_json
@@ -32,6 +38,7 @@ def stats_command(
     store: str,
     filters: Sequence[Any],
     top_keys: int,
+    longer_than: int | None,
     on_error: OnError,
     opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
@@ -40,7 +47,11 @@ def stats_command(
     source = open_existing(store, opening=opening)
     with progress_bar(f"reading {store}") as progress:
         statistics = source.stats(
-            list(filters), top_keys=top_keys, progress=progress, on_error=on_error
+            list(filters),
+            top_keys=top_keys,
+            longer_than=longer_than,
+            progress=progress,
+            on_error=on_error,
         )
     if as_json:
         render.json_lines([statistics.as_dict()])

@@ -7,8 +7,11 @@ and metadata values are hashed while they are read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -16,7 +19,9 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from afterimage.storage.chat import ChatRole
 from afterimage.storage.engine.dialect import Lambda
+from afterimage.storage.engine.functions import Number, number_of_texts
 from afterimage.storage.engine.statements import execute_arrow
+from afterimage.storage.errors import InvalidQueryError, shown
 from afterimage.storage.models import GradeSchema
 from afterimage.storage.query.json_values import JsonPath
 from afterimage.storage.query.kept_rows import kept_in_parts
@@ -26,6 +31,7 @@ from afterimage.storage.records.fields import CONVERSATIONS, CRITERIA, Text
 from afterimage.storage.records.paths import FieldRef, resolve
 from afterimage.storage.reports.progress import Progress
 from afterimage.storage.reports.statistics import (
+    Coverage,
     Distribution,
     Histogram,
     MetadataKey,
@@ -37,6 +43,8 @@ __all__ = ["conversation_statistics"]
 _ROLES: Final = Text(ChatRole).choices
 _GRADES: Final = Text(GradeSchema).choices
 _BINS: Final = 10
+# The fields that say what a conversation was generated from.
+_ORIGINS: Final = ("persona", "instruction_context", "response_context")
 _DEFAULT_SCORE: Final = CONVERSATIONS.record.defaults["final_score"]
 
 
@@ -46,6 +54,8 @@ def conversation_statistics(
     documents: int,
     records: int,
     top_keys: int,
+    longer_than: int | None = None,
+    tokens: Callable[[str], int] | None = None,
     progress: Progress | None = None,
 ) -> Statistics:
     """Return the statistics of the conversations that match the relation's query.
@@ -55,24 +65,30 @@ def conversation_statistics(
         documents: number of documents.
         records: number of records of other models.
         top_keys: number of metadata keys to list.
+        longer_than: the length above which a conversation is too long, in tokens if `tokens` is
+            given, otherwise in characters; None to count no such conversations.
+        tokens: returns the number of tokens of a text.
         progress: called as conversations of a table are read. It is not used for a stream of JSON
             lines, which reports its own progress.
     """
     narrow: sa.FromClause
     connection, source = relation.connection, relation.source
-    if progress and isinstance(relation.table, sa.Table):
-        narrow = kept_in_parts(connection, source.sequence, partial(_narrow, relation), progress)
-    else:
-        every = _narrow(relation, sa.true())
-        narrow = every.cte("narrow").prefix_with("MATERIALIZED")
-    statement = _statement(narrow, top_keys)
-    [row] = execute_arrow(connection, statement).to_pylist()
+    with ExitStack() as stack:
+        number = tokens and stack.enter_context(number_of_texts(connection, _summed(tokens)))
+        if progress and isinstance(relation.table, sa.Table):
+            select = partial(_narrow, relation, number)
+            narrow = kept_in_parts(connection, source.sequence, select, progress)
+        else:
+            every = _narrow(relation, number, sa.true())
+            narrow = every.cte("narrow").prefix_with("MATERIALIZED")
+        statement = _statement(narrow, top_keys, longer_than, has_tokens=tokens is not None)
+        [row] = execute_arrow(connection, statement).to_pylist()
     lengths = {part["role"]: Distribution(**part["lengths"]) for part in row["by_role"] or ()}
     return Statistics(
         conversations=row["conversations"],
         documents=documents,
         records=records,
-        messages=sum(each.count for each in lengths.values()),
+        messages=row["messages"],
         turns=Distribution(**row["turns"]),
         characters={role: lengths[role] for role in _ROLES if role in lengths},
         with_reasoning=row["with_reasoning"],
@@ -90,10 +106,39 @@ def conversation_statistics(
         metadata_key_count=row["metadata_key_count"],
         duplicates=row["duplicates"],
         empty_contents=row["empty_contents"],
+        empty_conversations=row["empty_conversations"],
+        ends_with_user=row["ends_with_user"],
+        without_answer=row["without_answer"],
+        characters_per_conversation=Distribution(**row["size"]),
+        tokens=Distribution(**row["tokens"]) if tokens else None,
+        total_tokens=row["total_tokens"] if tokens else None,
+        longer_than=longer_than,
+        too_long=None if longer_than is None else row["too_long"],
+        coverage={name: Coverage(**row[name]) for name in _ORIGINS},
     )
 
 
-def _narrow(relation: Relation, within: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _summed(tokens: Callable[[str], int]) -> Callable[[list[str | None] | None], int]:
+    """Return a function that counts the tokens of all texts of a conversation."""
+
+    def count(texts: list[str | None] | None) -> int:
+        total = 0
+        for text in texts or ():
+            number = tokens(text) if text else 0
+            if isinstance(number, bool) or not isinstance(number, Integral) or number < 0:
+                raise InvalidQueryError(
+                    "tokens must return a whole number, 0 or more, not "
+                    f"{shown(number, 40)}, as for the text {shown(text, 40)}"
+                )
+            total += int(number)
+        return total
+
+    return count
+
+
+def _narrow(
+    relation: Relation, tokens: Number | None, within: sa.ColumnElement[bool]
+) -> sa.Select[Any]:
     """Select one row of small values per conversation that meets the condition and the query."""
     source = relation.source
     metadata = source.json(_field("metadata"))
@@ -104,6 +149,7 @@ def _narrow(relation: Relation, within: sa.ColumnElement[bool]) -> sa.Select[Any
             source.value(_field("evaluation")).label("evaluation"),
             source.value(_field("final_score")).label("stored_score"),
             metadata.json.label("metadata"),
+            *(source.value(_field(name)).label(name) for name in _ORIGINS),
         )
         .select_from(relation.table)
         .where(within),
@@ -113,13 +159,11 @@ def _narrow(relation: Relation, within: sa.ColumnElement[bool]) -> sa.Select[Any
     evaluation = every.c.evaluation
     scores = [_inside(_inside(evaluation, name), "score") for name in CRITERIA]
     messages, metadata_values = every.c.messages, sa.func.json_extract(every.c.metadata, _EACH)
-    return sa.select(
-        sa.func.len(messages).label("turns"),
+    values = sa.select(
         # 128 bits: equal fingerprints of different texts are practically impossible.
         sa.func.md5_number(sa.cast(sa.func.to_json(messages), sa.String)).label("fingerprint"),
         sa.func.list_transform(messages, _MEASURED).label("messages"),
         (sa.func.len(sa.func.list_filter(messages, _IS_REASONED)) > 0).label("reasoned"),
-        sa.func.len(sa.func.list_filter(messages, _IS_EMPTY)).label("empty"),
         evaluation.is_not(None).label("evaluated"),
         _inside(evaluation, "overall_grade").label("grade"),
         sa.func.list_value(*scores).label("scores"),
@@ -131,6 +175,18 @@ def _narrow(relation: Relation, within: sa.ColumnElement[bool]) -> sa.Select[Any
         every.c.stored_score.is_(None).label("score_is_null"),
         sa.func.json_keys(every.c.metadata).label("keys"),
         sa.func.list_transform(metadata_values, _HASHED).label("hashes"),
+        *(_hash_of_text(every.c[name]).label(name) for name in _ORIGINS),
+        *([tokens(sa.func.list_transform(messages, _CONTENT)).label("tokens")] if tokens else []),
+    ).subquery()
+    measured = values.c.messages
+    lengths = sa.func.list_sum(sa.func.list_transform(measured, _LENGTH))
+    return sa.select(
+        *values.c,
+        sa.func.len(measured).label("turns"),
+        sa.func.len(sa.func.list_filter(measured, _IS_BLANK)).label("empty"),
+        (sa.func.len(sa.func.list_filter(measured, _IS_ANSWER)) > 0).label("answered"),
+        _inside(sa.func.list_extract(measured, -1), "role").label("last_role"),
+        sa.cast(sa.func.coalesce(lengths, 0), sa.BigInteger).label("size"),
     )
 
 
@@ -143,10 +199,19 @@ def _of_message(expression: str) -> Lambda:
 
 
 _MEASURED: Final = _of_message(
-    "struct_pack(role := message.role, length := length(message.content))"
+    "struct_pack(role := message.role, length := length(message.content), "
+    r"blank := NOT regexp_matches(message.content, '\S'))"
 )
+_CONTENT: Final = _of_message("message.content")
+_LENGTH: Final = _of_message("message.length")
 _IS_REASONED: Final = _of_message("message.reasoning_content <> ''")
-_IS_EMPTY: Final = _of_message(r"NOT regexp_matches(message.content, '\S')")
+_IS_BLANK: Final = _of_message("message.blank")
+_IS_ANSWER: Final = _of_message("message.role = 'assistant' AND NOT message.blank")
+
+
+def _hash_of_text(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return a hash of a text, NULL for an empty one and for NULL."""
+    return sa.case((text != sa.literal_column("''"), sa.func.hash(text)))
 
 
 def _hash_of_value() -> sa.ColumnElement[Any]:
@@ -170,7 +235,9 @@ _EACH: Final = sa.literal_column("'$.*'", sa.String)
 _HASHED: Final = Lambda("value", _hash_of_value())
 
 
-def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:
+def _statement(
+    narrow: sa.FromClause, top_keys: int, longer_than: int | None, *, has_tokens: bool
+) -> sa.Select[Any]:
     """Select all statistics as one row; results by role and by key are lists of structs."""
     every, count = narrow.c, sa.func.count()
     scores = [sa.func.list_extract(every.scores, index + 1) for index in range(len(CRITERIA))]
@@ -180,6 +247,7 @@ def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:
     columns = {
         "conversations": count,
         "duplicates": count - sa.func.count(sa.distinct(every.fingerprint)),
+        "messages": sa.cast(sa.func.coalesce(sa.func.sum(every.turns), 0), sa.BigInteger),
         "turns": _distribution(every.turns),
         "by_role": _by_role(narrow),
         "empty_contents": sa.cast(sa.func.coalesce(sa.func.sum(every.empty), 0), sa.BigInteger),
@@ -194,8 +262,25 @@ def _statement(narrow: sa.FromClause, top_keys: int) -> sa.Select[Any]:
         "not_finite": sum(not_finite[1:], not_finite[0]),
         "by_key": _by_key(narrow, top_keys),
         "metadata_key_count": _key_count(narrow),
+        "empty_conversations": count.filter(every.turns == 0),
+        "ends_with_user": count.filter(every.last_role == "user"),
+        "without_answer": count.filter(sa.not_(every.answered)),
+        "size": _distribution(every.size),
+        **{name: _coverage(every[name]) for name in _ORIGINS},
     }
+    if has_tokens:
+        columns["tokens"] = _distribution(every.tokens)
+        total = sa.func.coalesce(sa.func.sum(every.tokens), 0)
+        columns["total_tokens"] = sa.cast(total, sa.BigInteger)
+    if longer_than is not None:
+        length = every.tokens if has_tokens else every.size
+        columns["too_long"] = count.filter(length > longer_than)
     return sa.select(*(column.label(name) for name, column in columns.items()))
+
+
+def _coverage(hashes: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return the fields of a `Coverage` as a struct."""
+    return _struct(rows=sa.func.count(hashes), values=sa.func.count(sa.distinct(hashes)))
 
 
 def _distribution(numbers: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

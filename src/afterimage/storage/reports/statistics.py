@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from afterimage.storage.errors import counted, shorten
 
-__all__ = ["Distribution", "Histogram", "MetadataKey", "Statistics"]
+__all__ = ["Coverage", "Distribution", "Histogram", "MetadataKey", "Statistics"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,19 @@ class MetadataKey:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """How many conversations have a field, and how many different values it has.
+
+    Attributes:
+        rows: number of conversations in which the field is neither null nor empty.
+        values: number of distinct values.
+    """
+
+    rows: int
+    values: int
+
+
+@dataclass(frozen=True)
 class Statistics:
     """Statistics of a data set. `print` shows a page of text; a notebook cell shows HTML.
 
@@ -100,6 +113,18 @@ class Statistics:
             those of an earlier conversation.
         empty_contents: number of messages whose content is empty or only spaces, tabs and line
             breaks.
+        empty_conversations: number of conversations without messages.
+        ends_with_user: number of conversations whose last message is the user's.
+        without_answer: number of conversations without an assistant message that has content;
+            empty contents are as in `empty_contents`.
+        characters_per_conversation: characters of all contents of a conversation.
+        tokens: tokens of all contents of a conversation; None unless `stats` was given `tokens`.
+        total_tokens: tokens of all contents of all conversations; None as above.
+        longer_than: the argument of `stats`.
+        too_long: number of conversations with more tokens than `longer_than`, or with more
+            characters if `tokens` is None; None if `longer_than` is None.
+        coverage: for "persona", "instruction_context" and "response_context", how many
+            conversations have one, and how many different ones there are.
     """
 
     conversations: int
@@ -121,6 +146,15 @@ class Statistics:
     metadata_key_count: int
     duplicates: int
     empty_contents: int
+    empty_conversations: int
+    ends_with_user: int
+    without_answer: int
+    characters_per_conversation: Distribution
+    tokens: Distribution | None
+    total_tokens: int | None
+    longer_than: int | None
+    too_long: int | None
+    coverage: Mapping[str, Coverage]
 
     @property
     def share_with_reasoning(self) -> float | None:
@@ -193,6 +227,8 @@ def _tables(stats: Statistics, width: int | None = None) -> list[_Table]:
         tables += [_grades(stats), _means(stats)]
     if stats.final_score.count:
         tables.append(_scores(stats, width))
+    if any(each.rows for each in stats.coverage.values()):
+        tables.append(_coverage(stats))
     if stats.metadata_keys:
         tables.append(_keys(stats))
     return tables
@@ -201,6 +237,8 @@ def _tables(stats: Statistics, width: int | None = None) -> list[_Table]:
 def _lengths(stats: Statistics) -> _Table:
     rows = {
         "messages per conversation": stats.turns,
+        "characters per conversation": stats.characters_per_conversation,
+        **({"tokens per conversation": stats.tokens} if stats.tokens else {}),
         **{f"characters, {role}": each for role, each in stats.characters.items()},
         "final score": stats.final_score,
     }
@@ -220,11 +258,19 @@ def _shares(stats: Statistics) -> _Table:
         "with an evaluation": (stats.with_evaluation, conversations),
         "unscored": (stats.unscored, conversations),
         "duplicates of another one": (stats.duplicates, conversations),
+        "ending with the user": (stats.ends_with_user, conversations),
+        "without an answer": (stats.without_answer, conversations),
+        "without messages": (stats.empty_conversations, conversations),
         "empty contents": (stats.empty_contents, messages),
     }
+    if stats.too_long is not None:
+        unit = "characters" if stats.tokens is None else "tokens"
+        counts[f"more than {stats.longer_than:,} {unit}"] = (stats.too_long, conversations)
     rows = [[name, f"{count:,}", _share(count, total)] for name, (count, total) in counts.items()]
     if stats.not_finite:
         rows.append(["NaN or infinite scores", f"{stats.not_finite:,}", ""])
+    if stats.total_tokens is not None:
+        rows.append(["tokens", f"{stats.total_tokens:,}", ""])
     return _Table(["", "count", "share"], rows)
 
 
@@ -252,6 +298,19 @@ def _scores(stats: Statistics, width: int | None) -> _Table:
         bounds = f"[{_number(edges[index])}, {_number(edges[index + 1])}{bracket}"
         rows.append([f"{bounds:<14} {'█' * math.ceil(longest * count / most)}", f"{count:,}"])
     return _Table(["final score", "count"], rows)
+
+
+def _coverage(stats: Statistics) -> _Table:
+    rows = [
+        [
+            name.replace("_", " "),
+            f"{n.rows:,}",
+            _share(n.rows, stats.conversations),
+            f"{n.values:,}",
+        ]
+        for name, n in stats.coverage.items()
+    ]
+    return _Table(["generated from", "rows", "share", "values"], rows)
 
 
 def _keys(stats: Statistics) -> _Table:
