@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
-from itertools import islice
-from typing import TypeVar
+from dataclasses import replace
+from itertools import compress, islice
+from typing import Any, TypeVar, Unpack
 
 from pydantic import BaseModel
 
 from afterimage.storage.calls.shared import Calls
 from afterimage.storage.errors import InvalidQueryError, shown
 from afterimage.storage.models import Conversation
-from afterimage.storage.query.arguments import Filters, OrderBy
+from afterimage.storage.query.arguments import Choice, Filters, OrderBy
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import CONVERSATIONS, OTHERS, FieldType, Json
@@ -38,6 +39,7 @@ class RecordCalls(Calls):
         order_by: OrderBy = None,
         *,
         on_error: OnError = "raise",
+        **choice: Unpack[Choice],
     ) -> list[_Model]:
         """Return the saved records that match `model`, as instances of it.
 
@@ -64,9 +66,13 @@ class RecordCalls(Calls):
             # The model's own fields take precedence over storage columns with the same name.
             kind = CONVERSATIONS
             own = {**self._backend.fields(kind), **own, **kind.record.fields}
-        query = Query.of(own, limit=limit, offset=offset, filters=filters, order_by=order_by)
+        query = Query.of(
+            own, limit=limit, offset=offset, filters=filters, order_by=order_by, choice=choice
+        )
         match = matching(model)
         read = Read(kind, query.without_slice(), Faults(on_error))
+        if query.is_chosen:
+            read = self._chosen(self._matching(read, match))
 
         def found() -> Generator[_Model, None, None]:
             with closing(self._backend.objects(read)) as batches:
@@ -81,8 +87,30 @@ class RecordCalls(Calls):
         read.faults.warn()
         return page
 
+    def _matching(self, read: Read, match: Callable[[Any], BaseModel | None]) -> Read:
+        """Return the read of only the rows that match a model."""
+        from afterimage.storage.query.predicates import (  # noqa: PLC0415  loads DuckDB
+            chosen_numbers,
+        )
+
+        every = replace(read, query=Query(where=read.query.where))
+        every = replace(every, faults=read.faults.without_report())
+        with closing(self._backend.objects(every)) as batches:
+            matches = [match(record) is not None for objects in batches for record in objects]
+        every = replace(every, faults=read.faults.without_report())
+        with self._backend.relation(every) as relation:
+            numbers = chosen_numbers(relation, Query())
+        # Rows that were saved between the two reads come last.
+        return read.over(replace(read.query, only=tuple(compress(numbers, matches))))
+
     @signal_safe
-    def count_records(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
+    def count_records(
+        self,
+        filters: Filters = None,
+        *,
+        on_error: OnError = "raise",
+        **choice: Unpack[Choice],
+    ) -> int:
         """Return the number of matching records of other models; filters may name any field.
 
         >>> from afterimage.storage import SQLStorage
@@ -93,5 +121,5 @@ class RecordCalls(Calls):
         >>> store.count_records({"text": "two"})
         1
         """
-        query = self._query(OTHERS, None, None, filters, None)
+        query = self._query(OTHERS, None, None, filters, None, choice=choice)
         return self._count(Read(OTHERS, query, Faults(on_error)))

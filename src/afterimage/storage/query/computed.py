@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from afterimage.storage.query.json_values import JsonPath
 
-__all__ = ["COMPUTED_FROM", "computed_value"]
+__all__ = ["COMPUTED_FROM", "canonical", "computed_value"]
 
 COMPUTED_FROM: Final = {
     "content_hash": ("conversations", "text"),
@@ -170,6 +170,11 @@ _HASHED: Final = f"""
             lambda a, x: {_INNERMOST_HASHED}
         )
     )[1]"""
+
+
+def canonical(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return the canonical form of JSON text, in which equal values are equal texts."""
+    return _apply(_HASHED, text)
 
 
 def _hashed_if_any(entries: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
