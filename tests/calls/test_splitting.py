@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from afterimage.storage.calls.splitting import parts_of
@@ -14,6 +16,6 @@ def test_each_part_begins_after_the_end_of_the_one_before(split: dict[str, float
     parts = list(parts_of(split, None, 42, {}).values())
     assert parts[0].low == "0" * 32
     assert parts[-1].high is None
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in itertools.pairwise(parts):
         assert before.high is not None
         assert int(after.low, 16) == int(before.high, 16) + 1

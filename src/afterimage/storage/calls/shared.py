@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from afterimage.storage.backend import Backend
 from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy, positive
@@ -36,6 +36,19 @@ class Calls:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+
+    def __enter__(self) -> Self:
+        """Return the storage. Files are open only during calls, so the end of a block closes none.
+
+        >>> from afterimage.storage import SQLStorage
+        >>> with SQLStorage(":memory:") as store:
+        ...     store.count_conversations()
+        0
+        """
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Do nothing."""
 
     @property
     def lock_timeout(self) -> float:
