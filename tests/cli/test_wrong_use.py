@@ -58,6 +58,12 @@ WRONG_TEXTS = {
     "--into": ["", "sub.jsonl", "csv.jsonl", "new.txt", "nowhere/new.jsonl", "more.jsonl"],
     "--system-prompt": ["requires --format"],
     "--dir": ["", "notes.txt", "notes.txt/sub"],
+    "--seed": ["", "x", "1.5"],
+    "--shuffle-seed": ["", "x", "1.5", str(2**70)],
+    "--shard": [""],
+    "--distinct": ["", *FIELDS],
+    "--split": ["", "x", "train", "train=x", "train=0.5", "a/b=1", "2"],
+    "--split-by": ["persona", *FIELDS],
     "--lock-timeout": ["-1", "x", "", "nan", "inf"],
 }
 # What the tables must be called is known only from the database, which is created.

@@ -13,6 +13,7 @@ from tests.project.test_readme import ROOT, blocks, run_python, run_session
 # Each page with the libraries that its examples import and the extra `test` does not have.
 PAGES = {
     "check-a-dataset.md": (),
+    "choosing.md": (),
     "hugging-face.md": ("datasets",),
     "import-and-export.md": (),
     "interoperability.md": ("datasets", "ibis"),

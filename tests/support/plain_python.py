@@ -92,6 +92,54 @@ def computed(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def key(use: str, seed: int, identity: str) -> str:
+    """The key of a choice, as the docs define it."""
+    return md5(f"{use}:{seed}:{identity}")
+
+
+def group(row: dict[str, Any], path: str) -> str | None:
+    value = value_at(row, path)
+    if value is None:
+        return None
+    return str(value) if path == "content_hash" else canonical(value)
+
+
+def chosen(
+    records: Iterable[Model],
+    *,
+    filters: Any = None,
+    distinct: str | None = None,
+    sample: int | None = None,
+    seed: int = 42,
+    shard: tuple[int, int] | None = None,
+    shuffle_seed: int | None = None,
+    order_by: Sequence[tuple[str, int | str]] | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
+) -> list[Model]:
+    """The records that a query with a choice returns; `records` are in insertion order."""
+    kept = [item for item in with_rows(records) if matches(item[1], filters)]
+    if distinct is not None:
+        values = [group(row, distinct) for _, row in kept]
+        kept = [
+            item
+            for index, item in enumerate(kept)
+            if values[index] is None or values[index] not in values[:index]
+        ]
+    if sample is not None:
+        by_key = sorted(
+            range(len(kept)), key=lambda index: key("sample", seed, kept[index][1]["content_hash"])
+        )
+        kept = [kept[index] for index in sorted(by_key[:sample])]
+    if shard is not None:
+        rank, world = shard
+        keys = [int(key("shard", 0, row["content_hash"]), 16) for _, row in kept]
+        kept = [item for item, k in zip(kept, keys, strict=True) if k * world // 2**128 == rank]
+    if shuffle_seed is not None:
+        kept.sort(key=lambda item: key("shuffle", shuffle_seed, item[1]["content_hash"]))
+    return select_rows(kept, None, order_by, limit, offset)
+
+
 def content_hash(messages: list[dict[str, Any]]) -> str:
     """The definition of the docs, in other words."""
     plain_keys = ["role", "content", "reasoning_content"]

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from afterimage.storage.reports.statistics import Statistics
     from afterimage.storage.reports.verification import Verification
     from afterimage.storage.sql_storage import SQLStorage
+    from afterimage.storage.stores.opening import open_storage
 
 __all__ = [
     "BaseStorage",
@@ -89,6 +90,7 @@ __all__ = [
     "UnsupportedURLError",
     "Verification",
     "__version__",
+    "open_storage",
     "verify_jsonl",
 ]
 
@@ -105,6 +107,7 @@ _MODULES = {
     "SkippedRecords": "reports.faults",
     "SkippedRecordsWarning": "reports.faults",
     "Verification": "reports.verification",
+    "open_storage": "stores.opening",
     "verify_jsonl": "jsonl.verify",
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
 }

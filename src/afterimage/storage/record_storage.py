@@ -39,6 +39,11 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
     - `order_by`: `"field"` or `"-field"` (descending), or a list of them, or
       `[(field, direction), …]` with direction 1, -1, "asc" or "desc". Null is sorted last in both
       directions. Ties are in insertion order, and so are all records without `order_by`.
+    - `sample`, `seed`, `shuffle_seed`, `shard`, `distinct`: which of the matching records to read;
+      see `Choice` and `docs/choosing.md`. `distinct="content_hash"` takes the first of equal
+      records. `sample=200, seed=7` then takes 200 of them, the same in every storage.
+      `shard=(rank, world)` takes the part of one of several workers. `shuffle_seed=7` sorts at
+      random. `limit` and `offset` come last.
     - `on_error`: what to do with corrupt records, for example after a truncated write or an edit by
       hand. "raise" raises `CorruptRecordError`: loads, exports and scans reject the same records.
       If a scan or a Parquet export has only some columns, it checks only their values; counts

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from pydantic import BaseModel
 
 from afterimage.storage.calls.shared import Calls
 from afterimage.storage.models import ConversationWithContext, EvaluatedConversationWithContext
-from afterimage.storage.query.arguments import Columns, Filters, OrderBy
+from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import CONVERSATIONS
 from afterimage.storage.records.objects import as_records
@@ -64,6 +64,7 @@ class ConversationCalls(Calls):
         order_by: OrderBy = None,
         *,
         on_error: OnError = "raise",
+        **choice: Unpack[Choice],
     ) -> list[EvaluatedConversationWithContext]:
         """Return conversations as validated models.
 
@@ -83,7 +84,7 @@ class ConversationCalls(Calls):
         >>> [conversation.metadata["turn"] for conversation in newest]
         [3, 2]
         """
-        query = self._query(CONVERSATIONS, limit, offset, filters, order_by)
+        query = self._query(CONVERSATIONS, limit, offset, filters, order_by, choice=choice)
         return self._load(CONVERSATIONS, query, on_error)
 
     def iter_conversations(
@@ -95,6 +96,7 @@ class ConversationCalls(Calls):
         *,
         batch_size: int = 1024,
         on_error: OnError = "raise",
+        **choice: Unpack[Choice],
     ) -> RecordIterator[EvaluatedConversationWithContext]:
         """Return an iterator over the records of `load_conversations`.
 
@@ -112,7 +114,7 @@ class ConversationCalls(Calls):
         >>> list(records)
         []
         """
-        query = self._query(CONVERSATIONS, limit, offset, filters, order_by)
+        query = self._query(CONVERSATIONS, limit, offset, filters, order_by, choice=choice)
         return self._iterate(CONVERSATIONS, query, batch_size, on_error)
 
     def scan_conversations(
@@ -125,6 +127,7 @@ class ConversationCalls(Calls):
         *,
         on_error: OnError = "raise",
         progress: Progress | None = None,
+        **choice: Unpack[Choice],
     ) -> pa.RecordBatchReader:
         """Return conversations as a stream of Arrow record batches; no models are built.
 
@@ -139,6 +142,7 @@ class ConversationCalls(Calls):
             limit: see the class.
             offset: see the class.
             on_error: see the class; the warning is issued at the end of the stream.
+            **choice: see the class.
             progress: called with the number of records read since the last call; for a JSONL file,
                 with the number of lines read, matching or not. A `ShareProgress` then also gets the
                 share of the file that was read.
@@ -156,11 +160,17 @@ class ConversationCalls(Calls):
         [{'metadata.a.b': '1', 'persona': None}]
         """
         return self._scan(
-            CONVERSATIONS, columns, limit, offset, filters, order_by, on_error, progress
+            CONVERSATIONS, columns, limit, offset, filters, order_by, on_error, progress, choice
         )
 
     @signal_safe
-    def count_conversations(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
+    def count_conversations(
+        self,
+        filters: Filters = None,
+        *,
+        on_error: OnError = "raise",
+        **choice: Unpack[Choice],
+    ) -> int:
         """Return the number of matching conversations."""
-        query = self._query(CONVERSATIONS, None, None, filters, None)
+        query = self._query(CONVERSATIONS, None, None, filters, None, choice=choice)
         return self._count(Read(CONVERSATIONS, query, Faults(on_error)))

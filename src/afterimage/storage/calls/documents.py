@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from afterimage.storage.calls.shared import Calls
 from afterimage.storage.models import Document
-from afterimage.storage.query.arguments import Columns, Filters, OrderBy
+from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import DOCUMENTS
 from afterimage.storage.records.objects import as_records
@@ -48,9 +48,10 @@ class DocumentCalls(Calls):
         order_by: OrderBy = None,
         *,
         on_error: OnError = "raise",
+        **choice: Unpack[Choice],
     ) -> list[Document]:
         """Return documents as validated models; see `load_conversations`."""
-        query = self._query(DOCUMENTS, limit, offset, filters, order_by)
+        query = self._query(DOCUMENTS, limit, offset, filters, order_by, choice=choice)
         return self._load(DOCUMENTS, query, on_error)
 
     def iter_documents(
@@ -62,9 +63,10 @@ class DocumentCalls(Calls):
         *,
         batch_size: int = 1024,
         on_error: OnError = "raise",
+        **choice: Unpack[Choice],
     ) -> RecordIterator[Document]:
         """Return an iterator over the records of `load_documents`; see `iter_conversations`."""
-        query = self._query(DOCUMENTS, limit, offset, filters, order_by)
+        query = self._query(DOCUMENTS, limit, offset, filters, order_by, choice=choice)
         return self._iterate(DOCUMENTS, query, batch_size, on_error)
 
     def scan_documents(
@@ -77,12 +79,21 @@ class DocumentCalls(Calls):
         *,
         on_error: OnError = "raise",
         progress: Progress | None = None,
+        **choice: Unpack[Choice],
     ) -> pa.RecordBatchReader:
         """Return documents as a stream of Arrow record batches; see `scan_conversations`."""
-        return self._scan(DOCUMENTS, columns, limit, offset, filters, order_by, on_error, progress)
+        return self._scan(
+            DOCUMENTS, columns, limit, offset, filters, order_by, on_error, progress, choice
+        )
 
     @signal_safe
-    def count_documents(self, filters: Filters = None, *, on_error: OnError = "raise") -> int:
+    def count_documents(
+        self,
+        filters: Filters = None,
+        *,
+        on_error: OnError = "raise",
+        **choice: Unpack[Choice],
+    ) -> int:
         """Return the number of matching documents."""
-        query = self._query(DOCUMENTS, None, None, filters, None)
+        query = self._query(DOCUMENTS, None, None, filters, None, choice=choice)
         return self._count(Read(DOCUMENTS, query, Faults(on_error)))

@@ -6,20 +6,22 @@ file.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Unpack, cast
 
 from pydantic_core import to_json
 
 from afterimage.storage.calls.shared import Calls
+from afterimage.storage.calls.splitting import new_folder, parts_of, reads_of, seed_of
 from afterimage.storage.errors import InvalidQueryError
-from afterimage.storage.query.arguments import Columns, Filters, OrderBy, as_list
+from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy, as_list
+from afterimage.storage.query.query import Query, Share
 from afterimage.storage.query.read import Read
-from afterimage.storage.records.fields import CONVERSATIONS, OTHERS, Kind, kind_named
+from afterimage.storage.records.fields import CONVERSATIONS, OTHERS, Kind, RecordKind, kind_named
 from afterimage.storage.reports.exports import ExportCount
 from afterimage.storage.reports.faults import Faults, OnError
 from afterimage.storage.reports.progress import (
@@ -28,8 +30,8 @@ from afterimage.storage.reports.progress import (
     ignore,
     report,
     share_only,
-    split,
 )
+from afterimage.storage.reports.progress import split as stages
 from afterimage.storage.system.atomic_files import written_lines
 from afterimage.storage.system.interrupts import checkpoint, signal_safe
 from afterimage.storage.system.prefetch import prefetched
@@ -66,6 +68,9 @@ class ExportCalls(Calls):
         lossy: bool = False,
         trim: bool = False,
         columns: Columns = None,
+        split: Mapping[str, float] | None = None,
+        split_by: str | None = None,
+        **choice: Unpack[Choice],
     ) -> ExportCount:
         r"""Write matching records to a JSONL file: whole records, or lines for training tools.
 
@@ -73,8 +78,9 @@ class ExportCalls(Calls):
         permissions are kept. A pipe or a device is written in place.
 
         Args:
-            path: a `.jsonl` file; a `.jsonl.gz` or `.jsonl.zst` file, which is compressed; or a
-                binary stream, which receives uncompressed lines and stays open.
+            path: a `.jsonl` file; a `.jsonl.gz` or `.jsonl.zst` file, which is compressed; a binary
+                stream, which receives uncompressed lines and stays open; or, with `split`, a new
+                folder.
             kind: "conversations", "documents", or "records" for records of other models.
             filters: see the class; for "records", filters may name any field.
             order_by: see the class.
@@ -97,11 +103,17 @@ class ExportCalls(Calls):
             trim: whether to end each conversation at its last assistant message.
             columns: fields that are added to each line under their last name, such as
                 "metadata.domain"; "metadata.*" is every key of the metadata.
+            split: the parts with their shares, such as {"train": 0.9, "validation": 0.1}. Each part
+                is a file, `train.jsonl`. The seed is `seed`, 42 by default.
+            split_by: a field. Records with the same value are in the same part, and a record stays
+                in its part when the storage grows. None keeps equal conversations together.
+            **choice: see the class.
 
         Returns:
             The number of lines written, as an integer. Its attribute `omitted` is the number of
             conversations that were left out and the first of them, and `reasons` is their number by
-            reason.
+            reason. `parts` is the number of lines of each part of a split, and `shares` are the
+            shares that came out.
 
         Raises:
             InvalidQueryError: see the class; or the format does not support an option.
@@ -124,9 +136,19 @@ class ExportCalls(Calls):
             kind, format, system_prompt, reasoning, lossy=lossy, trim=trim, columns=columns
         )
         records = kind_named(kind) if training is None else training.kind
-        query = self._query(records, limit, offset, filters, order_by)
+        seed, choice = seed_of(choice, split)
+        query = self._query(records, limit, offset, filters, order_by, choice=choice)
+        parts = parts_of(split, split_by, seed, self._backend.fields(records))
+        _check_split(parts, path, query)
         read = Read(records, query, Faults(on_error), progress or ignore, valid=True)
-        if isinstance(path, str | Path):
+        counts: dict[str, int] = {}
+        if parts:
+            with new_folder(system_path(cast("Path", path))) as folder:
+                for name, part in reads_of(self._chosen(read), parts):
+                    with written_lines(folder / f"{name}.jsonl") as file:
+                        counts[name] = self._write_lines(file, part, training)
+            written = sum(counts.values())
+        elif isinstance(path, str | Path):
             target = system_path(path)
             refuse_own_file(target, self._backend.files())
             with written_lines(target) as file:
@@ -134,7 +156,9 @@ class ExportCalls(Calls):
         else:
             written = self._write_lines(path, read, training)
         _finish(read)
-        return training.omissions.of(written) if training else ExportCount(written)
+        if training is not None:
+            return training.omissions.of(written, counts)
+        return ExportCount(written, parts=counts)
 
     @signal_safe
     def export_parquet(
@@ -157,6 +181,9 @@ class ExportCalls(Calls):
         reasoning: Reasoning | None = None,
         lossy: bool = False,
         trim: bool = False,
+        split: Mapping[str, float] | None = None,
+        split_by: str | None = None,
+        **choice: Unpack[Choice],
     ) -> ExportCount:
         """Write matching records to Parquet as a stream: whole records, or rows for training tools.
 
@@ -164,7 +191,7 @@ class ExportCalls(Calls):
         pipe or a device is written in place.
 
         Args:
-            path: the file or, with `partition_by`, a new folder.
+            path: the file or, with `partition_by` or `split`, a new folder.
             kind: "conversations" or "documents".
             columns: see `scan_conversations`; with `format`, see `export_jsonl`.
             filters: see the class.
@@ -189,6 +216,10 @@ class ExportCalls(Calls):
             reasoning: see `export_jsonl`.
             lossy: see `export_jsonl`.
             trim: see `export_jsonl`.
+            split: see `export_jsonl`. The files are named as on the Hugging Face Hub,
+                `train-00000-of-00001.parquet`.
+            split_by: see `export_jsonl`.
+            **choice: see the class.
 
         Returns:
             The number of rows written; see `export_jsonl`.
@@ -215,40 +246,63 @@ class ExportCalls(Calls):
             trim=trim,
             columns=None if is_whole else columns,
         )
-        if training is not None:
-            if partition_by is not None:
-                raise InvalidQueryError("partition_by cannot be combined with a format")
-            query = self._query(training.kind, limit, offset, filters, order_by)
-            read = Read(training.kind, query, Faults(on_error), progress or ignore, valid=True)
-            target = system_path(path)
-            return self._training_parquet(target, training, read, compression, row_group_bytes)
+        if training is not None and partition_by is not None:
+            raise InvalidQueryError("partition_by cannot be combined with a format")
         from afterimage.storage.transfer.parquet import write_parquet  # noqa: PLC0415  heavy
 
-        records = kind_named(kind)
+        records = kind_named(kind) if training is None else training.kind
+        partitions = list(as_list(partition_by, "partition_by"))
+        names = None if training else self._columns_of(records, columns, partitions)
+        target = system_path(path)
+        refuse_own_file(target, self._backend.files())
+        seed, choice = seed_of(choice, split)
+        query = self._query(records, limit, offset, filters, order_by, names, choice)
+        parts = parts_of(split, split_by, seed, self._backend.fields(records))
+        _check_split(parts, path, query)
+        if parts and partitions:
+            raise InvalidQueryError("an export has either split or partition_by")
+        read = Read(
+            records, query, Faults(on_error), progress or ignore, valid=training is not None
+        )
+
+        def write(target: Path, part: Read) -> int:
+            part = self._chosen(part)
+            if training is not None:
+                return self._training_parquet(target, training, part, compression, row_group_bytes)
+            ahead = prefetched(self._backend.select(_reading_share(part)), ahead=_AHEAD)
+            with closing(counting(ahead, part.progress)) as batches:
+                return write_parquet(
+                    target,
+                    records,
+                    part.query,
+                    batches,
+                    partition_by=partitions,
+                    compression=compression,
+                    row_group_bytes=row_group_bytes,
+                )
+
+        counts: dict[str, int] = {}
+        if parts:
+            with new_folder(target) as folder:
+                for name, part in reads_of(self._chosen(read), parts):
+                    counts[name] = write(folder / f"{name}-00000-of-00001.parquet", part)
+            written = sum(counts.values())
+        else:
+            written = write(target, read)
+        _finish(read)
+        if training is not None:
+            return training.omissions.of(written, counts)
+        return ExportCount(written, parts=counts)
+
+    def _columns_of(
+        self, records: RecordKind, columns: Columns, partitions: Sequence[str]
+    ) -> list[str]:
         if records is OTHERS:
             raise InvalidQueryError(
                 "records of other models have no declared columns; use export_jsonl"
             )
         names = list(records.stored if columns is None else as_list(columns, "columns"))
-        partitions = list(as_list(partition_by, "partition_by"))
-        names += [name for name in partitions if name not in names]
-        target = system_path(path)
-        refuse_own_file(target, self._backend.files())
-        query = self._query(records, limit, offset, filters, order_by, names)
-        read = Read(records, query, Faults(on_error), progress or ignore)
-        ahead = prefetched(self._backend.select(_reading_share(read)), ahead=_AHEAD)
-        with closing(counting(ahead, read.progress)) as batches:
-            written = write_parquet(
-                target,
-                records,
-                query,
-                batches,
-                partition_by=partitions,
-                compression=compression,
-                row_group_bytes=row_group_bytes,
-            )
-        _finish(read)
-        return ExportCount(written)
+        return names + [name for name in partitions if name not in names]
 
     def _training(
         self,
@@ -279,27 +333,25 @@ class ExportCalls(Calls):
 
     def _training_parquet(
         self, path: Path, training: Outgoing, read: Read, compression: str, row_group_bytes: int
-    ) -> ExportCount:
-        """Write the rows of a read in a format to a Parquet file."""
+    ) -> int:
+        """Write the rows of a read in a format to a Parquet file; return their number."""
         from afterimage.storage.transfer.training_parquet import (  # noqa: PLC0415  heavy
             write_training_parquet,
         )
 
-        refuse_own_file(path, self._backend.files())
         with closing(self._lines(read, training)) as batches:
-            written = write_training_parquet(
+            return write_training_parquet(
                 path,
                 batches,
                 training.keys,
                 compression=compression,
                 row_group_bytes=row_group_bytes,
             )
-        _finish(read)
-        return training.omissions.of(written)
 
     def _write_lines(self, file: IO[bytes], read: Read, training: Outgoing | None) -> int:
         """Write the records of a read, or their lines in a format; return the number of lines."""
         written = 0
+        read = self._chosen(read)
         if training is not None:
             with closing(self._lines(read, training)) as batches_of_lines:
                 for lines in batches_of_lines:
@@ -324,11 +376,20 @@ class ExportCalls(Calls):
                 read.progress(len(batch))
 
 
+def _check_split(parts: Mapping[str, Share], path: object, query: Query) -> None:
+    if not parts:
+        return
+    if not isinstance(path, str | Path):
+        raise InvalidQueryError("an export with split requires a new folder, not a stream")
+    if query.limit is not None or query.offset:
+        raise InvalidQueryError("limit and offset do not go with split; use sample")
+
+
 def _reading_share(read: Read) -> Read:
     """Return the read of an export: it reports its share of the work, but no record counts."""
     progress = read.progress
     # A sort reads all records before the first is written: that is half of the work.
-    stage = split(progress, [1, 1])[0] if read.query.order else progress
+    stage = stages(progress, [1, 1])[0] if read.query.order else progress
     return replace(read, progress=share_only(stage))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from afterimage.storage.backend import Backend
-from afterimage.storage.query.arguments import Columns, Filters, OrderBy, positive
+from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy, positive
 from afterimage.storage.query.arguments import seconds as checked_seconds
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
@@ -36,6 +37,19 @@ class Calls:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
+    def __enter__(self) -> Self:
+        """Return the storage. Files are open only during calls, so the end of a block closes none.
+
+        >>> from afterimage.storage import SQLStorage
+        >>> with SQLStorage(":memory:") as store:
+        ...     store.count_conversations()
+        0
+        """
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Do nothing."""
+
     @property
     def lock_timeout(self) -> float:
         """Seconds to wait for other writers and processes; may be changed at any time."""
@@ -53,6 +67,7 @@ class Calls:
         filters: Filters,
         order_by: OrderBy,
         columns: Columns = None,
+        choice: Choice | None = None,
     ) -> Query:
         """Return the checked query of a call."""
         fields = self._backend.fields(kind)
@@ -65,10 +80,27 @@ class Calls:
             order_by=order_by,
             columns=columns,
             projectable=projectable,
+            choice=choice,
         )
 
+    def _chosen(self, read: Read) -> Read:
+        """Return the read of those rows that `distinct` and `sample` choose, if it has them."""
+        query = read.query
+        if not query.is_chosen:
+            return read
+        from afterimage.storage.query.predicates import (  # noqa: PLC0415  loads DuckDB
+            chosen_numbers,
+        )
+
+        # The second read reports the corrupt records, and its progress.
+        matching = Query(where=query.where, only=query.only)
+        first = replace(read, query=matching, faults=read.faults.without_report(), progress=ignore)
+        with self._backend.relation(first) as relation:
+            numbers = chosen_numbers(relation, query)
+        return read.over(replace(query, distinct=None, sample=None, only=numbers))
+
     def _load(self, kind: RecordKind, query: Query, on_error: OnError) -> list[Any]:
-        read = Read(kind, query, Faults(on_error))
+        read = self._chosen(Read(kind, query, Faults(on_error)))
         with kept_until_the_end():
             found = list(chain.from_iterable(self._backend.models(read, _LOAD_BATCH)))
         read.faults.warn()
@@ -77,7 +109,7 @@ class Calls:
     def _count(self, read: Read) -> int:
         from afterimage.storage.query.predicates import count_rows  # noqa: PLC0415  loads DuckDB
 
-        with self._backend.relation(read) as relation:
+        with self._backend.relation(self._chosen(read)) as relation:
             count = count_rows(relation)
         read.faults.warn()
         return count
@@ -85,7 +117,7 @@ class Calls:
     def _iterate(
         self, kind: RecordKind, query: Query, batch_size: int, on_error: OnError
     ) -> RecordIterator[Any]:
-        read = Read(kind, query, Faults(on_error), long_lived=True)
+        read = self._chosen(Read(kind, query, Faults(on_error), long_lived=True))
         batches = self._backend.models(read, positive(batch_size, "batch_size"))
         return RecordIterator(read.faults.warn_after(batches))
 
@@ -99,15 +131,18 @@ class Calls:
         order_by: OrderBy,
         on_error: OnError,
         progress: Progress | None,
+        choice: Choice,
     ) -> pa.RecordBatchReader:
         import pyarrow as pa  # noqa: PLC0415  importing the JSONL storage does not load it
 
         from afterimage.storage.arrow.schema import projected_schema  # noqa: PLC0415  as above
 
         names = list(kind.stored) if columns is None else columns
-        query = self._query(kind, limit, offset, filters, order_by, names)
+        query = self._query(kind, limit, offset, filters, order_by, names, choice)
         assert query.columns is not None
-        read = Read(kind, query, Faults(on_error), progress or ignore, long_lived=True)
+        read = self._chosen(
+            Read(kind, query, Faults(on_error), progress or ignore, long_lived=True)
+        )
         return pa.RecordBatchReader.from_batches(
             projected_schema(query.columns),
             BatchIterator(read.faults.warn_after(self._backend.select(read))),

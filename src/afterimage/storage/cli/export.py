@@ -33,6 +33,8 @@ __all__ = ["export_command"]
 @options.columns
 @options.partition_by
 @options.training_format
+@options.split
+@options.choice
 @options.skip_corrupt
 @options.opening
 @options.as_json
@@ -47,6 +49,9 @@ def export_command(
     reasoning: Any,
     lossy: bool,  # noqa: FBT001  click passes it by name
     trim: bool,  # noqa: FBT001
+    split: dict[str, float] | None,
+    split_by: str | None,
+    choice: dict[str, Any],
     opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
     **query: Any,
@@ -54,23 +59,27 @@ def export_command(
     """Write records of a store to a file.
 
     OUT ends in .parquet, .jsonl, .jsonl.gz or .jsonl.zst. With --partition-by it is a new folder.
+    With --split it is a new folder of JSONL files, or of Parquet files if it ends in .parquet.
     OUT appears only when it is complete; an existing file is replaced at that time. JSONL files
     contain the records as they were saved, and Parquet files contain their columns. With --format,
     both contain rows for training tools.
     """
-    lines = out.name.lower().endswith((".jsonl", ".jsonl.gz", ".jsonl.zst"))
+    is_split = split is not None
+    lines = (is_split and out.suffix.lower() != ".parquet") or out.name.lower().endswith(
+        (".jsonl", ".jsonl.gz", ".jsonl.zst")
+    )
     training = {"format": line_format, "system_prompt": system_prompt, "reasoning": reasoning}
     training |= {"lossy": lossy, "trim": trim}
     _check_target(out, training, columns, partition_by, lines=lines)
     if line_format or not lines:
         training["columns"] = columns
     source = open_existing(store, kind, opening)
-    arguments = {"kind": kind, **query}
+    arguments = {"kind": kind, "split": split, "split_by": split_by, **choice, **query}
     written: ExportCount
     with progress_bar(f"export {out.name}") as progress:
         # JSONLStorage reports the share done, so it needs no total.
         if progress and not isinstance(source, storage.JSONLStorage):
-            progress.expect(_record_count(source, kind, query))
+            progress.expect(_record_count(source, kind, query, choice))
         if lines:
             written = source.export_jsonl(out, **arguments, **training, progress=progress)
         else:
@@ -82,6 +91,9 @@ def export_command(
         _explain_omitted(written)
     if as_json:
         return
+    if written and isinstance(written, ExportCount) and written.parts:
+        parts = (f"{name} {n:,} ({n / written:.1%})" for name, n in written.parts.items())
+        say(", ".join(parts), err=True)
     if written:
         keys = [field for field, _ in query["order_by"]]
         explain_fields(source, kind, [*(columns or ()), *(partition_by or ()), *keys])
@@ -120,11 +132,19 @@ def _explain_omitted(written: ExportCount) -> None:
     say(f"{written.omitted.count:,} left out: {reasons}.\n{written.omitted}", err=True)
 
 
-def _record_count(store: RecordStorage, kind: str, query: dict[str, Any]) -> int:
+def _record_count(
+    store: RecordStorage, kind: str, query: dict[str, Any], choice: dict[str, Any]
+) -> int:
     count = {
         "conversations": store.count_conversations,
         "documents": store.count_documents,
         "records": store.count_records,
     }
-    left = max(0, count[kind](query["filters"]) - (query["offset"] or 0))
+    left = max(0, count[kind](query["filters"], **_without_order(choice)) - (query["offset"] or 0))
     return left if query["limit"] is None else min(left, query["limit"])
+
+
+def _without_order(choice: dict[str, Any]) -> dict[str, Any]:
+    """Return what a count needs: without a sample, it has no seed."""
+    rest = {**choice, "shuffle_seed": None}
+    return rest if choice["sample"] is not None else {**rest, "seed": None}

@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,6 +28,7 @@ __all__ = [
     "NAME",
     "STORE",
     "as_json",
+    "choice",
     "columns",
     "filters",
     "kind",
@@ -35,8 +37,10 @@ __all__ = [
     "parse_columns",
     "parse_filter",
     "parse_order",
+    "parse_split",
     "partition_by",
     "skip_corrupt",
+    "split",
     "training_format",
 ]
 
@@ -228,6 +232,89 @@ def order_and_slice(limit: int | None) -> _Decorator[Any]:
     )
     start = click.option("--offset", type=count, help="Number of records to skip at the start.")
     return lambda command: by(most(start(command)))
+
+
+def choice(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose among the records, as the argument `choice`."""
+
+    @wraps(command)
+    def named(
+        *args: Any,
+        sample: int | None,
+        seed: int,
+        shuffle: bool,
+        shuffle_seed: int | None,
+        shard: tuple[int, int] | None,
+        distinct: str | None,
+        **others: Any,
+    ) -> None:
+        chosen: dict[str, Any] = {"sample": sample, "shard": shard, "distinct": distinct}
+        chosen["shuffle_seed"] = seed if shuffle and shuffle_seed is None else shuffle_seed
+        if sample is not None or others.get("split") is not None:
+            chosen["seed"] = seed
+        command(*args, choice=chosen, **others)
+
+    number = click.IntRange(min=0)
+    taken = click.option("--sample", type=number, help="Number of records to take at random.")
+    seeded = click.option(
+        "--seed",
+        type=int,
+        default=42,
+        show_default=True,
+        help="Seed of --sample, --shuffle and --split.",
+    )
+    mixed = click.option("--shuffle/--no-shuffle", help="Sort at random, by --seed.")
+    other = click.option("--shuffle-seed", type=int, help="Sort at random, by another seed.")
+    part = click.option(
+        "--shard",
+        type=(int, int),
+        metavar="RANK WORLD",
+        help="Take the part of worker RANK, from 0, of WORLD workers.",
+    )
+    first = click.option(
+        "--distinct",
+        metavar="FIELD",
+        help="Of records with equal values, such as of content_hash, take only the first one.",
+    )
+    decorated: Callable[..., None] = first(taken(seeded(mixed(other(part(named))))))
+    return decorated
+
+
+def parse_split(text: str) -> dict[str, float]:
+    """Return the parts of a split with their shares.
+
+    Raises:
+        click.BadParameter: the text is not a split.
+
+    >>> parse_split("train=0.9,validation=0.1"), parse_split("0.1")
+    ({'train': 0.9, 'validation': 0.1}, {'train': 0.9, 'validation': 0.1})
+    """
+    try:
+        if "=" not in text:
+            return {"train": float(1 - Decimal(text)), "validation": float(text)}
+        pairs = (part.partition("=") for part in text.split(","))
+        return {name.strip(): float(share) for name, _, share in pairs}
+    except (ValueError, ArithmeticError):
+        raise click.BadParameter(
+            f"{text!r} is neither NAME=SHARE,… nor a share of the validation, such as 0.1."
+        ) from None
+
+
+def split(command: _Command) -> _Command:
+    """Add the options of an export that is split."""
+    parts = click.option(
+        "--split",
+        callback=_if_given(parse_split),
+        metavar="NAME=SHARE,…",
+        help="Write a folder with one file for each part: train=0.9,validation=0.1; 0.1 is short "
+        "for that.",
+    )
+    by = click.option(
+        "--split-by",
+        metavar="FIELD",
+        help="Records with the same value of this field are in the same part.",
+    )
+    return parts(by(command))
 
 
 def opening(command: Callable[..., None]) -> Callable[..., None]:

@@ -440,4 +440,5 @@ def _size(path: Path) -> int:
 
 def _needs_engine(query: Query) -> bool:
     """Return whether a query has more than a limit."""
-    return bool(query.where or query.order or query.offset)
+    is_chosen = query.shares or query.only is not None
+    return bool(query.where or query.order or query.offset or is_chosen)

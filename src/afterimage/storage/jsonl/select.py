@@ -7,8 +7,10 @@ whole lines with the same code as saves, so scans of a file and of a database ha
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -156,8 +158,11 @@ def select_lines(
         return [table.c.line] * whole + select_list(source, columns) + suspect + texts
 
     checked = [*_stored_fields(kind, columns)] if check else []
+    only, query = query.only, replace(query, only=None)
     if query.order:
-        with relation_of_lines(kind, chunks, query, checked) as (connection, table, source, _):
+        lines_of_order = replace(query, only=only)
+        with relation_of_lines(kind, chunks, lines_of_order, checked) as relation:
+            connection, table, source, _ = relation
             statement = in_order(source, query, chosen(table, source), table)
             yield from stream_arrow(connection, sliced(statement, query))
         return
@@ -172,7 +177,7 @@ def select_lines(
         used.append("conversations")
     names = None if text else {*used}
     with scratch_connection() as connection:
-        for batches in _line_batches(chunks):
+        for batches in _line_batches(chunks, only):
             if left is not None and left <= 0:
                 return
             with streamed(connection, _LINES, batches) as lines:
@@ -200,23 +205,39 @@ def relation_of_lines(
     kind: RecordKind, chunks: Iterable[Chunk], query: Query, checked: Sequence[FieldRef] = ()
 ) -> Iterator[Relation]:
     """Provide the lines of one kind for one statement, which reads them once."""
-    batches = chain.from_iterable(_line_batches(chunks))
+    batches = chain.from_iterable(_line_batches(chunks, query.only))
+    query = replace(query, only=None)
     with scratch_connection() as connection, streamed(connection, _LINES, batches) as lines:
         yield Relation(connection, *lines_relation(kind, lines, None, checked), query)
 
 
-def _line_batches(chunks: Iterable[Chunk]) -> Iterator[list[pa.RecordBatch]]:
-    """Yield the lines of each chunk with their positions, in slices for parallel processing."""
+def _line_batches(
+    chunks: Iterable[Chunk], only: tuple[int, ...] | None = None
+) -> Iterator[list[pa.RecordBatch]]:
+    """Yield the lines of each chunk with their positions, in slices for parallel processing.
+
+    Args:
+        chunks: the file.
+        only: the positions of the lines to yield, ascending; None for all.
+    """
     position = 0
     for chunk in chunks:
         texts = chunk.texts()
+        end = position + len(texts)
+        places: Sequence[int] = range(position, end)
+        if only is not None:
+            places = only[bisect_left(only, position) : bisect_left(only, end)]
+            texts = [texts[place - position] for place in places]
+        if not texts:
+            position = end
+            continue
         lines = binaries(texts)
         try:
             lines = lines.cast(pa.large_string())
         except pa.ArrowInvalid:
             raise _not_utf8(chunk) from None
-        numbers = integers(range(position, position + len(texts)))
-        position += len(texts)
+        numbers = integers(places)
+        position = end
         batch = pa.RecordBatch.from_arrays([numbers, lines], schema=_LINES)
         rows = max(1, len(texts) * _SLICE_BYTES // max(1, lines.nbytes))
         yield [batch.slice(start, rows) for start in range(0, len(texts), rows)]

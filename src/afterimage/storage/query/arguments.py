@@ -5,11 +5,20 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, TypedDict
 
 from afterimage.storage.errors import InvalidQueryError, shown
 
-__all__ = ["Columns", "Filters", "OrderBy", "as_list", "positive", "record_count", "seconds"]
+__all__ = [
+    "Choice",
+    "Columns",
+    "Filters",
+    "OrderBy",
+    "as_list",
+    "positive",
+    "record_count",
+    "seconds",
+]
 
 Filters = Mapping[str, Any] | Sequence[Any] | None
 """`{field: value}`, or `[(field, op, value), …]` (ANDed), or a list of such lists (ORed)."""
@@ -18,6 +27,24 @@ OrderBy = str | Sequence[str | tuple[str, int | str]] | None
 for the descending order, or a list of them."""
 Columns = Sequence[str] | None
 """Field paths, in the order of the result; None for all declared fields."""
+
+
+class Choice(TypedDict, total=False):
+    """How a read chooses among the matching records; see `docs/choosing.md`.
+
+    Attributes:
+        distinct: a field; of records with equal values, only the first one is taken.
+        sample: the number of records to take at random.
+        seed: selects another sample, or another split; 42 by default.
+        shard: `(rank, world)`: the part of a worker of that rank, from 0, among so many.
+        shuffle_seed: sorts the records at random; with `order_by`, its ties.
+    """
+
+    distinct: str | None
+    sample: int | None
+    seed: int | None
+    shard: tuple[int, int] | None
+    shuffle_seed: int | None
 
 
 def as_list(value: Any, what: str) -> Iterable[Any]:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from afterimage.storage.query.json_values import JsonPath
 
-__all__ = ["COMPUTED_FROM", "computed_value", "other_keys_of_messages"]
+__all__ = ["COMPUTED_FROM", "canonical", "computed_value", "other_keys_of_messages"]
 
 COMPUTED_FROM: Final = {
     "content_hash": ("conversations", "text"),
@@ -234,6 +234,11 @@ _NOTHING: Final[sa.ColumnElement[str]] = sa.literal_column("''")
 def _nodes(extra: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     """Return the part of `extra` about the other keys of messages; NULL if there are none."""
     return JsonPath(extra, ("children", "conversations", "children")).json
+
+
+def canonical(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return the canonical form of JSON text, in which equal values are equal texts."""
+    return _apply(_canonical_text("v"), text)
 
 
 def _others_of_extra(extra: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

@@ -22,13 +22,22 @@ import sqlalchemy as sa
 
 from afterimage.storage.engine.dialect import SqlType, any_item
 from afterimage.storage.engine.statements import fetch_all
+from afterimage.storage.query.choosing import group_of, is_in_share, key_of
 from afterimage.storage.query.json_values import JsonPath, JsonValue, TypedText
-from afterimage.storage.query.query import Condition, Query
+from afterimage.storage.query.query import Condition, Query, SortKey
 from afterimage.storage.query.relations import Relation, Source, Values
 from afterimage.storage.records.fields import Double, Integer, List, Text, Timestamp
 from afterimage.storage.records.paths import FieldRef
 
-__all__ = ["count_rows", "filtered", "in_order", "order_of_values", "select_list", "sliced"]
+__all__ = [
+    "chosen_numbers",
+    "count_rows",
+    "filtered",
+    "in_order",
+    "order_of_values",
+    "select_list",
+    "sliced",
+]
 
 # A double represents every integer below this exactly, so comparing doubles is exact.
 _EXACT = 2**53
@@ -46,6 +55,11 @@ def filtered(statement: sa.Select[Any], source: Source, query: Query) -> sa.Sele
         # DuckDB builds a hash table for a subquery. It would search a list again for each row.
         excluded = sa.func.unnest(_bound_list(list(query.without), "BIGINT[]"))
         statement = statement.where(source.sequence.not_in(sa.select(excluded)))
+    if query.only is not None:
+        chosen = sa.func.unnest(_bound_list(list(query.only), "BIGINT[]"))
+        statement = statement.where(source.sequence.in_(sa.select(chosen)))
+    for share in query.shares:
+        statement = statement.where(is_in_share(source, share))
     return statement.where(sa.or_(*groups)) if groups else statement
 
 
@@ -72,7 +86,7 @@ def in_order(
     inputs = [
         part.label(f"key_{index}_{part_index}")
         for index, key in enumerate(query.order)
-        for part_index, part in enumerate(_sort_inputs(source, key.field))
+        for part_index, part in enumerate(_sort_inputs(source, key))
     ]
     last = [key.label(f"last_{index}") for index, key in enumerate(last_keys)]
     records = sa.select(source.sequence.label("sequence"), *chosen, *inputs, *last)
@@ -80,7 +94,7 @@ def in_order(
     matching = filtered(records, source, query).subquery()
     ordered: list[sa.ColumnElement[Any]] = []
     for index, key in enumerate(query.order):
-        count = len(_sort_inputs(source, key.field))
+        count = len(_sort_inputs(source, key))
         parts = [matching.c[f"key_{index}_{part_index}"] for part_index in range(count)]
         for expression in _sort_expressions(key.field, parts):
             directed = expression.desc() if key.descending else expression.asc()
@@ -95,6 +109,35 @@ def count_rows(relation: Relation) -> int:
     connection, table, source, query = relation
     statement = filtered(sa.select(sa.func.count()).select_from(table), source, query)
     return int(fetch_all(connection, statement)[0][0])
+
+
+def chosen_numbers(relation: Relation, query: Query) -> tuple[int, ...]:
+    """Return the sequence numbers of the records that `distinct` and `sample` leave, ascending.
+
+    Records with equal keys are taken in insertion order.
+
+    Args:
+        relation: the records that match the filters of the query.
+        query: says what to choose.
+    """
+    connection, table, source, matching = relation
+    columns: list[sa.ColumnElement[Any]] = [source.sequence.label("sequence")]
+    if query.distinct is not None:
+        columns.append(group_of(source, query.distinct).label("value"))
+    if query.sample is not None:
+        columns.append(key_of("sample", query.sample.seed, source.identity).label("key"))
+    records = filtered(sa.select(*columns).select_from(table), source, matching).subquery()
+    if query.distinct is not None:
+        value, sequence = records.c.value, records.c.sequence
+        place = sa.func.row_number().over(partition_by=value, order_by=sequence).label("place")
+        placed = sa.select(records, place).subquery()
+        # A record without a value has no equal.
+        first = sa.or_(placed.c.value.is_(None), placed.c.place == 1)
+        records = sa.select(placed).where(first).subquery()
+    chosen = sa.select(records.c.sequence)
+    if query.sample is not None:
+        chosen = chosen.order_by(records.c.key, records.c.sequence).limit(query.sample.count)
+    return tuple(sorted(number for (number,) in fetch_all(connection, chosen)))
 
 
 def select_list(source: Source, columns: Iterable[FieldRef]) -> list[sa.ColumnElement[Any]]:
@@ -362,8 +405,11 @@ def _integer(stored: JsonValue) -> sa.ColumnElement[Any]:
     )
 
 
-def _sort_inputs(source: Source, field: FieldRef) -> list[sa.ColumnElement[Any]]:
-    """Return the values of a record that a sort by `field` is computed from."""
+def _sort_inputs(source: Source, key: SortKey) -> list[sa.ColumnElement[Any]]:
+    """Return the values of a record that a sort key is computed from."""
+    field = key.field
+    if key.seed is not None:
+        return [key_of("shuffle", key.seed, source.identity)]
     if isinstance(field.type, Text | Double | Integer | Timestamp):
         return [source.value(field)]
     stored = source.json(field)

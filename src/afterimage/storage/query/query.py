@@ -8,14 +8,20 @@ to SQL. This module does not import the engine.
 from __future__ import annotations
 
 import datetime as dt
+import difflib
+import math
+import operator
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Final, Literal, get_args
 
 from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
 from afterimage.storage.errors import InvalidQueryError, shorten, shown
 from afterimage.storage.query.arguments import (
+    Choice,
     Columns,
     Filters,
     OrderBy,
@@ -26,7 +32,18 @@ from afterimage.storage.records.fields import FieldType, Json, List, Text, Times
 from afterimage.storage.records.paths import FieldRef, resolve
 from afterimage.storage.records.validation import MAX_DIGITS
 
-__all__ = ["Condition", "Operator", "Query", "SortKey"]
+__all__ = [
+    "DEFAULT_SEED",
+    "IDENTITY",
+    "Condition",
+    "Operator",
+    "Query",
+    "Sample",
+    "Share",
+    "SortKey",
+    "seed_value",
+    "share_of",
+]
 
 Positive = Literal[
     "==", "<", "<=", ">", ">=", "in", "contains", "icontains", "startswith", "matches", "has"
@@ -53,6 +70,8 @@ _NEGATED: Final[dict[Operator, Positive]] = {
 }
 _OPERATORS: Final[dict[str, Operator]] = {"=": "==", **{op: op for op in get_args(Operator)}}
 _TEXT_OPERATORS: Final = ("contains", "icontains", "startswith", "matches")
+DEFAULT_SEED: Final = 42
+"""The seed of samples and splits without one."""
 _DESCENDING: Final = {1: False, -1: True, "asc": False, "desc": True}
 
 
@@ -77,10 +96,48 @@ class Condition:
 
 @dataclass(frozen=True)
 class SortKey:
-    """One key of a sort. None is sorted last in both directions."""
+    """One key of a sort. None is sorted last in both directions.
+
+    Attributes:
+        field: the field to sort by.
+        descending: the direction.
+        seed: if given, the records are shuffled with this seed instead.
+    """
 
     field: FieldRef
     descending: bool
+    seed: int | None = None
+
+
+IDENTITY: Final = FieldRef("content_hash", "content_hash", (), (), Text())
+"""The field that samples, shuffled orders and shards are computed from."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The records with the lowest keys."""
+
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """The records whose key, or that of their group, lies in an interval; see `choosing.py`.
+
+    Attributes:
+        use: what the key is for: "shard" or "split".
+        seed: the seed of the key.
+        low: the lowest key, as 32 hexadecimal digits.
+        high: the highest key; None for the highest of all.
+        by: the field whose value groups the records; None for the records themselves.
+    """
+
+    use: str
+    seed: int
+    low: str
+    high: str | None
+    by: FieldRef | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +153,10 @@ class Query:
         columns: the projection; None for all declared fields.
         without: sequence numbers of the rows to skip because they are corrupt.
         numbered: whether to skip rows without a sequence number.
+        distinct: the field of which each value is taken once; resolved before a backend reads.
+        sample: the sample to take, likewise.
+        shares: the shares that the records must be in.
+        only: sequence numbers of the rows to read, ascending; None for all.
     """
 
     where: tuple[tuple[Condition, ...], ...] = ()
@@ -105,6 +166,10 @@ class Query:
     columns: tuple[FieldRef, ...] | None = None
     without: tuple[int, ...] = ()
     numbered: bool = False
+    distinct: FieldRef | None = None
+    sample: Sample | None = None
+    shares: tuple[Share, ...] = ()
+    only: tuple[int, ...] | None = None
 
     @classmethod
     def of(
@@ -117,6 +182,7 @@ class Query:
         order_by: OrderBy = None,
         columns: Columns = None,
         projectable: Mapping[str, FieldType] | None = None,
+        choice: Choice | None = None,
     ) -> Query:
         """Return the checked query of the user's arguments.
 
@@ -128,6 +194,7 @@ class Query:
             order_by: see `OrderBy`.
             columns: see `Columns`.
             projectable: the fields that columns may name, if they differ from `fields`.
+            choice: see `Choice`.
 
         Raises:
             UnknownFieldError: an argument names a field that does not exist.
@@ -138,9 +205,20 @@ class Query:
         >>> query.where[0][0].field.keys
         ('domain',)
         """
+        chosen = choice or {}
+        _check_names(chosen)
+        order = [_sort_key(fields, item) for item in _sort_items(order_by)]
+        if (shuffle := chosen.get("shuffle_seed")) is not None:
+            order.append(
+                SortKey(IDENTITY, descending=False, seed=seed_value(shuffle, "shuffle_seed"))
+            )
+        distinct = chosen.get("distinct")
         return cls(
             where=_where(fields, filters),
-            order=tuple(_sort_key(fields, item) for item in _sort_items(order_by)),
+            order=tuple(order),
+            distinct=None if distinct is None else resolve(fields, distinct),
+            sample=_sample(chosen),
+            shares=_shard(chosen.get("shard")),
             limit=None if limit is None else record_count(limit, "limit"),
             offset=0 if offset is None else record_count(offset, "offset"),
             columns=None if columns is None else _projection(projectable or fields, columns),
@@ -150,6 +228,20 @@ class Query:
         """Return the fields that the filters and the order name."""
         yield from (condition.field for group in self.where for condition in group)
         yield from (key.field for key in self.order)
+        yield from (share.by or IDENTITY for share in self.shares)
+        yield from [IDENTITY] * any(share.by for share in self.shares)
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether the rows to read are still to be chosen; see `distinct` and `sample`."""
+        return self.distinct is not None or self.sample is not None
+
+    def between(self, low: int, high: int) -> Query:
+        """Return the same query with only those numbers of `only` that lie in a range."""
+        if self.only is None:
+            return self
+        start, end = bisect_left(self.only, low), bisect_right(self.only, high)
+        return replace(self, only=self.only[start:end])
 
     def without_slice(self) -> Query:
         """Return the same query without limit and offset."""
@@ -265,6 +357,61 @@ def _utc(value: Any) -> Any:
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         return value.astimezone(dt.UTC).replace(tzinfo=None)
     return value
+
+
+def _check_names(choice: Mapping[str, Any]) -> None:
+    known = Choice.__annotations__
+    for name in choice:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else f" Known: {', '.join(known)}."
+            raise TypeError(f"unexpected keyword argument {shorten(repr(name), 60)}.{hint}")
+
+
+def seed_value(value: Any, what: str = "seed") -> int:
+    """Return `value` if it is a seed: any integer.
+
+    Raises:
+        InvalidQueryError: `value` is not an integer, or has more than 64 bits.
+    """
+    try:
+        seed = -(2**64) if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        seed = -(2**64)
+    if not -(2**63) <= seed < 2**64:
+        raise InvalidQueryError(
+            f"{what} must be an integer of at most 64 bits, not {shown(value, 40)}"
+        )
+    return seed
+
+
+def _sample(choice: Choice) -> Sample | None:
+    count, seed = choice.get("sample"), choice.get("seed")
+    if count is None:
+        if seed is not None:
+            raise InvalidQueryError("seed is for sample or split; for an order, use shuffle_seed")
+        return None
+    return Sample(record_count(count, "sample"), DEFAULT_SEED if seed is None else seed_value(seed))
+
+
+def _shard(shard: Any) -> tuple[Share, ...]:
+    if shard is None:
+        return ()
+    items = list(shard) if isinstance(shard, list | tuple) else []
+    if len(items) == 2 and all(type(item) is int for item in items) and 0 <= items[0] < items[1]:
+        rank, world = items
+        return (share_of("shard", 0, Fraction(rank, world), Fraction(rank + 1, world)),)
+    raise InvalidQueryError(
+        f"shard must be (rank, world) with 0 <= rank < world, not {shown(shard, 60)}"
+    )
+
+
+def share_of(
+    use: str, seed: int, start: Fraction, end: Fraction, by: FieldRef | None = None
+) -> Share:
+    """Return the share of the keys from `start` up to `end`, as fractions of all keys."""
+    low, high = (math.ceil(limit * 2**128) for limit in (start, end))
+    return Share(use, seed, f"{low:032x}", None if end >= 1 else f"{high - 1:032x}", by)
 
 
 def _sort_items(order_by: OrderBy) -> Iterable[Any]:

@@ -16,7 +16,11 @@ import sqlalchemy as sa
 
 from afterimage.storage.arrow.schema import json_structure
 from afterimage.storage.engine.dialect import SqlType, any_item
-from afterimage.storage.query.computed import computed_value, other_keys_of_messages
+from afterimage.storage.query.computed import (
+    canonical,
+    computed_value,
+    other_keys_of_messages,
+)
 from afterimage.storage.query.json_values import JsonPath, JsonValue, TypedText
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.fields import (
@@ -71,6 +75,10 @@ class Source(Values, Protocol):
     @property
     def sequence(self) -> sa.ColumnElement[int]:
         """The insertion sequence number, ascending."""
+
+    @property
+    def identity(self) -> sa.ColumnElement[str]:
+        """The `content_hash`; for records of other models, a hash of the whole record."""
 
     @property
     def record_text(self) -> sa.ColumnElement[str]:
@@ -129,6 +137,10 @@ class TableSource:
         return self._columns[self._kind.sequence]
 
     @property
+    def identity(self) -> sa.ColumnElement[str]:
+        return self._computed("content_hash")
+
+    @property
     def record_text(self) -> sa.ColumnElement[str]:
         if self._whole is not None:
             return _joined("[", self.sequence + 1, ",", self._whole, ",false]")
@@ -151,13 +163,16 @@ class TableSource:
 
     def value(self, field: FieldRef) -> sa.ColumnElement[Any]:
         if field.column in self._kind.computed:
-            columns = {name: self._columns.get(name) for name in ("text", "extra")}
-            messages = self._columns.get("conversations")
-            return computed_value(field.column, messages=messages, line=self._whole, **columns)
+            return self._computed(field.column)
         value: sa.ColumnElement[Any] = self._columns[field.column]
         for step in field.inner:  # declared names, so they need no escaping
             value = sa.func.struct_extract(value, sa.literal_column(f"'{step}'"))
         return value
+
+    def _computed(self, name: str) -> sa.ColumnElement[Any]:
+        columns = {name: self._columns.get(name) for name in ("text", "extra")}
+        messages = self._columns.get("conversations")
+        return computed_value(name, messages=messages, line=self._whole, **columns)
 
     def json(self, field: FieldRef) -> JsonValue:
         if not isinstance(field.type, Json):
@@ -217,6 +232,10 @@ class RecordSource:
     def __init__(self, record: sa.ColumnElement[Any], sequence: sa.ColumnElement[int]) -> None:
         self._record = record
         self.sequence = sequence
+
+    @property
+    def identity(self) -> sa.ColumnElement[str]:
+        return sa.func.md5(canonical(sa.cast(self._record, sa.String)))
 
     @property
     def record_text(self) -> sa.ColumnElement[str]:

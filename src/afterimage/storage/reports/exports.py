@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple, Self
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, Self
 
 from afterimage.storage.reports.faults import Found, Tally
 
 __all__ = ["ExportCount", "Omissions", "Omitted"]
+
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Omitted(NamedTuple):
@@ -31,6 +35,7 @@ class ExportCount(int):
     Attributes:
         omitted: the number of records that the format has no line for, and the first of them.
         reasons: the number of omitted records by reason.
+        parts: the number of lines or rows in each part of a split; empty without one.
 
     >>> count = ExportCount(5)
     >>> count, bool(count.omitted)
@@ -38,19 +43,31 @@ class ExportCount(int):
     """
 
     omitted: Found[Omitted]
-    reasons: dict[str, int]
+    reasons: Mapping[str, int]
+    parts: Mapping[str, int]
 
     def __new__(
         cls,
         count: int,
         omitted: Found[Omitted] | None = None,
-        reasons: dict[str, int] | None = None,
+        reasons: Mapping[str, int] = _NOTHING,
+        parts: Mapping[str, int] = _NOTHING,
     ) -> Self:
         """Return the count of an export that left out records."""
         self = super().__new__(cls, count)
         self.omitted = omitted or Found()
-        self.reasons = reasons or {}
+        self.reasons = reasons
+        self.parts = parts
         return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the lines or rows in each part of a split.
+
+        >>> ExportCount(4, parts={"train": 3, "test": 1}).shares
+        {'train': 0.75, 'test': 0.25}
+        """
+        return {name: count / self if self else 0.0 for name, count in self.parts.items()}
 
 
 class Omissions:
@@ -65,6 +82,6 @@ class Omissions:
         self._first.add(Omitted(number, f"{at}: {reason}" if at else reason))
         self._reasons[reason] += 1
 
-    def of(self, written: int) -> ExportCount:
-        """Return the result of an export that wrote so many lines."""
-        return ExportCount(written, self._first.found(), dict(self._reasons.most_common()))
+    def of(self, written: int, parts: Mapping[str, int] = _NOTHING) -> ExportCount:
+        """Return the result of an export that wrote so many lines, in the parts of a split."""
+        return ExportCount(written, self._first.found(), dict(self._reasons.most_common()), parts)

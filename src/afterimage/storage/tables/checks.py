@@ -70,7 +70,10 @@ class RowFaults:
         """
         if not faults.skip:
             return query
-        wanted = None if query.order or query.limit is None else query.offset + query.limit
+        is_beginning = not (query.order or query.shares) and query.only is None
+        wanted = None
+        if is_beginning and query.limit is not None:
+            wanted = query.offset + query.limit
         without: list[int] = []
         valid = 0
         if unnumbered := self.unnumbered(query):

@@ -83,7 +83,10 @@ def scan_table(
         for low, high in (bounds := _Ranges(connection, source, stored.table, query, size)):
             if size > MUCH_CACHED:
                 database.trim_cache(connection)
-            statement = filtered(sa.select(source.sequence, *labelled), source, query)
+            within = query.between(low, high)
+            if within.only == ():
+                continue
+            statement = filtered(sa.select(source.sequence, *labelled), source, within)
             rows = execute_arrow(connection, statement.where(source.sequence.between(low, high)))
             bounds.count(len(rows))
             bounds.adapt(rows.nbytes)
