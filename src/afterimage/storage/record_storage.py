@@ -8,6 +8,7 @@ from __future__ import annotations
 from afterimage.storage.base import BaseStorage
 from afterimage.storage.calls.conversations import ConversationCalls
 from afterimage.storage.calls.documents import DocumentCalls
+from afterimage.storage.calls.editing import EditingCalls
 from afterimage.storage.calls.exports import ExportCalls
 from afterimage.storage.calls.imports import ImportCalls
 from afterimage.storage.calls.records import RecordCalls
@@ -20,6 +21,7 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
     ConversationCalls,
     DocumentCalls,
     RecordCalls,
+    EditingCalls,
     ImportCalls,
     ExportCalls,
     ReportCalls,
