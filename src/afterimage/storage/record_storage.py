@@ -11,6 +11,7 @@ from afterimage.storage.calls.documents import DocumentCalls
 from afterimage.storage.calls.editing import EditingCalls
 from afterimage.storage.calls.exports import ExportCalls
 from afterimage.storage.calls.imports import ImportCalls
+from afterimage.storage.calls.merging import MergingCalls
 from afterimage.storage.calls.records import RecordCalls
 from afterimage.storage.calls.reports import ReportCalls
 
@@ -22,6 +23,7 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
     DocumentCalls,
     RecordCalls,
     EditingCalls,
+    MergingCalls,
     ImportCalls,
     ExportCalls,
     ReportCalls,
