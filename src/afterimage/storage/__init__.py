@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         PersonaEntry,
         Role,
     )
+    from afterimage.storage.reports.differences import Diff
     from afterimage.storage.reports.faults import SkippedRecords, SkippedRecordsWarning
     from afterimage.storage.reports.imports import ImportCount
     from afterimage.storage.reports.statistics import Statistics
@@ -64,6 +65,7 @@ __all__ = [
     "ConversationWithContext",
     "CorruptRecordError",
     "DatabaseError",
+    "Diff",
     "Document",
     "EvaluatedConversationWithContext",
     "EvaluationEntrySchema",
@@ -100,6 +102,7 @@ _MODULES = {
     "ChatEntry": "chat",
     "ChatRole": "chat",
     "PreferencePair": "chat",
+    "Diff": "reports.differences",
     "ImportCount": "reports.imports",
     "JSONLStorage": "jsonl_storage",
     "SQLStorage": "sql_storage",

@@ -16,6 +16,8 @@ from pydantic import BaseModel
 
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import FieldType, RecordKind
+from afterimage.storage.records.metadata_changes import MetadataChange
+from afterimage.storage.records.paths import FieldRef
 from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import Progress
 from afterimage.storage.reports.verification import Verification
@@ -57,6 +59,18 @@ class Backend(Protocol):
 
     def append_chunks(self, chunks: Iterator[Any], read: Read) -> ImportCount:
         """Save the records of chunks of JSON lines, as `append_sources` does."""
+
+    def delete(self, read: Read) -> int:
+        """Delete the matching records, all or none; return their number."""
+
+    def update(self, read: Read, change: MetadataChange) -> int:
+        """Change the metadata of the matching records, all or none; return their number."""
+
+    def delete_repeated(self, read: Read, field: FieldRef, *, last: bool) -> int:
+        """Delete the matching records whose value of a field another one has; return their number.
+
+        The first record of each value is kept; with `last`, the last one.
+        """
 
     def relation(self, read: Read) -> AbstractContextManager[Relation]:
         """Open the records for one SQL statement, which reads them once; see `Relation`."""

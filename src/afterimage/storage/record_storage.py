@@ -8,9 +8,11 @@ from __future__ import annotations
 from afterimage.storage.base import BaseStorage
 from afterimage.storage.calls.conversations import ConversationCalls
 from afterimage.storage.calls.documents import DocumentCalls
+from afterimage.storage.calls.editing import EditingCalls
 from afterimage.storage.calls.exports import ExportCalls
 from afterimage.storage.calls.hub import HubCalls
 from afterimage.storage.calls.imports import ImportCalls
+from afterimage.storage.calls.merging import MergingCalls
 from afterimage.storage.calls.records import RecordCalls
 from afterimage.storage.calls.reports import ReportCalls
 
@@ -21,6 +23,8 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
     ConversationCalls,
     DocumentCalls,
     RecordCalls,
+    EditingCalls,
+    MergingCalls,
     ImportCalls,
     HubCalls,
     ExportCalls,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ from afterimage.storage.jsonl.checks import (
     until_damage,
     valid_chunks,
 )
+from afterimage.storage.jsonl.edit.rewrite import Edit, removed, rewrite_lines, with_metadata
 from afterimage.storage.jsonl.journal import Visible, visible, warning_of_killed_save
 from afterimage.storage.jsonl.lines import (
     MAX_LINE_BYTES,
@@ -58,7 +59,9 @@ from afterimage.storage.records.fields import (
     FieldType,
     RecordKind,
 )
+from afterimage.storage.records.metadata_changes import MetadataChange
 from afterimage.storage.records.objects import exact_lines, to_line
+from afterimage.storage.records.paths import FieldRef
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import Progress, after_each, ignore, report, split
@@ -131,6 +134,44 @@ class JsonlBackend:
             path = self._path(kind)
             with DeferredWarnings() as warn, self._locked(path):
                 append_lines(path, blocks, sum(map(len, blocks)), self.codec, warn)
+
+    def delete(self, read: Read) -> int:
+        return self._edited(read, removed)
+
+    def update(self, read: Read, change: MetadataChange) -> int:
+        return self._edited(read, with_metadata(change))
+
+    def delete_repeated(self, read: Read, field: FieldRef, *, last: bool) -> int:
+        return self._edited(read, removed, field, last=last)
+
+    def _edited(
+        self, read: Read, edit: Edit, field: FieldRef | None = None, *, last: bool = False
+    ) -> int:
+        """Edit the matching lines; with a `field`, those whose value another line has, too."""
+        from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
+            positions_of_lines,
+        )
+
+        path = self._path(read.kind)
+        _require_folder(path)
+        if not path.exists():  # a lock would leave a file
+            return 0
+
+        def positions() -> list[int]:
+            with self._located(read.kind, locked=True):
+                chunks = self._chunks(read.kind, locked=True)
+                return positions_of_lines(read.kind, chunks, read.query, field, last=last)
+
+        with DeferredWarnings() as warn, self._locked(path):
+            return rewrite_lines(
+                path,
+                positions,
+                edit,
+                warn,
+                codec=self.codec,
+                max_line_bytes=self.max_line_bytes,
+                of_documents=read.kind is DOCUMENTS,
+            )
 
     def _lines_to_save(self, kind: RecordKind, records: Sequence[BaseModel], start: int) -> bytes:
         """Return the lines of records; `start` is the index of the first within the save."""
@@ -338,6 +379,8 @@ class JsonlBackend:
         kind: RecordKind,
         faults: Faults | None = None,
         on_killed: Callable[[Path, Visible], None] | None = None,
+        *,
+        locked: bool = False,
     ) -> Generator[Chunk, None, None]:
         """Yield the chunks of the file with all complete saves; none if the file does not exist.
 
@@ -345,50 +388,55 @@ class JsonlBackend:
             kind: the kind of the file.
             faults: handles lines that are too long; None to raise an error.
             on_killed: called if the file contains a part of a save that was killed; None to warn.
+            locked: whether the caller holds the lock of the file.
         """
         path = self._path(kind)
         try:
             _require_folder(path)
             if not path.exists():
                 return
-            seen = Visible(None, [])
+            seen, file = Visible(None, []), None
             if not is_compressed(path):
-                with file_lock(path, self.lock_timeout, optional=True):
+                lock = file_lock(path, self.lock_timeout, optional=True)
+                with nullcontext() if locked else lock:
                     seen = visible(path)
+                    file = path.open("rb")  # an edit after this replaces the file
         except StorageError:
             raise
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-        if seen.killed is not None:
-            if on_killed is None:
-                warn_caller(warning_of_killed_save(path, seen))
-            else:
-                on_killed(path, seen)
-        yield from read_chunks(
-            LineSource(path, seen.size, tuple(seen.hidden)),
-            self.codec,
-            handle=None if faults is None else faults.handle,
-            max_line_bytes=self.max_line_bytes,
-            of_documents=kind is DOCUMENTS,
-        )
+        with file or nullcontext():
+            if seen.killed is not None:
+                if on_killed is None:
+                    warn_caller(warning_of_killed_save(path, seen))
+                else:
+                    on_killed(path, seen)
+            yield from read_chunks(
+                LineSource(path, seen.size, tuple(seen.hidden), file=file),
+                self.codec,
+                handle=None if faults is None else faults.handle,
+                max_line_bytes=self.max_line_bytes,
+                of_documents=kind is DOCUMENTS,
+            )
 
     @contextmanager
-    def _located(self, kind: RecordKind) -> Iterator[None]:
+    def _located(self, kind: RecordKind, *, locked: bool = False) -> Iterator[None]:
         """Raise an error that names the corrupt line; errors of DuckDB do not name it."""
         try:
             yield
         except (DatabaseError, InvalidRecordError) as error:
-            raise self._find(kind, error) from None
+            raise self._find(kind, error, locked=locked) from None
 
-    def _refuse_corrupt(self, kind: RecordKind) -> None:
+    def _refuse_corrupt(self, kind: RecordKind, *, locked: bool = False) -> None:
         """Raise the error for the first line that cannot be loaded, if there is one."""
-        for _ in valid_chunks(self._chunks(kind), loadable(kind), Faults("raise")):
+        chunks = self._chunks(kind, locked=locked)
+        for _ in valid_chunks(chunks, loadable(kind), Faults("raise")):
             pass
 
-    def _find(self, kind: RecordKind, original: Exception) -> Exception:
+    def _find(self, kind: RecordKind, original: Exception, *, locked: bool = False) -> Exception:
         """Return the error for the first corrupt line; `original` if no line is corrupt."""
         try:
-            self._refuse_corrupt(kind)
+            self._refuse_corrupt(kind, locked=locked)
         except CorruptRecordError as error:
             return error
         return original if isinstance(original, StorageError) else StorageError(shorten(original))

@@ -26,7 +26,8 @@ from afterimage.storage.engine.statements import execute_arrow, stream_arrow, st
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.jsonl.lines import Chunk, objects_of
 from afterimage.storage.query.computed import COMPUTED_FROM
-from afterimage.storage.query.predicates import in_order, select_list, sliced
+from afterimage.storage.query.duplicates import repeated_numbers
+from afterimage.storage.query.predicates import filtered, in_order, select_list, sliced
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.relations import SUSPECT, Relation, Source, lines_relation
 from afterimage.storage.records.fields import Json, List, RecordKind, Struct
@@ -36,6 +37,7 @@ __all__ = [
     "as_bytes",
     "can_build",
     "columns_of_objects",
+    "positions_of_lines",
     "relation_of_lines",
     "select_columns",
     "select_lines",
@@ -188,6 +190,32 @@ def select_lines(
             skip = max(0, skip - len(matching))
             left = None if left is None else left - len(page)
             yield from page.to_batches()
+
+
+def positions_of_lines(
+    kind: RecordKind,
+    chunks: Iterable[Chunk],
+    query: Query,
+    field: FieldRef | None = None,
+    *,
+    last: bool = False,
+) -> list[int]:
+    """Return the numbers of the matching lines, from 0, ascending; blank lines do not count.
+
+    Args:
+        kind: the kind of the lines.
+        chunks: the file.
+        query: the filters.
+        field: if given, only lines whose value of this field another line before them has.
+        last: whether "after them" is meant instead.
+    """
+    with relation_of_lines(kind, chunks, query) as (connection, table, source, _):
+        statement = sa.select(source.sequence.label("number")).select_from(table)
+        statement = filtered(statement, source, query)
+        if field is not None:
+            statement = repeated_numbers(statement, source, field, last=last)
+        numbers = execute_arrow(connection, statement).column(0)
+    return sorted(numbers.to_pylist())
 
 
 def _stored_fields(kind: RecordKind, fields: Iterable[FieldRef]) -> Iterator[FieldRef]:

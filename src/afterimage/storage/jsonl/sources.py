@@ -82,6 +82,7 @@ class LineSource:
         spool: folder for a temporary file, which takes what a pipe or a stream gives before the
             first block is returned; None if the blocks are returned at once.
         warn: called with a warning about a save that was killed.
+        file: the file at the path `origin`, if it is open already. Who opened it closes it.
     """
 
     origin: Origin
@@ -90,6 +91,7 @@ class LineSource:
     lock_timeout: float | None = None
     spool: Path | None = None
     warn: Callable[[str], None] = warn_caller
+    file: IO[bytes] | None = None
 
     @property
     def path(self) -> Path:
@@ -119,7 +121,7 @@ class LineSource:
             StorageError: the file cannot be read.
         """
         path = self.path
-        with _raw(self.origin) as file:
+        with _raw(self.origin if self.file is None else self.file) as file:
             status = _status(file)
             is_pipe = _is_pipe(file, status)
             if not _is_whole_file(file, status):
@@ -131,7 +133,7 @@ class LineSource:
                 size = status.st_size
                 own_path = path if isinstance(self.origin, Path) else _path_of(file)
                 if self.lock_timeout is not None and own_path is not None:
-                    size, hidden = _complete_saves(own_path, size, self.lock_timeout, self.warn)
+                    size, hidden = _complete_saves(own_path, status, self.lock_timeout, self.warn)
             before = None if self.lock_timeout is None else status
             raw = _Bytes(
                 path, file, size, before, is_pipe=is_pipe, is_whole_file=status is not None
@@ -422,13 +424,17 @@ def _wait(file: IO[Any]) -> None:
 
 
 def _complete_saves(
-    path: Path, size: int, lock_timeout: float, warn: Callable[[str], None]
+    path: Path, opened: os.stat_result, lock_timeout: float, warn: Callable[[str], None]
 ) -> tuple[int, tuple[tuple[int, int], ...]]:
     """Return how many bytes of a file to read, and the ranges in them that are no complete save."""
+    size = opened.st_size
     # No lock file at this point: no storage had begun to save when the size was taken.
     if lock_path(path).exists():
         with file_lock(path, lock_timeout, optional=True):
-            size, seen = path.stat().st_size, visible(path)
+            now, seen = path.stat(), visible(path)
+        if (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino):
+            return size, ()  # an edit has replaced the file: the open one is as it was before
+        size = now.st_size
     else:
         seen = visible(path)
     if seen.killed is not None:

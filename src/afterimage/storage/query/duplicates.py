@@ -13,9 +13,13 @@ from afterimage.storage.arrow.arrays import binaries, integers
 from afterimage.storage.engine.database import scratch_connection
 from afterimage.storage.engine.statements import fetch_all, streamed
 from afterimage.storage.errors import shorten
+from afterimage.storage.query.predicates import order_of_values
+from afterimage.storage.query.relations import Source
+from afterimage.storage.records.fields import Double, Integer, Text, Timestamp
+from afterimage.storage.records.paths import FieldRef
 from afterimage.storage.reports.faults import FEW, Found, Place
 
-__all__ = ["repeated", "repeated_ids"]
+__all__ = ["repeated", "repeated_ids", "repeated_numbers"]
 
 _IDS = pa.schema(
     [
@@ -51,6 +55,26 @@ def repeated_ids(found: Iterable[list[tuple[str, Path, int, int]]]) -> Found[Pla
             for value, times, line, offset in rows
         ),
     )
+
+
+def repeated_numbers(
+    statement: sa.Select[Any], source: Source, field: FieldRef, *, last: bool
+) -> sa.Select[Any]:
+    """Select the `number` of the rows of a statement whose field has the value of another row.
+
+    The first row of each value is left out; with `last`, the last one. Rows without a value are
+    left out, too: they are not known to be equal.
+    """
+    declared = isinstance(field.type, Text | Double | Integer | Timestamp)
+    keys = [source.value(field)] if declared else order_of_values(source.json(field))
+    is_null = keys[0].is_(None)
+    number = statement.selected_columns["number"]
+    rank = sa.func.row_number().over(
+        partition_by=keys, order_by=number.desc() if last else number.asc()
+    )
+    ranked = statement.where(sa.not_(is_null)).add_columns(rank.label("place")).subquery()
+    kept = [ranked.c[str(column.key)] for column in statement.selected_columns]
+    return sa.select(*kept).where(ranked.c.place > 1)
 
 
 def repeated(

@@ -47,13 +47,17 @@ _NOT_SUPPORTED: Final = {
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path, suffix: str = "tmp") -> Iterator[Path]:
     """Provide a temporary path that is renamed to `path` at the end, or deleted after an error.
 
     An existing file at `path` stays unchanged until then; the new one gets its permissions and its
     owner. If `path` is a symbolic link, the file that it names is replaced. The caller creates a
     file or a folder at the temporary path, or writes the empty file that is already there. A folder
     can replace another folder only if that one is empty.
+
+    Args:
+        path: the file or the folder.
+        suffix: the end of the temporary name.
 
     Raises:
         MissingFileError: `path` does not name a file, or its folder does not exist.
@@ -63,7 +67,7 @@ def replaced(path: Path) -> Iterator[Path]:
     try:
         target = real_target(path)
         former = target.stat() if target.is_file() else None
-        fresh = temporary_path(target, "tmp")
+        fresh = temporary_path(target, suffix)
         if former is not None:  # nobody else may read the new file before it has the permissions
             os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield fresh

@@ -16,6 +16,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import pyarrow as pa
+import sqlalchemy as sa
 from pydantic import BaseModel
 
 from afterimage.storage.arrow.batches import has_valid_values
@@ -40,7 +41,8 @@ from afterimage.storage.records.fields import (
     FieldType,
     RecordKind,
 )
-from afterimage.storage.records.paths import resolve
+from afterimage.storage.records.metadata_changes import MetadataChange
+from afterimage.storage.records.paths import FieldRef, resolve
 from afterimage.storage.reports.imports import ImportCount
 from afterimage.storage.reports.progress import Progress, counting, report
 from afterimage.storage.reports.verification import Verification
@@ -54,6 +56,7 @@ from afterimage.storage.tables.checks import (
     checked_text,
     record_object,
 )
+from afterimage.storage.tables.editing import Editing
 from afterimage.storage.tables.insert import Insert, batches_of_models, split_by_kind
 from afterimage.storage.tables.layout import VECTOR_ROWS, Layout, StoredTable
 from afterimage.storage.tables.select import SMALL_PAGE, count_unnumbered, scan_table
@@ -187,6 +190,22 @@ class TablesBackend:
                     unnamed = (("", line[:-1]) for line in others)
                     insert.others(self.layout.records, unnamed, self._insert_rows)
         return ImportCount(saved, other)
+
+    def delete(self, read: Read) -> int:
+        with self.database.writing() as connection:
+            return self._editing(connection, read.kind).delete(read.query)
+
+    def delete_repeated(self, read: Read, field: FieldRef, *, last: bool) -> int:
+        with self.database.writing() as connection:
+            return self._editing(connection, read.kind).delete(read.query, field, last=last)
+
+    def update(self, read: Read, change: MetadataChange) -> int:
+        with self.database.writing() as connection:
+            return self._editing(connection, read.kind).update(read.query, change)
+
+    def _editing(self, connection: sa.Connection, kind: RecordKind) -> Editing:
+        self.layout.refresh(connection, to_write=True)
+        return Editing(self.database, self.layout, connection, self.layout.of(kind))
 
     @property
     def _insert_rows(self) -> int:
