@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from afterimage.storage import InvalidQueryError, LockTimeoutError, SQLStorage
-from afterimage.storage.engine.user_sql import run_user_sql
+from afterimage.storage.engine.users.sql import run_user_sql
 from tests.cli.conftest import attempt, make_stores, objects
 from tests.support.processes import child
 

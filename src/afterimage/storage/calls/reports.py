@@ -69,10 +69,10 @@ class ReportCalls(Calls):
         >>> found.metadata_keys
         (MetadataKey(key='day', rows=2, values=1),)
         """
-        from afterimage.storage.query.predicates import count_rows  # noqa: PLC0415  loads DuckDB
-        from afterimage.storage.query.statistics import (  # noqa: PLC0415  loads DuckDB
+        from afterimage.storage.query.figures.statistics import (  # noqa: PLC0415  loads DuckDB
             conversation_statistics,
         )
+        from afterimage.storage.query.predicates import count_rows  # noqa: PLC0415  loads DuckDB
 
         query = self._query(CONVERSATIONS, None, None, filters, None)
         top_keys = positive(top_keys, "top_keys")

@@ -17,7 +17,7 @@ from afterimage.storage.cli.stores import Opening, open_existing, path_of
 from afterimage.storage.record_storage import RecordStorage
 
 if TYPE_CHECKING:  # loads DuckDB
-    from afterimage.storage.engine.user_values import Column
+    from afterimage.storage.engine.users.values import Column
 
 __all__ = ["sql_command"]
 
@@ -99,7 +99,7 @@ def _distinct(names: Iterable[str]) -> list[str]:
 def _rows(
     source: RecordStorage, store: str, query: str, kind: Any, *, allow_files: bool
 ) -> tuple[list[Column], Iterator[Sequence[Any]]]:
-    from afterimage.storage.engine.user_sql import run_user_sql  # noqa: PLC0415  heavy
+    from afterimage.storage.engine.users.sql import run_user_sql  # noqa: PLC0415  heavy
 
     # A URL of a database in memory has no path.
     path = path_of(store) if isinstance(source, storage.SQLStorage) else None

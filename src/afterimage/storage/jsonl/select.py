@@ -26,7 +26,7 @@ from afterimage.storage.engine.statements import execute_arrow, stream_arrow, st
 from afterimage.storage.errors import CorruptRecordError
 from afterimage.storage.jsonl.lines import Chunk, objects_of
 from afterimage.storage.query.computed import COMPUTED_FROM
-from afterimage.storage.query.duplicates import repeated_numbers
+from afterimage.storage.query.figures.duplicates import repeated_numbers
 from afterimage.storage.query.predicates import filtered, in_order, select_list, sliced
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.relations import SUSPECT, Relation, Source, lines_relation

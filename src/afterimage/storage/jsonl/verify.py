@@ -114,7 +114,7 @@ def verify_lines(
     """
     ids = _check_lines(kind, until_damage(chunks, damage), findings, progress)
     if kind is DOCUMENTS:
-        from afterimage.storage.query.duplicates import (  # noqa: PLC0415  loads DuckDB
+        from afterimage.storage.query.figures.duplicates import (  # noqa: PLC0415  loads DuckDB
             repeated_ids,
         )
 

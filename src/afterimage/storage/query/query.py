@@ -306,7 +306,7 @@ def _check_text(condition: Condition) -> None:
     if not isinstance(value, str):
         raise InvalidQueryError(f"{op!r} on {path!r} requires a string, not {shown(value, 60)}")
     if condition.positive == "matches":
-        from afterimage.storage.engine.patterns import pattern_fault  # noqa: PLC0415  loads DuckDB
+        from afterimage.storage.engine.users.patterns import pattern_fault  # noqa: PLC0415  loads DuckDB
 
         fault = pattern_fault(value)
         if fault is not None:

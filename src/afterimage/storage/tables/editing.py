@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from afterimage.storage.engine.database import Database
 from afterimage.storage.engine.statements import execute_arrow, streamed
 from afterimage.storage.errors import CorruptRecordError
-from afterimage.storage.query.duplicates import repeated_numbers
+from afterimage.storage.query.figures.duplicates import repeated_numbers
 from afterimage.storage.query.predicates import filtered
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.metadata_changes import MetadataChange, metadata_text

@@ -16,7 +16,7 @@ from afterimage.storage.errors import (
     ReplacedFileError,
     shorten,
 )
-from afterimage.storage.query.duplicates import repeated
+from afterimage.storage.query.figures.duplicates import repeated
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.fields import DOCUMENTS
 from afterimage.storage.reports.faults import FEW, Found, Place

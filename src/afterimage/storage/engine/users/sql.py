@@ -30,7 +30,7 @@ import sqlalchemy as sa
 from afterimage.storage.engine.attach import connect, quoted
 from afterimage.storage.engine.progress import PROGRESS_SETTINGS, followed_statement
 from afterimage.storage.engine.statements import translated
-from afterimage.storage.engine.user_values import Column
+from afterimage.storage.engine.users.values import Column
 from afterimage.storage.errors import DatabaseError, InvalidQueryError, shorten
 from afterimage.storage.reports.progress import ShareProgress
 from afterimage.storage.system.atomic_files import temporary_name

@@ -19,12 +19,12 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from afterimage.storage.chat import ChatRole
 from afterimage.storage.engine.dialect import Lambda
-from afterimage.storage.engine.functions import Number, number_of_texts
 from afterimage.storage.engine.statements import execute_arrow
+from afterimage.storage.engine.users.functions import Number, number_of_texts
 from afterimage.storage.errors import InvalidQueryError, shown
 from afterimage.storage.models import GradeSchema
+from afterimage.storage.query.figures.kept_rows import kept_in_parts
 from afterimage.storage.query.json_values import JsonPath
-from afterimage.storage.query.kept_rows import kept_in_parts
 from afterimage.storage.query.predicates import filtered, order_of_values
 from afterimage.storage.query.relations import Relation
 from afterimage.storage.records.fields import CONVERSATIONS, CRITERIA, Text

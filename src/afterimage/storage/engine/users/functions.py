@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
+from afterimage.storage.arrow.arrays import integers
 from afterimage.storage.engine.statements import driver_of
 from afterimage.storage.system.interrupts import current_operation
 
@@ -39,7 +40,7 @@ def number_of_texts(
             try:
                 if operation is not None:
                     operation.checkpoint()
-                return pa.array([*map(count, lists.to_pylist())], pa.int64())
+                return integers(map(count, lists.to_pylist()))
             except BaseException as error:
                 errors.append(error)
                 raise
