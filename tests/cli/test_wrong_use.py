@@ -32,6 +32,9 @@ USES = {
     "stats": ["{}"],
     "sql": ["{}", "SELECT 1"],
     "verify": ["{}"],
+    "delete": ["{}", "--filter", "metadata.n=1"],
+    "update": ["{}", "--filter", "metadata.n=1", "--set", "a=1"],
+    "diff": ["{}", "talks.jsonl"],
     "demo": [],
 }
 READING = [name for name, arguments in USES.items() if "{}" in arguments]
@@ -55,6 +58,7 @@ WRONG_TEXTS = {
     "--documents-table": ["", "nowhere", "conversations", "\udcff", "n" * 300],
     "--metadata-field": ["\udcff"],
     "--field": ["", "question", "=instruction", "question="],
+    "--set": ["", "a", "=1"],
     "--into": ["", "sub.jsonl", "csv.jsonl", "new.txt", "nowhere/new.jsonl", "more.jsonl"],
     "--system-prompt": ["requires --format"],
     "--dir": ["", "notes.txt", "notes.txt/sub"],

@@ -64,6 +64,16 @@ class TestQueryLanguage:
                 assert ["yes" if count else "no" for count in found] == answers
 
 
+class TestEditing:
+    def test_the_examples_give_what_they_show(self) -> None:
+        namespace: dict[str, Any] = {"__name__": "__main__"}
+        first, *others = [b for b in blocks(page("editing.md")) if b.language]
+        run_python(first, namespace)
+        assert len(others) == 4
+        for block in others:
+            run_session(block, namespace)
+
+
 class TestSchema:
     def test_the_page_is_what_a_new_database_has(self) -> None:
         written = runpy.run_path(str(DOCS / "write_pages.py"))["written"]

@@ -2,7 +2,8 @@
 
 Exit codes: 0 for success, also if the reader of the output has closed the pipe; 2 for wrong usage,
 such as an invalid argument or a file that is missing, cannot be opened or is of another kind; 1 for
-any other error, or if `verify` found a fault. An error is printed on one line.
+any other error, or if `verify` found a fault or `diff` a difference. An error is printed on one
+line.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import click
 
 from afterimage.storage._version import __version__
 from afterimage.storage.cli.demo import demo_command
+from afterimage.storage.cli.edit.delete import delete_command
+from afterimage.storage.cli.edit.diff import diff_command
+from afterimage.storage.cli.edit.update import update_command
 from afterimage.storage.cli.export import export_command
 from afterimage.storage.cli.head import head_command
 from afterimage.storage.cli.import_ import import_command
@@ -158,6 +162,9 @@ for _command in (
     stats_command,
     sql_command,
     verify_command,
+    delete_command,
+    update_command,
+    diff_command,
     demo_command,
 ):
     app.add_command(_command)
