@@ -1,7 +1,7 @@
 """`Statistics`: the result of `store.stats()`, as a frozen value, a page of text and HTML.
 
-`query/figures/statistics.py` computes it. Names and metadata keys come from the data, so the HTML output
-escapes them and the text output puts each on one line.
+`query/figures/statistics.py` computes it. Names and metadata keys come from the data, so the HTML
+output escapes them and the text output puts each on one line.
 """
 
 from __future__ import annotations
