@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # importing the JSONL storage must not load Arrow or SQLAlche
     from afterimage.storage.query.relations import Relation, Source
 
 __all__ = ["Backend"]
+
+
+_Result = TypeVar("_Result")
 
 
 class Backend(Protocol):
@@ -57,6 +60,9 @@ class Backend(Protocol):
 
     def append_chunks(self, chunks: Iterator[Any], read: Read) -> ImportCount:
         """Save the records of chunks of JSON lines, as `append_sources` does."""
+
+    def repeated(self, read: Callable[[], _Result]) -> _Result:
+        """Return what a function returns; call it again if a connection to a server is lost."""
 
     def relation(self, read: Read) -> AbstractContextManager[Relation]:
         """Open the records for one SQL statement, which reads them once; see `Relation`."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.catalog import Catalog, FileCatalog, catalog_of
+from afterimage.storage.engine.catalog import Catalog, catalog_of
 from afterimage.storage.engine.database import open_database
 from afterimage.storage.errors import InvalidQueryError, StorageError, shorten
 from afterimage.storage.query.arguments import as_list, positive, seconds
@@ -112,7 +112,7 @@ class SQLStorage(RecordStorage):
             StorageError: the database is in memory.
         """
         catalog = self._backend.database.catalog
-        if catalog.path is None:
+        if catalog.source is None:
             raise StorageError(
                 f"{catalog.display_name} is in the memory of this process, so the storage cannot "
                 "be copied, or sent to another process. Use a database file."
@@ -120,8 +120,9 @@ class SQLStorage(RecordStorage):
         *names, create = self._options
         return {
             **self.__dict__,
-            "_backend": (catalog.path, catalog.lock_timeout),
-            "_options": (*names, create and not catalog.path.exists()),  # create no second file
+            "_backend": (catalog.source, catalog.lock_timeout),
+            # The copy creates no second database.
+            "_options": (*names, create and not self._backend.database.exists()),
         }
 
     @signal_safe
@@ -131,9 +132,9 @@ class SQLStorage(RecordStorage):
         Raises:
             StorageError: as the constructor.
         """
-        path, lock_timeout = state["_backend"]
+        source, lock_timeout = state["_backend"]
         self.__dict__.update(state)
-        self._backend = _opened(FileCatalog(path, lock_timeout), *self._options)
+        self._backend = _opened(catalog_of(source, lock_timeout), *self._options)
         self.batch_size = self._batch_size
 
     def __repr__(self) -> str:
@@ -148,7 +149,12 @@ def _opened(
     create: bool,  # noqa: FBT001  the options in the order of the constructor
 ) -> TablesBackend:
     """Return the tables of a database; make or upgrade them if `create` allows it."""
-    layout = Layout(conversations, documents, compress=catalog.column_compression)
+    layout = Layout(
+        conversations,
+        documents,
+        compress=catalog.column_compression,
+        numbered=catalog.numbers_rows,
+    )
     tables = StorageTables(layout, keys, may_create=create)
     return TablesBackend(open_database(catalog, tables, create=create), layout, None)
 

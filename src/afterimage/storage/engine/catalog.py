@@ -1,6 +1,6 @@
-"""Catalogs: where a database is stored, in a file or in the memory of this process.
+"""Catalogs: where a database is stored, in a file, in the memory of this process, or in a lake.
 
-A catalog implements the operations that differ between the two: connect, lock for writing, number
+A catalog implements the operations that differ between them: connect, lock for writing, number
 rows, create the database. `tables/` uses the protocol and never checks the class of a catalog.
 """
 
@@ -10,10 +10,10 @@ import errno
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import duckdb
 import sqlalchemy as sa
@@ -28,7 +28,7 @@ from afterimage.storage.engine.attach import (
 )
 from afterimage.storage.engine.new_files import NEW_SUFFIX, put_in_place, refuse_other_names
 from afterimage.storage.engine.statements import fetch_all
-from afterimage.storage.engine.urls import MEMORY, database_name
+from afterimage.storage.engine.urls import MEMORY, database_name, is_lake
 from afterimage.storage.errors import (
     DatabaseError,
     InvalidQueryError,
@@ -55,6 +55,9 @@ __all__ = ["Catalog", "EmptyCatalog", "FileCatalog", "MemoryCatalog", "catalog_o
 _BACKSLASH_SEPARATES: Final = not duckdb.__version__.startswith("1.")
 
 
+_Result = TypeVar("_Result")
+
+
 class Catalog(Protocol):
     """The location of a database.
 
@@ -63,12 +66,18 @@ class Catalog(Protocol):
         path: the database file; None if there is none.
         lock_timeout: seconds to wait for other writers and processes.
         column_compression: whether columns can be declared with a compression method.
+        numbers_rows: whether the engine numbers the rows, in the order of their commits.
+        is_in_memory: whether the database is in the memory of this process.
+        source: the URL or path that opens the database in another process; None if none does.
     """
 
     display_name: str
     path: Path | None
     lock_timeout: float
     column_compression: bool
+    numbers_rows: bool
+    is_in_memory: bool
+    source: str | Path | None
 
     def connect(self, *, private: bool = False) -> Opened:
         """Open the database.
@@ -79,19 +88,53 @@ class Catalog(Protocol):
                 can open the file at the same time.
         """
 
-    def write_turn(self) -> AbstractContextManager[None]:
+    def write_turn(
+        self, *, appends: bool = False, of_columns: bool = False
+    ) -> AbstractContextManager[None]:
         """Hold the writer lock, so that each sequence number is assigned once.
+
+        Args:
+            appends: whether rows are only appended. Several processes can append to a lake.
+            of_columns: whether tables or columns are changed.
 
         Raises:
             LockTimeoutError: another thread held it for all of `lock_timeout`.
             DatabaseError: the database must not be written, because it has hard links.
         """
 
-    def same_place(self) -> AbstractContextManager[None]:
-        """Check at the end of the block that the file is still the one at its beginning.
+    def begin_reading(self, connection: sa.Connection) -> None:
+        """Prepare a new connection for reads; wait for a server that is not ready."""
+
+    def repeated(self, read: Callable[[], _Result]) -> _Result:
+        """Return what a function returns; call it again if a connection to a server is lost."""
+
+    def transaction(self, connection: sa.Connection) -> AbstractContextManager[None]:
+        """Commit the changes of the block at its end, or none of them.
 
         Raises:
             ReplacedFileError: the file was replaced or removed during the block.
+        """
+
+    def appending(
+        self, connection: sa.Connection, prepare: Callable[[sa.Connection], None]
+    ) -> AbstractContextManager[None]:
+        """Commit the rows that the block appends at its end, or none of them.
+
+        Args:
+            connection: a connection. The block only calls `append` and reads other data.
+            prepare: reads what the block needs to know of the tables. It may be called again.
+
+        Raises:
+            ReplacedFileError: the file was replaced or removed during the block.
+        """
+
+    def append(self, connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -> None:
+        """Append the rows of a statement to a table, in their order.
+
+        Args:
+            connection: the connection of a `transaction`, or of `appending`.
+            table: the table.
+            rows: has columns with the names of those of the table.
         """
 
     def next_number(self, connection: sa.Connection, sequence: sa.ColumnElement[int]) -> int:
@@ -118,6 +161,14 @@ class Catalog(Protocol):
             created it at the same time.
         """
 
+    def tables_made(self, small: str, large: Sequence[str]) -> None:
+        """Set the options of new tables.
+
+        Args:
+            small: name of a table with few rows.
+            large: names of the tables of the records.
+        """
+
     def size(self) -> int:
         """Return the size of the database in bytes, with open transactions; 0 if unknown."""
 
@@ -125,20 +176,57 @@ class Catalog(Protocol):
         """Make DuckDB drop cached blocks if they exceed `most` bytes."""
 
 
-class _SequenceFromTable:
-    """Numbers new rows from the highest number in the table."""
+class _LocalCatalog:
+    """What a file and the memory have in common.
+
+    New rows are numbered from the highest number in the table.
+    """
 
     column_compression = True
+    numbers_rows = False
+
+    def begin_reading(self, connection: sa.Connection) -> None:
+        """Do nothing: the connection can read."""
+
+    def repeated(self, read: Callable[[], _Result]) -> _Result:
+        return read()
+
+    @contextmanager
+    def transaction(self, connection: sa.Connection) -> Iterator[None]:
+        with connection.begin(), self._same_place():
+            yield
+
+    @contextmanager
+    def appending(
+        self, connection: sa.Connection, prepare: Callable[[sa.Connection], None]
+    ) -> Iterator[None]:
+        with connection.begin(), self._same_place():
+            prepare(connection)
+            yield
+
+    def append(self, connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -> None:
+        names = rows.selected_columns.keys()
+        connection.execute(table.insert().from_select(names, rows))
+
+    def tables_made(self, small: str, large: Sequence[str]) -> None:
+        """Do nothing: the options are in the statements that make them."""
+
+    def _same_place(self) -> AbstractContextManager[None]:
+        """Check at the end of the block that the file is still the one at its beginning."""
+        return nullcontext()
 
     def next_number(self, connection: sa.Connection, sequence: sa.ColumnElement[int]) -> int:
         return int(fetch_all(connection, sa.select(sa.func.max(sequence)))[0][0] or 0) + 1
 
 
-class FileCatalog(_SequenceFromTable):
+class FileCatalog(_LocalCatalog):
     """A database file, attached for each call and detached after it."""
+
+    is_in_memory = False
 
     def __init__(self, path: Path, lock_timeout: float) -> None:
         self.path: Path | None = path
+        self.source: str | Path | None = path
         self._file = path
         self.display_name = str(path)
         self.lock_timeout = lock_timeout
@@ -146,7 +234,10 @@ class FileCatalog(_SequenceFromTable):
     def connect(self, *, private: bool = False) -> Opened:
         return connect(self._file, self.lock_timeout, alone=private)
 
-    def write_turn(self) -> AbstractContextManager[None]:
+    def write_turn(
+        self, *, appends: bool = False, of_columns: bool = False
+    ) -> AbstractContextManager[None]:
+        del appends, of_columns  # one writer at a time
         return self._write_turn()
 
     @contextmanager
@@ -156,11 +247,11 @@ class FileCatalog(_SequenceFromTable):
         with lock.held(self.display_name, self.lock_timeout):
             yield
 
-    def same_place(self) -> AbstractContextManager[None]:
-        return self._same_place()
+    def _same_place(self) -> AbstractContextManager[None]:
+        return self._same_file()
 
     @contextmanager
-    def _same_place(self) -> Iterator[None]:
+    def _same_file(self) -> Iterator[None]:
         before = identity_of(self._file)
         yield
         if identity_of(self._file) != before:
@@ -258,14 +349,17 @@ class _NewFile(FileCatalog):
         del private
         return attach_new(self._file)
 
-    def write_turn(self) -> AbstractContextManager[None]:
+    def write_turn(
+        self, *, appends: bool = False, of_columns: bool = False
+    ) -> AbstractContextManager[None]:
+        del appends, of_columns
         return nullcontext()
 
-    def same_place(self) -> AbstractContextManager[None]:
+    def _same_place(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 
-class MemoryCatalog(_SequenceFromTable):
+class MemoryCatalog(_LocalCatalog):
     """A database in the memory of this process. It exists as long as this object.
 
     Args:
@@ -274,6 +368,8 @@ class MemoryCatalog(_SequenceFromTable):
     """
 
     path: Path | None = None
+    is_in_memory = True
+    source: str | Path | None = None
 
     def __init__(self, name: str, lock_timeout: float) -> None:
         self.display_name = name
@@ -300,12 +396,10 @@ class MemoryCatalog(_SequenceFromTable):
         return cursor, cursor.close
 
     @contextmanager
-    def write_turn(self) -> Iterator[None]:
+    def write_turn(self, *, appends: bool = False, of_columns: bool = False) -> Iterator[None]:
+        del appends, of_columns  # one writer at a time
         with self._lock.held(self.display_name, self.lock_timeout):
             yield
-
-    def same_place(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def is_missing(self) -> bool:
         return not self._is_shared  # another catalog may have created the tables of a shared one
@@ -377,7 +471,8 @@ def catalog_of(url: str | Path, lock_timeout: float) -> Catalog:
     """Return the catalog of the database that `url` names. No file is opened or created.
 
     Args:
-        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the path of a file.
+        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the path of a file; or the URL of a
+            lake.
         lock_timeout: seconds to wait while another process has the file open.
 
     Raises:
@@ -385,6 +480,10 @@ def catalog_of(url: str | Path, lock_timeout: float) -> Catalog:
     """
     if isinstance(url, Path):
         return FileCatalog(system_path(url).absolute(), lock_timeout)
+    if is_lake(url):
+        from afterimage.storage.engine.lake.catalog import LakeCatalog  # noqa: PLC0415  rarely used
+
+        return LakeCatalog(url, lock_timeout)
     name = database_name(url)
     if name.startswith(MEMORY):
         return MemoryCatalog(name, lock_timeout)

@@ -8,13 +8,25 @@ import sqlalchemy as sa
 
 from afterimage.storage.errors import UnsupportedURLError, shorten
 
-__all__ = ["MEMORY", "database_name"]
+__all__ = ["MEMORY", "database_name", "is_lake"]
 
 MEMORY = ":memory:"
 """Name of a database in memory. With a suffix, several storages can share the database."""
 
 # `md:`, `s3:`, `ducklake:`. A single letter is a Windows drive.
 _HAS_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I)
+
+
+_IS_LAKE = re.compile(r"ducklake(\+[a-z0-9]*)?:", re.I)
+
+
+def is_lake(url: str) -> bool:
+    """Return whether a URL names a lake.
+
+    >>> is_lake("ducklake:///lake.ducklake"), is_lake("duckdb:///talks.duckdb")
+    (True, False)
+    """
+    return isinstance(url, str) and _IS_LAKE.match(url) is not None
 
 
 def database_name(url: str) -> str:

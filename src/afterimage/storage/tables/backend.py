@@ -13,7 +13,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -59,6 +59,8 @@ from afterimage.storage.tables.select import SMALL_PAGE, count_unnumbered, scan_
 from afterimage.storage.tables.verify import repair_columns, verify_database
 
 __all__ = ["TablesBackend"]
+
+_Result = TypeVar("_Result")
 
 Batches = Generator[pa.RecordBatch, None, None]
 
@@ -116,8 +118,7 @@ class TablesBackend:
         # Build the first batch before the file is opened, and the others while DuckDB inserts.
         batches = batches_of_models(kind, declared, indexes, self._insert_rows)
         first = list(islice(batches, 1))
-        with self.database.writing() as connection, paused_collector():
-            self.layout.refresh(connection, to_write=True)
+        with self.database.appending(self.layout.prepare) as connection, paused_collector():
             insert = Insert(self.database, self.layout, connection)
             if first:
                 insert.batches(self.layout.of(kind), chain(first, batches))
@@ -168,8 +169,7 @@ class TablesBackend:
                     report(read.progress, len(batch) + len(lines), chunk.share)
                     yield batch
 
-            with self.database.writing() as connection:
-                self.layout.refresh(connection, to_write=True)
+            with self.database.appending(self.layout.prepare) as connection:
                 insert = Insert(self.database, self.layout, connection)
                 # Use few statements: at its end, each of them writes an incomplete row group.
                 for index, first in enumerate(chunks):
@@ -198,6 +198,9 @@ class TablesBackend:
             yield chunk
 
     # -- reading ------------------------------------------------------------------------------
+
+    def repeated(self, read: Callable[[], _Result]) -> _Result:
+        return self.database.catalog.repeated(read)
 
     @contextmanager
     def relation(self, read: Read) -> Iterator[Relation]:
@@ -361,12 +364,22 @@ class TablesBackend:
         *,
         private: bool = False,
     ) -> Batches:
-        return scan_table(
-            self.database,
-            stored,
-            columns,
-            schema,
-            query,
-            batch_rows=self.batch_rows,
-            private=private,
-        )
+        def first() -> tuple[list[pa.RecordBatch], Batches]:
+            batches = scan_table(
+                self.database,
+                stored,
+                columns,
+                schema,
+                query,
+                batch_rows=self.batch_rows,
+                private=private,
+            )
+            return list(islice(batches, 1)), batches
+
+        def scanned() -> Batches:
+            batch, rest = self.database.catalog.repeated(first)
+            with closing(rest):
+                yield from batch
+                yield from rest
+
+        return scanned()

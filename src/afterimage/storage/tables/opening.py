@@ -60,7 +60,8 @@ class StorageTables:
             ready = self.layout.is_ready(connection, self.metadata_fields)
         if ready:
             if self.may_create and self.layout.lost_columns:
-                with suppress(DatabaseError), database.writing() as connection:  # may be read-only
+                # The database may be read-only.
+                with suppress(DatabaseError), database.writing(of_columns=True) as connection:
                     self.layout.create(connection, self.metadata_fields)
             return
         if not self.may_create:
@@ -69,8 +70,9 @@ class StorageTables:
                 f"{self.layout.conversations.name!r} and {self.layout.documents.name!r}. Give the "
                 "names of existing tables, or open it with create=True to create them."
             )
-        with database.writing() as connection:
+        with database.writing(of_columns=True) as connection:
             self.layout.create(connection, self.metadata_fields)
+        database.catalog.tables_made(*self.layout.stored_names)
 
     def explain(self, database: Database) -> None:
         """Check the tables after a statement failed: they may have been changed with SQL.

@@ -68,7 +68,7 @@ def repair_columns(connection: sa.Connection, stored: StoredTable) -> int:
     """Set the metadata columns of the rows in which they differ; return how many rows those are."""
     if not stored.metadata_columns:
         return 0
-    table = stored.table
+    table = stored.rows
     values = stored.metadata_values(table.c["metadata"], stored.metadata_columns)
     differs = [table.c[name].is_distinct_from(value) for name, value in values.items()]
     stale = sa.select(sa.func.count()).select_from(table).where(sa.or_(*differs))
