@@ -68,6 +68,27 @@ def test_a_new_storage_opens_whatever_message_is_lost(
         assert SQLStorage(through, lock_timeout=20).count_conversations() == 3
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("loss", [Loss.DURING, Loss.AFTER], ids=lambda loss: loss.name.lower())
+def test_new_columns_are_filled_whatever_message_is_lost(
+    server: Server, proxy: Proxy, tmp_path: Path, loss: Loss
+) -> None:
+    direct = server.url(tmp_path / "data")
+    SQLStorage(direct).save_conversations(batch("a"))
+    through = direct.replace(f":{server.port}/", f":{proxy.port}/")
+    before = proxy.messages
+    SQLStorage(through, metadata_fields=["key"])
+    messages = proxy.messages - before
+    # The commit is near the end, and the messages at the beginning are those of any opening.
+    for message in range(messages - 1, messages - 20, -3):
+        proxy.lose(message, loss)
+        key = f"key{message}"
+        SQLStorage(through, metadata_fields=["batch", key], lock_timeout=20)
+        assert SQLStorage(direct, create=False).count_conversations() == 3
+    assert proxy.losses > 2
+    assert SQLStorage(direct).verify().ok
+
+
 def test_a_save_that_cannot_reach_the_server_says_so_after_lock_timeout(
     own_server: Server, tmp_path: Path
 ) -> None:

@@ -161,12 +161,11 @@ class Catalog(Protocol):
             created it at the same time.
         """
 
-    def tables_made(self, small: str, large: Sequence[str]) -> None:
+    def tables_made(self, tables: Sequence[str]) -> None:
         """Set the options of new tables.
 
         Args:
-            small: name of a table with few rows.
-            large: names of the tables of the records.
+            tables: their names.
         """
 
     def size(self) -> int:
@@ -208,7 +207,7 @@ class _LocalCatalog:
         names = rows.selected_columns.keys()
         connection.execute(table.insert().from_select(names, rows))
 
-    def tables_made(self, small: str, large: Sequence[str]) -> None:
+    def tables_made(self, tables: Sequence[str]) -> None:
         """Do nothing: the options are in the statements that make them."""
 
     def _same_place(self) -> AbstractContextManager[None]:

@@ -137,9 +137,9 @@ class Layout:
         return (*tables, *views, messages_view(self.conversations.name), SCHEMA.name)
 
     @property
-    def stored_names(self) -> tuple[str, tuple[str, ...]]:
-        """The names of the tables that have rows: the one about the others, and the others."""
-        return SCHEMA.name, tuple(table.rows_name for table in self.all)
+    def stored_names(self) -> list[str]:
+        """The names of all tables that have rows."""
+        return [SCHEMA.name, *(table.rows_name for table in self.all)]
 
     def is_ready(self, connection: sa.Connection, metadata_fields: Iterable[str]) -> bool:
         """Return whether the tables exist in the current layout, with these metadata columns.

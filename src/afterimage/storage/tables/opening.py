@@ -72,7 +72,7 @@ class StorageTables:
             )
         with database.writing(of_columns=True) as connection:
             self.layout.create(connection, self.metadata_fields)
-        database.catalog.tables_made(*self.layout.stored_names)
+        database.catalog.tables_made(self.layout.stored_names)
 
     def explain(self, database: Database) -> None:
         """Check the tables after a statement failed: they may have been changed with SQL.

@@ -13,12 +13,12 @@ import duckdb
 import sqlalchemy as sa
 
 from afterimage.storage.engine.attach import Opened, quoted
+from afterimage.storage.engine.failures import ENGINE_ERRORS, is_passing
 from afterimage.storage.engine.lake.address import LakeAddress
-from afterimage.storage.engine.lake.failures import ENGINE_ERRORS, is_passing
 from afterimage.storage.engine.lake.instance import LAKE, LakeInstance, instance_of, retried
-from afterimage.storage.engine.lake.saves import NewFiles, name_commit
+from afterimage.storage.engine.lake.saves import KeptFiles, NewFiles, name_commit
 from afterimage.storage.engine.lake.turns import Turn, turn_in_process, turn_on_server
-from afterimage.storage.engine.statements import driver_of
+from afterimage.storage.engine.statements import driver_of, is_about_names
 from afterimage.storage.errors import DatabaseError, MissingFileError, shorten
 
 __all__ = ["LakeCatalog"]
@@ -30,12 +30,20 @@ _Result = TypeVar("_Result")
 
 _USE: Final = f"USE {LAKE}"
 
+# How often a table that is not there is looked for.
+_LOOKS: Final = 4
+
 # How long the size of a lake, which is only an estimate for reads, is not asked again.
 _SIZE_SECONDS: Final = 5
 
-# Rows of a small table that DuckLake keeps in the catalog. All other rows are in files: a NaN in a
-# struct of a row in the catalog would end the instance at every read.
-_INLINED: Final = 1000
+# No rows are in the catalog itself: reading them ends the instance if the connection is lost, and
+# always if a struct in them has a NaN. Small row groups and Zstandard keep scans as fast as those
+# of a file.
+_OPTIONS: Final = {
+    "data_inlining_row_limit": "0",
+    "parquet_row_group_size": "2048",
+    "parquet_compression": "zstd",
+}
 
 
 class LakeCatalog:
@@ -98,7 +106,14 @@ class LakeCatalog:
         self._begun(connection, lambda _: None)
 
     def repeated(self, read: Callable[[], _Result]) -> _Result:
+        looks = 0
+
         def may_pass(error: BaseException) -> bool:
+            nonlocal looks
+            if isinstance(error, DatabaseError) and is_about_names(error):
+                # Another process may have made the table after this transaction began.
+                looks += 1
+                return looks < _LOOKS
             return self._is_on_server and is_passing(error)
 
         return retried(read, self._deadline(), is_worth_it=may_pass)
@@ -124,16 +139,19 @@ class LakeCatalog:
     def transaction(self, connection: sa.Connection) -> Iterator[None]:
         new = connection.info[_NEW_FILES] = NewFiles(self._here.data_path)
         driver = driver_of(connection)
+        kept = KeptFiles(self._here.data_path)
         try:
             self._begun(connection, lambda _: name_commit(driver, new.key, "edit"))
             yield
             new.register(driver)
+            kept.keep()
             new.may_be_committed = self._is_on_server
             connection.commit()
         except ENGINE_ERRORS as error:
             _roll_back(connection)
             if new.may_be_committed:
                 if self._has_landed(new, error):
+                    kept.put_back()
                     return
                 new.may_be_committed = False
             new.discard()
@@ -148,6 +166,7 @@ class LakeCatalog:
             new.discard()
             raise
         finally:
+            kept.forget()
             connection.info.pop(_NEW_FILES, None)
 
     @contextmanager
@@ -266,26 +285,30 @@ class LakeCatalog:
             here.attach_server(self.lock_timeout)
         with self.write_turn(of_columns=True):
             if not here.exists(self.lock_timeout):
-                _, release = here.connect(self.lock_timeout, create=True)
-                release()
+                connection, release = here.connect(self.lock_timeout, create=True)
+                try:
+                    for option, value in _OPTIONS.items():
+                        connection.execute(
+                            f"CALL {LAKE}.set_option({quoted(option)}, {quoted(value)})"
+                        )
+                    here.attach_again()
+                finally:
+                    release()
         return False
 
-    def tables_made(self, small: str, large: Sequence[str]) -> None:
-        self.repeated(lambda: self._set_options(small, large))
+    def tables_made(self, tables: Sequence[str]) -> None:
+        self.repeated(lambda: self._set_options(tables))
 
-    def _set_options(self, small: str, large: Sequence[str]) -> None:
+    def _set_options(self, tables: Sequence[str]) -> None:
         connection, release = self.connect()
         try:
-            for table in (small, *large):
-                options = {"data_inlining_row_limit": _INLINED if table == small else 0}
-                if table != small:
-                    options |= {"parquet_row_group_size": 2048}
-                for option, value in options.items():
+            for table in tables:
+                for option, value in _OPTIONS.items():
                     connection.execute(
-                        f"CALL {LAKE}.set_option({quoted(option)}, {quoted(str(value))}, "
+                        f"CALL {LAKE}.set_option({quoted(option)}, {quoted(value)}, "
                         f"table_name => {quoted(table)})"
                     )
-            connection.execute(f"CALL {LAKE}.set_option('parquet_compression', 'zstd')")
+            connection.execute(f"CALL ducklake_flush_inlined_data({quoted(LAKE)})")
             self._here.attach_again()
         except duckdb.Error as error:
             raise DatabaseError(f"{self.display_name}: {shorten(error, 300)}") from error
@@ -364,3 +387,5 @@ class _Search:
 def _roll_back(connection: sa.Connection) -> None:
     with suppress(*ENGINE_ERRORS):  # it has ended with its connection
         connection.rollback()
+    with suppress(duckdb.Error):  # SQLAlchemy sends nothing after a commit that failed
+        driver_of(connection).execute("ROLLBACK")

@@ -7,6 +7,7 @@ only, because DuckDB lets one process at a time open the file.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import re
@@ -21,9 +22,9 @@ from typing import Any, Final, TypeVar
 import duckdb
 
 from afterimage.storage.engine.attach import Opened, open_memory, quoted
+from afterimage.storage.engine.failures import ENGINE_ERRORS, is_passing, lock_is_taken
 from afterimage.storage.engine.lake.address import LakeAddress
 from afterimage.storage.engine.lake.extensions import load_extension
-from afterimage.storage.engine.lake.failures import ENGINE_ERRORS, is_passing, lock_is_taken
 from afterimage.storage.engine.urls import MEMORY
 from afterimage.storage.errors import (
     DatabaseError,
@@ -112,7 +113,7 @@ class LakeInstance:
         self._lock = threading.RLock()
         self._root: duckdb.DuckDBPyConnection | None = None
         self._is_attached = False
-        self._is_stale = False
+        self._is_stale = self._has_server = False
         self._users = 0
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -154,7 +155,8 @@ class LakeInstance:
 
         def close() -> None:
             if os.getpid() == process:
-                cursor.close()
+                if _is_over(cursor):
+                    cursor.close()
                 release()
 
         return cursor, close
@@ -171,7 +173,8 @@ class LakeInstance:
 
     def attach_server(self, timeout: float) -> None:
         """Make `on_server` possible, also where the lake does not exist yet."""
-        self._locked(timeout, self._attach_server)
+        if not self._has_server:
+            self._locked(timeout, self._attach_server)
 
     def _running(self) -> duckdb.DuckDBPyConnection:
         """Return the connection that keeps the instance; start a new one after a fatal error."""
@@ -188,7 +191,8 @@ class LakeInstance:
                 self._make_secrets(root)
             for name, value in _SETTINGS.items():
                 root.execute(f"SET GLOBAL {name} = {value}")
-            self._is_attached, self._users, self._root = False, 0, root
+            self._is_attached = self._is_stale = self._has_server = False
+            self._users, self._root = 0, root
         return self._root
 
     def _make_secrets(self, root: duckdb.DuckDBPyConnection) -> None:
@@ -265,6 +269,7 @@ class LakeInstance:
             f"ATTACH IF NOT EXISTS {quoted(parameters)} AS {SERVER} "
             "(TYPE postgres, SECRET postgres_of_lake)"
         )
+        self._has_server = True
 
     def _attach(self, *, create: bool) -> None:
         root = self._running()
@@ -341,6 +346,22 @@ def _cannot_open(name: str, error: duckdb.Error) -> DatabaseError:
 def _holder(message: str) -> str | None:
     found = re.search(r"held in (.+?) \(PID (\d+)\)", message)
     return None if found is None else f"process {found[2]} ({found[1]})"
+
+
+def _is_over(cursor: duckdb.DuckDBPyConnection) -> bool:
+    """End the transaction of a connection; return whether the connection can be closed.
+
+    After a fatal error of the instance, the process would be aborted if a connection with a
+    transaction were closed, or freed. So it is kept forever.
+    """
+    try:
+        cursor.execute("ROLLBACK")
+    except duckdb.FatalException:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(cursor))
+        return False
+    except duckdb.Error:  # there is no transaction, or it has ended with its connection
+        pass
+    return True
 
 
 def _parameter(value: str) -> str:

@@ -21,7 +21,7 @@ from afterimage.storage.engine.attach import quoted
 from afterimage.storage.engine.lake.instance import LAKE
 from afterimage.storage.system.interrupts import checkpoint
 
-__all__ = ["FOLDER", "NewFiles", "name_commit"]
+__all__ = ["FOLDER", "KeptFiles", "NewFiles", "name_commit"]
 
 FOLDER: Final = "afterimage"
 """The folder in the data path that has the files of this package."""
@@ -75,6 +75,51 @@ class NewFiles:
             for _, path in self._files:
                 with suppress(OSError):
                     Path(path).unlink(missing_ok=True)
+
+
+class KeptFiles:
+    """A second name for each file that DuckLake writes in a transaction, until its end is known.
+
+    If the answer to a commit is lost, DuckLake removes the files of the commit. Where the catalog
+    has the commit, they are put back. Object storage has no second names.
+
+    Args:
+        data_path: the folder of the lake's data files.
+    """
+
+    def __init__(self, data_path: str) -> None:
+        self._folder = Path(data_path)
+        self._is_local = "://" not in data_path
+        self._before = self._present()
+        self._links: dict[Path, Path] = {}
+
+    def keep(self) -> None:
+        """Keep the files that are new; call it before the commit."""
+        for file in self._present() - self._before:
+            link = self._folder / FOLDER / f"{uuid.uuid4().hex}.kept"
+            with suppress(OSError):  # a file system without links
+                link.parent.mkdir(exist_ok=True)
+                os.link(file, link)
+                self._links[file] = link
+
+    def put_back(self) -> None:
+        """Put the files back that are not there any more."""
+        for file, link in self._links.items():
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                os.link(link, file)
+
+    def forget(self) -> None:
+        """Remove the second names."""
+        for link in self._links.values():
+            with suppress(OSError):
+                link.unlink()
+
+    def _present(self) -> set[Path]:
+        if not self._is_local:
+            return set()
+        own = self._folder / FOLDER
+        return {file for file in self._folder.rglob("*.parquet") if file.parent != own}
 
 
 def name_commit(cursor: duckdb.DuckDBPyConnection, key: str, what: str) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 
 import duckdb
 
-from afterimage.storage.engine.lake.failures import is_passing
+from afterimage.storage.engine.failures import is_passing
 from afterimage.storage.engine.lake.instance import LakeInstance, retried
 from afterimage.storage.errors import DatabaseError, LockTimeoutError, shorten
 from afterimage.storage.system.forks import at_fork
@@ -77,6 +77,7 @@ def turn_on_server(
     started = time.monotonic()
     with ExitStack() as held:
         cursor = instance.cursor()
+        instance.attach_server(timeout)
         held.callback(cursor.close)
 
         def take() -> None:

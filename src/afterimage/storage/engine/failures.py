@@ -1,4 +1,4 @@
-"""Errors of PostgreSQL and DuckLake that another attempt may not meet."""
+"""Errors of the servers and files of lakes that another attempt may not meet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PASSING: Final = re.compile(
     r"could not send data|insufficient data|unexpected response|another command is already|"
     r"Failed to execute query \"(?:ROLLBACK|COMMIT)|Failed to (?:prepare|fetch|read)[^\n]*COPY|"
     r"too many (?:clients|connections)|remaining connection slots|deadlock detected|"
-    r"could not serialize access|maximum retry count",
+    r"current transaction is aborted|could not serialize access|maximum retry count",
     re.I | re.S,
 )
 
