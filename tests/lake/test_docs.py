@@ -22,10 +22,12 @@ def test_the_example_without_a_server(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "scale.md").read_text(encoding="utf-8")
-    _, example, session = [each for each in blocks(page) if each.language == "python"]
+    _, example, *sessions = [each for each in blocks(page) if each.language == "python"]
     namespace: dict[str, Any] = {"__name__": "__main__"}
     run_python(example, namespace)
-    run_session(session, namespace)
+    assert len(sessions) == 2
+    for session in sessions:
+        run_session(session, namespace)
 
 
 @pytest.mark.process

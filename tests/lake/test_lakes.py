@@ -206,3 +206,45 @@ class TestInstallation:
             connection.execute(f"SET extension_directory = '{tmp_path}'")
             with pytest.raises(DatabaseError, match=r"pip install 'afterimage-storage\[lake\]'"):
                 load_extension(connection, "not_there")
+
+
+class TestCommandLine:
+    def test_it_reads_and_writes_a_lake_and_hides_the_password(
+        self, url: str, tmp_path: Path
+    ) -> None:
+        from tests.cli.conftest import attempt
+
+        lines = tmp_path / "a.jsonl"
+        lines.write_text('{"conversations":[{"role":"user","content":"a"}],"metadata":{}}\n')
+        done = [
+            attempt("import", str(lines), url),
+            attempt("head", url),
+            attempt("sql", url, "SELECT content FROM messages"),
+            attempt("verify", url),
+        ]
+        assert [each.exit_code for each in done] == [0, 0, 0, 0]
+        assert PASSWORD not in "".join(each.output for each in done)
+        wrong = attempt("sql", url, "SELECT nothing FROM conversations")
+        assert wrong.exit_code != 0
+        assert PASSWORD not in wrong.output
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "FROM ducklake_expire_snapshots('lake', older_than => now())",
+            "FROM ducklake_delete_orphaned_files('lake', cleanup_all => true)",
+            "FROM postgres_execute('afterimage_server', 'CREATE TABLE made (a INT)')",
+            "FROM postgres_execute('__ducklake_metadata_lake', 'CREATE TABLE made (a INT)')",
+            "FROM ducklake_set_option('lake', 'parquet_version', '2')",
+            "FROM read_text('/etc/hostname')",
+        ],
+    )
+    def test_sql_changes_no_lake(self, url: str, statement: str) -> None:
+        from tests.cli.conftest import attempt
+
+        storage = SQLStorage(url)
+        storage.save_conversations(batch("a"))
+        versions = storage.snapshots()
+        assert attempt("sql", url, statement).exit_code != 0
+        assert storage.snapshots() == versions
+        assert storage.count_conversations() == 3

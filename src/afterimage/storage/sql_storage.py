@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from afterimage.storage.errors import InvalidQueryError, StorageError, shorten
 from afterimage.storage.query.arguments import as_list, positive, seconds
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.records.paths import is_text
+from afterimage.storage.reports.snapshots import Snapshot
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.tables.backend import TablesBackend
 from afterimage.storage.tables.layout import Layout
@@ -27,7 +29,7 @@ _DEFAULT_BATCH: Final = 100
 
 
 class SQLStorage(RecordStorage):
-    """Conversations and documents in a DuckDB file, or in memory.
+    """Conversations and documents in a DuckDB file, in memory, or in a lake.
 
     Between calls the file is not locked, so the DuckDB CLI, notebooks and generators can use it in
     turn. The database has one table for conversations and one for documents, with native nested
@@ -35,9 +37,10 @@ class SQLStorage(RecordStorage):
     `conversations_table_name` is given, the latter two are `<name>_messages` and `<name>_records`.
 
     Args:
-        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the `Path` of a file. A file that
-            does not exist is created by the first save or import, or by the first connection of
-            `engine`. Until then the storage is empty.
+        url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; the `Path` of a file; or the URL of a
+            lake, `ducklake+postgresql://…` (see docs/scale.md). A file or a lake that does not
+            exist is created by the first save or import, or by the first connection of `engine`.
+            Until then the storage is empty.
         conversations_table_name: name of the table of conversations.
         documents_table_name: name of the table of documents.
         metadata_fields: metadata keys of conversations that get their own columns: `<key>` holds
@@ -50,6 +53,7 @@ class SQLStorage(RecordStorage):
             size, 2,048.
         lock_timeout: seconds to wait while another process has the file open.
         create: whether to create the database or its tables if they do not exist.
+        at: the version of a lake to read, or a time; see `snapshots`. Nothing can then be saved.
 
     Raises:
         UnsupportedURLError: the URL names another kind of database.
@@ -82,11 +86,14 @@ class SQLStorage(RecordStorage):
         *,
         lock_timeout: float = 30,
         create: bool = True,
+        at: int | dt.datetime | None = None,
     ) -> None:
         keys = _metadata_keys(metadata_fields)
         self._batch_size = positive(batch_size, "batch_size")
+        create = create and at is None
         self._options = (conversations_table_name, documents_table_name, keys, create)
-        catalog = catalog_of(url, seconds(lock_timeout, "lock_timeout"))
+        self._at = at
+        catalog = catalog_of(url, seconds(lock_timeout, "lock_timeout"), at)
         super().__init__(_opened(catalog, *self._options))
         self.batch_size = batch_size
 
@@ -104,6 +111,30 @@ class SQLStorage(RecordStorage):
     def engine(self) -> sa.Engine:
         """The SQLAlchemy engine, for your own SQL and for `pandas.read_sql`."""
         return self._backend.database.engine
+
+    @signal_safe
+    def snapshots(self) -> list[Snapshot]:
+        """Return the versions of a lake, oldest first; none for a file.
+
+        `SQLStorage(url, at=snapshot.version)` reads one of them.
+
+        >>> SQLStorage("duckdb:///:memory:").snapshots()
+        []
+        """
+        return self._backend.database.catalog.snapshots()
+
+    @signal_safe
+    def compact(self) -> None:
+        """Merge the small files of a lake, and remove what no version of the last week needs.
+
+        Others can read and save meanwhile. Edits wait. Files of the last day are kept, because they
+        may belong to saves that are not committed yet.
+
+        Raises:
+            InvalidQueryError: the database is not a lake.
+            DatabaseError: the server cannot be reached.
+        """
+        self._backend.database.compact()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs to open the same file.
@@ -133,8 +164,9 @@ class SQLStorage(RecordStorage):
             StorageError: as the constructor.
         """
         source, lock_timeout = state["_backend"]
+        self._at = None  # in a copy of an earlier version
         self.__dict__.update(state)
-        self._backend = _opened(catalog_of(source, lock_timeout), *self._options)
+        self._backend = _opened(catalog_of(source, lock_timeout, self._at), *self._options)
         self.batch_size = self._batch_size
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ rows, create the database. `tables/` uses the protocol and never checks the clas
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import itertools
 import os
@@ -37,6 +38,7 @@ from afterimage.storage.errors import (
     ReplacedFileError,
     StorageError,
 )
+from afterimage.storage.reports.snapshots import Snapshot
 from afterimage.storage.system.atomic_files import temporary_path
 from afterimage.storage.system.file_identity import identity_of
 from afterimage.storage.system.forks import at_fork
@@ -66,6 +68,7 @@ class Catalog(Protocol):
         path: the database file; None if there is none.
         lock_timeout: seconds to wait for other writers and processes.
         column_compression: whether columns can be declared with a compression method.
+        compaction: statements that merge small files, in transactions of their own.
         numbers_rows: whether the engine numbers the rows, in the order of their commits.
         is_in_memory: whether the database is in the memory of this process.
         source: the URL or path that opens the database in another process; None if none does.
@@ -76,6 +79,7 @@ class Catalog(Protocol):
     lock_timeout: float
     column_compression: bool
     numbers_rows: bool
+    compaction: Sequence[Sequence[str]]
     is_in_memory: bool
     source: str | Path | None
 
@@ -131,14 +135,15 @@ class Catalog(Protocol):
     def append(self, connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -> None:
         """Append the rows of a statement to a table, in their order.
 
-        Args:
-            connection: the connection of a `transaction`, or of `appending`.
-            table: the table.
-            rows: has columns with the names of those of the table.
+        The connection is that of a `transaction` or of `appending`. The statement has the names of
+        the columns.
         """
 
     def next_number(self, connection: sa.Connection, sequence: sa.ColumnElement[int]) -> int:
         """Return the first sequence number for new rows of a table; call it in `write_turn`."""
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return the versions that can be opened, oldest first; none if it has none."""
 
     def is_missing(self) -> bool:
         """Return whether the database does not exist and `create` can create it.
@@ -162,11 +167,7 @@ class Catalog(Protocol):
         """
 
     def tables_made(self, tables: Sequence[str]) -> None:
-        """Set the options of new tables.
-
-        Args:
-            tables: their names.
-        """
+        """Set the options of new tables, given their names."""
 
     def size(self) -> int:
         """Return the size of the database in bytes, with open transactions; 0 if unknown."""
@@ -183,6 +184,7 @@ class _LocalCatalog:
 
     column_compression = True
     numbers_rows = False
+    compaction: Sequence[Sequence[str]] = ()
 
     def begin_reading(self, connection: sa.Connection) -> None:
         """Do nothing: the connection can read."""
@@ -206,6 +208,9 @@ class _LocalCatalog:
     def append(self, connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -> None:
         names = rows.selected_columns.keys()
         connection.execute(table.insert().from_select(names, rows))
+
+    def snapshots(self) -> list[Snapshot]:
+        return []
 
     def tables_made(self, tables: Sequence[str]) -> None:
         """Do nothing: the options are in the statements that make them."""
@@ -466,23 +471,29 @@ def _after_fork() -> None:
 at_fork(after_in_child=_after_fork)
 
 
-def catalog_of(url: str | Path, lock_timeout: float) -> Catalog:
+def catalog_of(
+    url: str | Path, lock_timeout: float, at: int | dt.datetime | None = None
+) -> Catalog:
     """Return the catalog of the database that `url` names. No file is opened or created.
 
     Args:
         url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the path of a file; or the URL of a
             lake.
         lock_timeout: seconds to wait while another process has the file open.
+        at: the version or the time of a lake to read; None for the newest version.
 
     Raises:
         UnsupportedURLError: it is not a database URL, or names another kind of database.
+        InvalidQueryError: `at` is given, and it is no lake.
     """
-    if isinstance(url, Path):
-        return FileCatalog(system_path(url).absolute(), lock_timeout)
-    if is_lake(url):
+    if isinstance(url, str) and is_lake(url):
         from afterimage.storage.engine.lake.catalog import LakeCatalog  # noqa: PLC0415  rarely used
 
-        return LakeCatalog(url, lock_timeout)
+        return LakeCatalog(url, lock_timeout, at)
+    if at is not None:
+        raise InvalidQueryError("only lakes have versions: omit `at`, or give the URL of a lake.")
+    if isinstance(url, Path):
+        return FileCatalog(system_path(url).absolute(), lock_timeout)
     name = database_name(url)
     if name.startswith(MEMORY):
         return MemoryCatalog(name, lock_timeout)

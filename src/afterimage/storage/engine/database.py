@@ -19,8 +19,8 @@ from afterimage.storage.engine.statements import (
     translated,
 )
 from afterimage.storage.engine.urls import MEMORY
-from afterimage.storage.errors import DatabaseError, MissingFileError
-from afterimage.storage.system.interrupts import interruptible
+from afterimage.storage.errors import DatabaseError, InvalidQueryError, MissingFileError
+from afterimage.storage.system.interrupts import checkpoint, interruptible
 
 __all__ = ["MUCH_CACHED", "Database", "Tables", "open_database", "scratch_connection"]
 
@@ -170,6 +170,22 @@ class Database:
             interruptible(driver_of(connection).interrupt),
         ):
             yield connection
+
+    def compact(self) -> None:
+        """Merge small files, if the catalog has any.
+
+        Raises:
+            InvalidQueryError: it has none.
+        """
+        if not self.catalog.compaction:
+            raise InvalidQueryError(f"{self.name} is no lake, and has no small files to merge.")
+        if not self.exists():
+            return
+        for statements in self.catalog.compaction:
+            with self.writing() as connection:
+                for statement in statements:
+                    checkpoint()
+                    connection.exec_driver_sql(statement)
 
     @contextmanager
     def _space_given_back(self, connection: sa.Connection) -> Iterator[None]:

@@ -72,7 +72,7 @@ def scan_table(
         if query.order:
             # SQL can give several rows one number. Slices then need a further key.
             is_slice = query.limit is not None or query.offset
-            last = [sa.literal_column("rowid", sa.BigInteger)] if is_slice else []
+            last = [stored.row] if is_slice else []
             statement = sliced(in_order(source, query, columns, stored.table, *last), query)
             for batch in stream_arrow(connection, statement, most):
                 for part in parts_of(batch, most):

@@ -79,6 +79,13 @@ class StoredTable:
                 self._rows = self._made(self.rows_name, stored, own)
         return self._table
 
+    @property
+    def row(self) -> sa.ColumnElement[int]:
+        """The engine's own number of a row of `rows`, as an expression over `table`."""
+        if self.numbered:
+            return self.sequence - 1
+        return sa.literal_column("rowid", sa.BigInteger)
+
     def _made(self, name: str, fields: Mapping[str, FieldType], own: Iterable[str]) -> sa.Table:
         info = {"compression": SHORT_TEXT_COMPRESSION} if self.compress else {}
         return sa.Table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,14 @@ from afterimage.storage.engine.lake.instance import LAKE, LakeInstance, instance
 from afterimage.storage.engine.lake.saves import KeptFiles, NewFiles, name_commit
 from afterimage.storage.engine.lake.turns import Turn, turn_in_process, turn_on_server
 from afterimage.storage.engine.statements import driver_of, is_about_names
-from afterimage.storage.errors import DatabaseError, MissingFileError, shorten
+from afterimage.storage.errors import (
+    DatabaseError,
+    InvalidQueryError,
+    MissingFileError,
+    shorten,
+    shown,
+)
+from afterimage.storage.reports.snapshots import Snapshot
 
 __all__ = ["LakeCatalog"]
 
@@ -29,6 +37,22 @@ _NEW_FILES: Final = "afterimage new files"
 _Result = TypeVar("_Result")
 
 _USE: Final = f"USE {LAKE}"
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+# What makes reads fast again after many small saves, and removes what no version needs any more.
+# Files of the last day may belong to saves that are not committed yet.
+_COMPACTION: Final = (
+    (
+        f"CALL ducklake_merge_adjacent_files('{LAKE}')",
+        f"CALL ducklake_rewrite_data_files('{LAKE}')",
+    ),
+    (f"CALL ducklake_expire_snapshots('{LAKE}', older_than => now() - INTERVAL 7 DAY)",),
+    (
+        f"CALL ducklake_cleanup_old_files('{LAKE}', older_than => now() - INTERVAL 1 DAY)",
+        f"CALL ducklake_delete_orphaned_files('{LAKE}', older_than => now() - INTERVAL 1 DAY)",
+    ),
+)
 
 # How often a table that is not there is looked for.
 _LOOKS: Final = 4
@@ -52,6 +76,7 @@ class LakeCatalog:
     Args:
         url: `ducklake+postgresql://…` or `ducklake:///file`.
         lock_timeout: seconds to wait for other processes, and for the server.
+        at: the version, or the time, to read; None for the newest version at each call.
 
     Raises:
         UnsupportedURLError: the URL is not understood.
@@ -60,14 +85,16 @@ class LakeCatalog:
     path: Path | None = None
     column_compression = False
     numbers_rows = True
+    compaction: Sequence[Sequence[str]] = _COMPACTION
     is_in_memory = False
 
-    def __init__(self, url: str, lock_timeout: float) -> None:
+    def __init__(self, url: str, lock_timeout: float, at: int | dt.datetime | None = None) -> None:
         self.source: str | Path | None = url
         self.lock_timeout = lock_timeout
         self._address = LakeAddress.of(url)
         self.display_name = self._address.display_name
-        self._instance = instance_of(self._address)
+        self._at = None if at is None else _option(at)
+        self._instance = instance_of(self._address, self._at)
         self._size: tuple[float, int] | None = None
         self._prepared: int | None = None
 
@@ -79,7 +106,7 @@ class LakeCatalog:
     def _here(self) -> LakeInstance:
         """The instance of this process: a forked child has its own."""
         if self._instance.process != os.getpid():
-            self._instance = instance_of(self._address)
+            self._instance = instance_of(self._address, self._at)
         return self._instance
 
     def connect(self, *, private: bool = False) -> Opened:
@@ -96,6 +123,11 @@ class LakeCatalog:
     def write_turn(
         self, *, appends: bool = False, of_columns: bool = False
     ) -> AbstractContextManager[None]:
+        if self._at is not None:
+            raise InvalidQueryError(
+                f"{self.display_name} was opened at one version, which is only read. Nothing was "
+                "changed. Open it without `at`."
+            )
         if not self._is_on_server:
             return turn_in_process(self.display_name, self.lock_timeout)
         turn = Turn.APPEND if appends else Turn.LAYOUT if of_columns else Turn.EDIT
@@ -275,6 +307,26 @@ class LakeCatalog:
         del connection, sequence  # DuckLake numbers the rows when they are committed
         return 1
 
+    def snapshots(self) -> list[Snapshot]:
+        """Return the versions of the lake, oldest first."""
+        found = f"""SELECT snapshot_id, epoch_us(snapshot_time), commit_message, to_json(changes)
+            FROM ducklake_snapshots({quoted(LAKE)}) ORDER BY snapshot_id"""
+
+        def listed() -> list[Snapshot]:
+            connection, release = self.connect()
+            try:
+                rows = connection.execute(found).fetchall()
+            except duckdb.Error as error:
+                raise DatabaseError(f"{self.display_name}: {shorten(error, 300)}") from error
+            finally:
+                release()
+            return [
+                Snapshot(version, _EPOCH + dt.timedelta(microseconds=time_), message or "", changes)
+                for version, time_, message, changes in rows
+            ]
+
+        return self.repeated(listed)
+
     def is_missing(self) -> bool:
         return not self._here.exists(self.lock_timeout)
 
@@ -336,6 +388,17 @@ class LakeCatalog:
 
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         """Do nothing: files of a lake are read as they are needed."""
+
+
+def _option(at: int | dt.datetime) -> str:
+    """Return the option of ATTACH for a version or a time."""
+    if isinstance(at, dt.datetime) and at.tzinfo is not None:
+        return f"SNAPSHOT_TIME '{at.astimezone(dt.UTC).isoformat(sep=' ')}'"
+    if isinstance(at, int) and not isinstance(at, bool) and at >= 0:
+        return f"SNAPSHOT_VERSION {at}"
+    raise InvalidQueryError(
+        f"at must be a version, from 0, or a datetime with a time zone, not {shown(at, 60)}"
+    )
 
 
 class _Search:

@@ -28,6 +28,7 @@ from afterimage.storage.engine.lake.extensions import load_extension
 from afterimage.storage.engine.urls import MEMORY
 from afterimage.storage.errors import (
     DatabaseError,
+    InvalidQueryError,
     LockTimeoutError,
     MissingFileError,
     shorten,
@@ -58,6 +59,7 @@ _LOCK_OPTION: Final = "options='-c lock_timeout=500'"
 
 _IS_MISSING: Final = re.compile(r"does not exist - and creating a new DuckLake is explicitly", re.I)
 _NEEDS_PATH: Final = re.compile(r"data_path is not set", re.I)
+_NO_VERSION: Final = re.compile(r"No snapshot found", re.I)
 _OTHER_PATH: Final = re.compile(r'does not match existing data path in the catalog "([^"]*)"')
 
 _PAUSE_SECONDS: Final = (0.01, 0.5)
@@ -95,7 +97,7 @@ class LakeInstance:
 
     Args:
         address: the lake.
-        version: the snapshot to attach; None for the newest one at each call.
+        at: the version or the time to attach, as an option of ATTACH; None for the newest one.
 
     Attributes:
         process: the process that made it. Other processes must not use it.
@@ -103,12 +105,12 @@ class LakeInstance:
         data_path: the folder of the data files; empty until the lake is attached.
     """
 
-    def __init__(self, address: LakeAddress, version: int | None = None) -> None:
+    def __init__(self, address: LakeAddress, at: str | None = None) -> None:
         self.process = os.getpid()
         self.application = f"afterimage-{uuid.uuid4().hex[:16]}"
         self.data_path = ""
         self._address = address
-        self._version = version
+        self._at = at
         # Re-entrant: garbage collection may close an iterator while this thread holds it.
         self._lock = threading.RLock()
         self._root: duckdb.DuckDBPyConnection | None = None
@@ -267,7 +269,7 @@ class LakeInstance:
         parameters = f"{self._parameters(f'{self.application}-locks')} {_LOCK_OPTION}"
         root.execute(
             f"ATTACH IF NOT EXISTS {quoted(parameters)} AS {SERVER} "
-            "(TYPE postgres, SECRET postgres_of_lake)"
+            "(TYPE postgres, SECRET postgres_of_lake, READ_ONLY)"
         )
         self._has_server = True
 
@@ -284,8 +286,8 @@ class LakeInstance:
         if self._address.data_path is not None:
             options.append(f"DATA_PATH {quoted(self._address.data_path)}")
             self._prepare(self._address.data_path, create=create)
-        if self._version is not None:
-            options.append(f"SNAPSHOT_VERSION {self._version}")
+        if self._at is not None:
+            options += ["READ_ONLY", self._at]
         try:
             root.execute(f"ATTACH {quoted(target)} AS {LAKE} ({', '.join(options)})")
         except duckdb.Error as error:
@@ -294,6 +296,8 @@ class LakeInstance:
             f"SELECT value FROM ducklake_options({quoted(LAKE)}) WHERE option_name = 'data_path'"
         ).fetchall()
         self.data_path = str(found[0][0])
+        if self._at is not None:  # a user's SQL may read these files, where it may read no other
+            root.execute(f"SET GLOBAL allowed_directories = [{quoted(self.data_path)}]")
         self._prepare(self.data_path, create=False)
 
     def _prepare(self, data_path: str, *, create: bool) -> None:
@@ -319,6 +323,11 @@ class LakeInstance:
             return DatabaseError(
                 f"{name} has no lake yet, and a new one needs a folder for its data. Add "
                 "?data_path=… to the URL: a path that all machines have, or s3://bucket/folder."
+            )
+        if self._at is not None and _NO_VERSION.search(text):
+            return InvalidQueryError(
+                f"{name} has no version {self._at.partition(' ')[2]}. `snapshots()` lists those "
+                "that it has."
             )
         if other := _OTHER_PATH.search(text):
             return DatabaseError(
@@ -370,14 +379,14 @@ def _parameter(value: str) -> str:
     return f"'{escaped}'"
 
 
-_instances: weakref.WeakValueDictionary[tuple[int, LakeAddress, int | None], LakeInstance]
+_instances: weakref.WeakValueDictionary[tuple[int, LakeAddress, str | None], LakeInstance]
 _instances = weakref.WeakValueDictionary()
 
 
-def instance_of(address: LakeAddress, version: int | None = None) -> LakeInstance:
+def instance_of(address: LakeAddress, at: str | None = None) -> LakeInstance:
     """Return the instance of a lake in this process."""
-    key = (os.getpid(), address, version)
+    key = (os.getpid(), address, at)
     instance = _instances.get(key)
     if instance is None:
-        instance = _instances[key] = LakeInstance(address, version)
+        instance = _instances[key] = LakeInstance(address, at)
     return instance
