@@ -82,6 +82,10 @@ ENGINE_TESTS = [
     f"tests/{name}"
     for name in ("conformance", "engine", "jsonl", "records", "system", "tables", "transfer")
 ]
+# Lakes are slower to make than files, so the tests of hundreds of queries are left out.
+LAKE_STORAGES = "--storages=lake-file,lake-postgres,lake-metadata-fields"
+LAKE_TESTS = ["tests/lake", "tests/conformance/records", "tests/conformance/files"]
+LAKE_TESTS += [f"tests/conformance/queries/test_{name}.py" for name in ("order", "pages", "scans")]
 ENGINE_STORAGES = "--storages=jsonl,sql-file,sql-memory,sql-metadata-fields"
 
 # How much the slow tests try: hypothesis' examples, and random signals for each storage.
@@ -260,6 +264,31 @@ def libraries(session: nox.Session) -> None:
     names = ["test_other_libraries.py", "test_docs.py", "test_notebooks.py"]
     files = [f"tests/interop/{name}" for name in names]
     run_pytest(session, scripts, *files, "tests/system/test_stops.py::TestNotebooks")
+
+
+@nox.session(default=False)
+def lake(session: nox.Session) -> None:
+    """Pytest of lakes, on a PostgreSQL of the tests' own and DuckDB's extensions from PyPI."""
+    install_postgresql(session)
+    scripts = environment(session, "lake", "-e", ".[lake,test]")
+    run_pytest(
+        session,
+        scripts,
+        *(session.posargs or ["-m", "not slow", LAKE_STORAGES, *LAKE_TESTS]),
+        AFTERIMAGE_LAKES="1",
+    )
+    if not session.posargs:
+        run_pytest(session, scripts, "-m", "slow", "tests/lake")
+
+
+def install_postgresql(session: nox.Session) -> None:
+    """Install the package of Debian if there is no server. Without one, tests are skipped."""
+    if shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        return
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "postgresql"]
+        session.run("apt-get", "update", "-qq", external=True, success_codes=[0, 100])
+        session.run(*install, external=True, success_codes=[0, 100])
 
 
 @nox.session(default=False)

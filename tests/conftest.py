@@ -99,6 +99,8 @@ def _default_files_go_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(params=parameters(FACTORIES))
 def factory(request: pytest.FixtureRequest) -> Factory:
     chosen: Factory = request.param
+    if (missing := chosen.missing()) is not None:
+        pytest.skip(missing)
     return chosen
 
 

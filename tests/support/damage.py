@@ -15,7 +15,7 @@ def spoil_conversations(storage: Any, numbers: Collection[int]) -> None:
     if hasattr(storage, "engine"):
         _update(
             storage,
-            "UPDATE conversations SET conversations = "
+            f"UPDATE {_rows(storage, 'conversations')} SET conversations = "
             "[{'role': 'narrator', 'content': 'x', 'reasoning_content': NULL}] "
             "WHERE (metadata->>'n')::INTEGER IN (SELECT unnest(?))",
             list(numbers),
@@ -33,11 +33,16 @@ def spoil_documents(storage: Any, texts: Collection[str]) -> None:
     if hasattr(storage, "engine"):
         _update(
             storage,
-            "UPDATE documents SET id = NULL WHERE text IN (SELECT unnest(?))",
+            f"UPDATE {_rows(storage, 'documents')} SET id = NULL WHERE text IN (SELECT unnest(?))",
             list(texts),
         )
     else:
         _rewrite(storage.documents_path, lambda record: record.get("text") in texts, id=None)
+
+
+def _rows(storage: Any, table: str) -> str:
+    """Return the table to change: in a lake, the usual name is that of a view."""
+    return f"{table}_rows" if "ducklake" in repr(storage) else table
 
 
 def _update(storage: Any, statement: str, values: list[Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # importing the JSONL storage must not load Arrow or SQLAlche
     from afterimage.storage.query.relations import Relation, Source
 
 __all__ = ["Backend"]
+
+
+_Result = TypeVar("_Result")
 
 
 class Backend(Protocol):
@@ -71,6 +74,9 @@ class Backend(Protocol):
 
         The first record of each value is kept; with `last`, the last one.
         """
+
+    def repeated(self, read: Callable[[], _Result]) -> _Result:
+        """Return what a function returns; call it again if a connection to a server is lost."""
 
     def relation(self, read: Read) -> AbstractContextManager[Relation]:
         """Open the records for one SQL statement, which reads them once; see `Relation`."""

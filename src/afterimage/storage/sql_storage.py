@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.catalog import Catalog, FileCatalog, catalog_of
+from afterimage.storage.engine.catalog import Catalog
+from afterimage.storage.engine.catalogs import catalog_of
 from afterimage.storage.engine.database import open_database
 from afterimage.storage.errors import InvalidQueryError, StorageError, shorten
 from afterimage.storage.query.arguments import as_list, positive, seconds
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.records.paths import is_text
+from afterimage.storage.reports.snapshots import Snapshot
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.tables.backend import TablesBackend
-from afterimage.storage.tables.layout import Layout
-from afterimage.storage.tables.opening import StorageTables
+from afterimage.storage.tables.schema.layout import Layout
+from afterimage.storage.tables.schema.opening import StorageTables
 
 __all__ = ["SQLStorage"]
 
@@ -27,7 +30,7 @@ _DEFAULT_BATCH: Final = 100
 
 
 class SQLStorage(RecordStorage):
-    """Conversations and documents in a DuckDB file, or in memory.
+    """Conversations and documents in a DuckDB file, in memory, or in a lake.
 
     Between calls the file is not locked, so the DuckDB CLI, notebooks and generators can use it in
     turn. The database has one table for conversations and one for documents, with native nested
@@ -36,9 +39,10 @@ class SQLStorage(RecordStorage):
 
     Args:
         url: `duckdb:///file.duckdb` or `duckdb:///:memory:`; or the path of a file, as `Path` or
-            as a string that names an existing file or ends in `.duckdb`, `.ddb` or `.db`. A file
-            that does not exist is created by the first save or import, or by the first connection
-            of `engine`. Until then the storage is empty.
+            as a string that names an existing file or ends in `.duckdb`, `.ddb` or `.db`; or the
+            URL of a lake, `ducklake+postgresql://…` (see docs/scale.md). A file or a lake that does
+            not exist is created by the first save or import, or by the first connection of
+            `engine`. Until then the storage is empty.
         conversations_table_name: name of the table of conversations.
         documents_table_name: name of the table of documents.
         metadata_fields: metadata keys of conversations that get their own columns: `<key>` holds
@@ -51,6 +55,7 @@ class SQLStorage(RecordStorage):
             size, 2,048.
         lock_timeout: seconds to wait while another process has the file open.
         create: whether to create the database or its tables if they do not exist.
+        at: the version of a lake to read, or a time; see `snapshots`. Nothing can then be saved.
 
     Raises:
         UnsupportedURLError: the URL names another kind of database.
@@ -83,11 +88,14 @@ class SQLStorage(RecordStorage):
         *,
         lock_timeout: float = 30,
         create: bool = True,
+        at: int | dt.datetime | None = None,
     ) -> None:
         keys = _metadata_keys(metadata_fields)
         self._batch_size = positive(batch_size, "batch_size")
+        create = create and at is None
         self._options = (conversations_table_name, documents_table_name, keys, create)
-        catalog = catalog_of(url, seconds(lock_timeout, "lock_timeout"))
+        self._at = at
+        catalog = catalog_of(url, seconds(lock_timeout, "lock_timeout"), at)
         super().__init__(_opened(catalog, *self._options))
         self.batch_size = batch_size
 
@@ -106,6 +114,30 @@ class SQLStorage(RecordStorage):
         """The SQLAlchemy engine, for your own SQL and for `pandas.read_sql`."""
         return self._backend.database.engine
 
+    @signal_safe
+    def snapshots(self) -> list[Snapshot]:
+        """Return the versions of a lake, oldest first; none for a file.
+
+        `SQLStorage(url, at=snapshot.version)` reads one of them.
+
+        >>> SQLStorage("duckdb:///:memory:").snapshots()
+        []
+        """
+        return self._backend.database.catalog.snapshots()
+
+    @signal_safe
+    def compact(self) -> None:
+        """Merge the small files of a lake, and remove what no version of the last week needs.
+
+        Others can read and save meanwhile. Edits wait. Files of the last day are kept, because they
+        may belong to saves that are not committed yet.
+
+        Raises:
+            InvalidQueryError: the database is not a lake.
+            DatabaseError: the server cannot be reached.
+        """
+        self._backend.database.compact()
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs to open the same file.
 
@@ -113,7 +145,7 @@ class SQLStorage(RecordStorage):
             StorageError: the database is in memory.
         """
         catalog = self._backend.database.catalog
-        if catalog.path is None:
+        if catalog.source is None:
             raise StorageError(
                 f"{catalog.display_name} is in the memory of this process, so the storage cannot "
                 "be copied, or sent to another process. Use a database file."
@@ -121,8 +153,9 @@ class SQLStorage(RecordStorage):
         *names, create = self._options
         return {
             **self.__dict__,
-            "_backend": (catalog.path, catalog.lock_timeout),
-            "_options": (*names, create and not catalog.path.exists()),  # create no second file
+            "_backend": (catalog.source, catalog.lock_timeout),
+            # The copy creates no second database.
+            "_options": (*names, create and not self._backend.database.exists()),
         }
 
     @signal_safe
@@ -132,9 +165,10 @@ class SQLStorage(RecordStorage):
         Raises:
             StorageError: as the constructor.
         """
-        path, lock_timeout = state["_backend"]
+        source, lock_timeout = state["_backend"]
+        self._at = None  # in a copy of an earlier version
         self.__dict__.update(state)
-        self._backend = _opened(FileCatalog(path, lock_timeout), *self._options)
+        self._backend = _opened(catalog_of(source, lock_timeout, self._at), *self._options)
         self.batch_size = self._batch_size
 
     def __repr__(self) -> str:
@@ -149,7 +183,12 @@ def _opened(
     create: bool,  # noqa: FBT001  the options in the order of the constructor
 ) -> TablesBackend:
     """Return the tables of a database; make or upgrade them if `create` allows it."""
-    layout = Layout(conversations, documents, compress=catalog.column_compression)
+    layout = Layout(
+        conversations,
+        documents,
+        compress=catalog.column_compression,
+        numbered=catalog.numbers_rows,
+    )
     tables = StorageTables(layout, keys, may_create=create)
     return TablesBackend(open_database(catalog, tables, create=create), layout, None)
 

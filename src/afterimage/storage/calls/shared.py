@@ -109,8 +109,11 @@ class Calls:
     def _count(self, read: Read) -> int:
         from afterimage.storage.query.predicates import count_rows  # noqa: PLC0415  loads DuckDB
 
-        with self._backend.relation(self._chosen(read)) as relation:
-            count = count_rows(relation)
+        def counted() -> int:
+            with self._backend.relation(self._chosen(read)) as relation:
+                return count_rows(relation)
+
+        count = self._backend.repeated(counted)
         read.faults.warn()
         return count
 

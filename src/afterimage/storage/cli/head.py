@@ -19,6 +19,7 @@ from afterimage.storage.cli.stores import (
     explain_fields,
     explain_nothing,
     explain_offset,
+    hidden,
     open_existing,
 )
 from afterimage.storage.record_storage import RecordStorage
@@ -76,7 +77,7 @@ def head_command(
         _explain(source, kind, records, None, query)
     else:
         scan = source.scan_documents if kind == "documents" else source.scan_conversations
-        with progress_bar(f"reading {store}") as progress:
+        with progress_bar(f"reading {hidden(store)}") as progress:
             reader = scan(columns or render.DEFAULT_COLUMNS[kind], **query, progress=progress)
             matching = (row for batch in reader for row in batch.to_pylist())
             # JSON is printed while it is read. Show the bar until the first match, which may take
@@ -116,7 +117,7 @@ def _whole_lines(
 ) -> Iterator[Iterable[bytes]]:
     """Provide whole records as lines of JSON. Only an export includes extra fields."""
     with tempfile.SpooledTemporaryFile(max_size=_LINES_IN_MEMORY) as file:
-        with progress_bar(f"reading {name}") as progress:
+        with progress_bar(f"reading {hidden(name)}") as progress:
             store.export_jsonl(file, kind=kind, **query, progress=progress)
         file.seek(0)
         yield file

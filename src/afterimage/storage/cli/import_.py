@@ -13,7 +13,7 @@ import click
 from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.render import print_count, say
-from afterimage.storage.cli.stores import Opening, is_database, open_or_make, path_of
+from afterimage.storage.cli.stores import Opening, hidden, is_database, open_or_make, path_of
 from afterimage.storage.errors import MissingFileError, StorageError, UnsupportedFileError
 from afterimage.storage.jsonl.lines import parse, read_chunks
 from afterimage.storage.models import Document
@@ -87,7 +87,9 @@ def import_command(
     if source_format == "auto" and saved.format not in (None, "native"):
         say(f"{names[0]} was read as format {saved.format!r}.", err=True)
     named = "conversations" if kind == "records" else kind  # and records of other models
-    print_count(saved, named, f"into {dest}", dest, as_json=as_json, others=saved.others)
+    print_count(
+        saved, named, f"into {hidden(dest)}", hidden(dest), as_json=as_json, others=saved.others
+    )
 
 
 def _with_hint(
@@ -133,7 +135,9 @@ def _told_apart(paths: Sequence[str], dest: str | None) -> tuple[Sequence[str], 
         return paths, dest
     *names, dest = paths
     if not names:
-        raise click.UsageError(f"{dest} is a source or the destination. Give both: SRC... DEST.")
+        raise click.UsageError(
+            f"{hidden(dest)} is a source or the destination. Give both: SRC... DEST."
+        )
     path = path_of(dest)
     if path is not None and path.is_file() and not is_database(path):
         raise click.UsageError(

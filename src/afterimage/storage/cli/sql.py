@@ -13,7 +13,7 @@ import click
 from afterimage import storage
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Opening, open_existing, path_of
+from afterimage.storage.cli.stores import Opening, hidden, open_existing, path_of
 from afterimage.storage.record_storage import RecordStorage
 
 if TYPE_CHECKING:  # loads DuckDB
@@ -60,7 +60,7 @@ def sql_command(
     JSONL files are read into memory first.
     """
     source = open_existing(store, kind, opening)
-    columns, rows = _rows(source, store, query, kind, allow_files=allow_files)
+    columns, rows = _rows(source, store, query, kind, opening, allow_files=allow_files)
     names = _distinct(column.name for column in columns)
     most = (None if as_json else _TABLE_ROWS) if limit is None else min(limit, sys.maxsize)
     parsers = [column.parsed(json=as_json) for column in columns]
@@ -97,7 +97,13 @@ def _distinct(names: Iterable[str]) -> list[str]:
 
 
 def _rows(
-    source: RecordStorage, store: str, query: str, kind: Any, *, allow_files: bool
+    source: RecordStorage,
+    store: str,
+    query: str,
+    kind: Any,
+    opening: Opening,
+    *,
+    allow_files: bool,
 ) -> tuple[list[Column], Iterator[Sequence[Any]]]:
     from afterimage.storage.engine.users.sql import run_user_sql  # noqa: PLC0415  heavy
 
@@ -106,13 +112,18 @@ def _rows(
 
     def in_memory() -> Any:
         if isinstance(source, storage.SQLStorage):
+            # Of a lake, one version is opened, which no statement can change.
+            versions = source.snapshots()
+            if versions:
+                names = opening.names()
+                return storage.SQLStorage(store, *names, at=versions[-1].version).engine
             return source.engine
         return _in_memory(Path(store), kind).engine
 
     return run_user_sql(
         query,
         path or in_memory,
-        name=store,
+        name=hidden(store),
         allow_files=allow_files,
         lock_timeout=source.lock_timeout,
         follow=lambda: progress_bar("running SQL"),

@@ -9,7 +9,7 @@ import click
 
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Opening, explain_nothing, open_existing
+from afterimage.storage.cli.stores import Opening, explain_nothing, hidden, open_existing
 from afterimage.storage.reports.faults import OnError
 
 __all__ = ["stats_command"]
@@ -45,7 +45,7 @@ def stats_command(
 ) -> None:
     """Show counts, lengths, scores, metadata keys and duplicates."""
     source = open_existing(store, opening=opening)
-    with progress_bar(f"reading {store}") as progress:
+    with progress_bar(f"reading {hidden(store)}") as progress:
         statistics = source.stats(
             list(filters),
             top_keys=top_keys,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -34,6 +35,7 @@ __all__ = [
     "explain_fields",
     "explain_nothing",
     "explain_offset",
+    "hidden",
     "is_database",
     "open_existing",
     "open_or_make",
@@ -143,6 +145,15 @@ def open_or_make(
     if metadata_fields:
         raise InvalidQueryError("--metadata-field is for DuckDB files only.")
     return _lines(path, kind, opening)
+
+
+def hidden(store: str) -> str:
+    """Return a STORE argument without the password that its URL may have.
+
+    >>> hidden("ducklake+postgresql://me:secret@db/talks"), hidden("talks.duckdb")
+    ('ducklake+postgresql://me:***@db/talks', 'talks.duckdb')
+    """
+    return re.sub(r"^([a-z0-9+]+://[^:/@]*:).*@", r"\1***@", store, flags=re.I)
 
 
 def explain_nothing(

@@ -11,7 +11,7 @@ import click
 from afterimage import storage
 from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
-from afterimage.storage.cli.stores import Opening, open_existing
+from afterimage.storage.cli.stores import Opening, hidden, open_existing
 
 __all__ = ["verify_command"]
 
@@ -40,7 +40,7 @@ def verify_command(
     The store is changed only with --repair. The exit code is 1 if a fault was found.
     """
     source = open_existing(store, kind, opening)
-    with progress_bar(f"reading {store}") as progress:
+    with progress_bar(f"reading {hidden(store)}") as progress:
         if isinstance(source, storage.SQLStorage):
             report = source.verify(progress=progress, repair=repair)
         else:  # only the given file

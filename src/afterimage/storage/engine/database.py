@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Protocol
@@ -10,7 +10,8 @@ from typing import Protocol
 import sqlalchemy as sa
 
 from afterimage.storage.engine.attach import Opened, connect_memory
-from afterimage.storage.engine.catalog import Catalog, EmptyCatalog
+from afterimage.storage.engine.catalog import Catalog
+from afterimage.storage.engine.catalogs import EmptyCatalog
 from afterimage.storage.engine.dialect import OWN_URL, PUBLIC_URL, engine_over
 from afterimage.storage.engine.statements import (
     driver_of,
@@ -19,8 +20,8 @@ from afterimage.storage.engine.statements import (
     translated,
 )
 from afterimage.storage.engine.urls import MEMORY
-from afterimage.storage.errors import DatabaseError, MissingFileError
-from afterimage.storage.system.interrupts import interruptible
+from afterimage.storage.errors import DatabaseError, InvalidQueryError, MissingFileError
+from afterimage.storage.system.interrupts import checkpoint, interruptible
 
 __all__ = ["MUCH_CACHED", "Database", "Tables", "open_database", "scratch_connection"]
 
@@ -74,7 +75,7 @@ class Database:
         tables = self._missing
         if tables is None or self.catalog.is_missing():
             return tables
-        tables.check(Database(self.catalog))
+        self.catalog.repeated(lambda: tables.check(Database(self.catalog)))
         self._missing = None
         return None
 
@@ -128,34 +129,73 @@ class Database:
             engine.connect() as connection,
             interruptible(driver_of(connection).interrupt),
         ):
+            self.catalog.begin_reading(connection)
             if private:  # the shared instance already has this setting
                 connection.exec_driver_sql("SET arrow_large_buffer_size = true")
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        """A connection whose changes are all committed at the end, or none of them."""
+    def writing(self, *, of_columns: bool = False) -> Iterator[sa.Connection]:
+        """A connection whose changes are all committed at the end, or none of them.
+
+        Args:
+            of_columns: whether tables or columns are changed.
+        """
         self._create()
         with (
             self._explained(),
-            self.catalog.write_turn(),
+            self.catalog.write_turn(of_columns=of_columns),
             translated(self.name),
             self._own.connect() as connection,
             self._space_given_back(connection),
-            connection.begin(),  # its commit is not interrupted
-            self.catalog.same_place(),
+            self.catalog.transaction(connection),  # its commit is not interrupted
             interruptible(driver_of(connection).interrupt),
         ):
             yield connection
 
     @contextmanager
+    def appending(self, prepare: Callable[[sa.Connection], None]) -> Iterator[sa.Connection]:
+        """A connection for `Catalog.append`. All rows are committed at the end, or none of them.
+
+        Args:
+            prepare: see `Catalog.appending`.
+        """
+        self._create()
+        with (
+            self._explained(),
+            self.catalog.write_turn(appends=True),
+            translated(self.name),
+            self._own.connect() as connection,
+            self._space_given_back(connection),
+            self.catalog.appending(connection, prepare),  # its commit is not interrupted
+            interruptible(driver_of(connection).interrupt),
+        ):
+            yield connection
+
+    def compact(self) -> None:
+        """Merge small files, if the catalog has any.
+
+        Raises:
+            InvalidQueryError: it has none.
+        """
+        if not self.catalog.compaction:
+            raise InvalidQueryError(f"{self.name} is no lake, and has no small files to merge.")
+        if not self.exists():
+            return
+        for statements in self.catalog.compaction:
+            with self.writing() as connection:
+                for statement in statements:
+                    checkpoint()
+                    connection.exec_driver_sql(statement)
+
+    @contextmanager
     def _space_given_back(self, connection: sa.Connection) -> Iterator[None]:
         """Make the file as small as before if the block fails: the disk may be full."""
-        size = self.catalog.size()
+        size = 0 if self.catalog.path is None else self.catalog.size()
         try:
             yield
         except BaseException:
-            if self.catalog.size() > size + _LITTLE_GROWTH:
+            if self.catalog.path is not None and self.catalog.size() > size + _LITTLE_GROWTH:
                 give_space_back(driver_of(connection))
             raise
 
@@ -192,13 +232,13 @@ def open_database(catalog: Catalog, tables: Tables, *, create: bool) -> Database
         DatabaseError: the file is not a DuckDB database, or cannot be opened or created.
     """
     if not catalog.is_missing():
-        tables.check(Database(catalog))
+        catalog.repeated(lambda: tables.check(Database(catalog)))
         return Database(catalog, tables=tables)
-    if not create and catalog.path is not None:
+    if not create and not catalog.is_in_memory:
         raise MissingFileError(
             f"{catalog.display_name} does not exist. Check the path, or open it with create=True."
         )
-    if catalog.path is None:  # in memory
+    if catalog.is_in_memory:
         if create:
             _make(Database(catalog), tables)
         else:
@@ -223,7 +263,7 @@ def _empty(tables: Tables) -> Iterator[Database]:
 
 
 def _make(database: Database, tables: Tables) -> None:
-    with database.writing() as connection:
+    with database.writing(of_columns=True) as connection:
         tables.create(connection)
 
 

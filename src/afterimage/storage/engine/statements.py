@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 import sqlalchemy as sa
 
+from afterimage.storage.engine.failures import is_passing
 from afterimage.storage.errors import DatabaseError, StorageError, shorten
 from afterimage.storage.system.interrupts import checkpoint, current_operation
 
@@ -68,7 +69,9 @@ def existing(connection: sa.Connection, names: Iterable[str]) -> set[str]:
         for name in names:
             try:
                 other.execute("FROM pragma_table_info(?) LIMIT 0", [quote(name)]).fetchall()
-            except duckdb.CatalogException:
+            except duckdb.CatalogException as error:
+                if is_passing(error):
+                    raise
                 continue
             found.add(name)
     return found
@@ -82,7 +85,9 @@ def readable_schema(connection: sa.Connection, relation: str) -> pa.Schema | Non
     statement = sa.select(sa.text("*")).select_from(sa.table(relation)).limit(0)
     try:
         return execute_arrow(connection, statement).schema
-    except (duckdb.CatalogException, duckdb.BinderException):
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
+        if is_passing(error):
+            raise
         return None
 
 
@@ -98,7 +103,9 @@ def is_view(connection: sa.Connection, relation: str) -> bool:
     with _same_database(connection) as other:
         try:
             other.execute(f"SELECT rowid FROM {quoted} LIMIT 0").fetchall()
-        except duckdb.BinderException:
+        except duckdb.BinderException as error:
+            if is_passing(error):
+                raise
             return True
     return False
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from afterimage.storage.errors import UnsupportedURLError, shorten
 
-__all__ = ["DATABASE_SUFFIXES", "MEMORY", "database_name", "path_without_scheme"]
+__all__ = ["DATABASE_SUFFIXES", "MEMORY", "database_name", "is_lake", "path_without_scheme"]
 
 DATABASE_SUFFIXES: Final = (".duckdb", ".ddb", ".db")
 """Endings of names of database files."""
@@ -36,6 +36,18 @@ def path_without_scheme(text: str) -> Path | None:
         return None
     is_named = text.lower().endswith(DATABASE_SUFFIXES)
     return Path(text) if is_named or os.path.isfile(text) else None  # noqa: PTH113  also with NUL
+
+
+_IS_LAKE = re.compile(r"ducklake(\+[a-z0-9]*)?:", re.I)
+
+
+def is_lake(url: str) -> bool:
+    """Return whether a URL names a lake.
+
+    >>> is_lake("ducklake:///lake.ducklake"), is_lake("duckdb:///talks.duckdb")
+    (True, False)
+    """
+    return isinstance(url, str) and _IS_LAKE.match(url) is not None
 
 
 def database_name(url: str) -> str:

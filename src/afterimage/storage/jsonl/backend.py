@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 from pydantic_core import from_json
@@ -83,6 +83,9 @@ __all__ = ["JsonlBackend"]
 _SAVE_BATCH = 256
 # Lines that become objects in one step: their memory is bounded.
 _OBJECT_BATCH = 1024
+
+
+_Result = TypeVar("_Result")
 
 
 class JsonlBackend:
@@ -248,6 +251,9 @@ class JsonlBackend:
         return b"\n".join([*ended, b""])
 
     # -- reading ------------------------------------------------------------------------------
+
+    def repeated(self, read: Callable[[], _Result]) -> _Result:
+        return read()
 
     @contextmanager
     def relation(self, read: Read) -> Iterator[Relation]:

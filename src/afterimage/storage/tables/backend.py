@@ -13,7 +13,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -58,11 +58,13 @@ from afterimage.storage.tables.checks import (
 )
 from afterimage.storage.tables.editing import Editing
 from afterimage.storage.tables.insert import Insert, batches_of_models, split_by_kind
-from afterimage.storage.tables.layout import VECTOR_ROWS, Layout, StoredTable
+from afterimage.storage.tables.schema.layout import VECTOR_ROWS, Layout, StoredTable
 from afterimage.storage.tables.select import SMALL_PAGE, count_unnumbered, scan_table
 from afterimage.storage.tables.verify import repair_columns, verify_database
 
 __all__ = ["TablesBackend"]
+
+_Result = TypeVar("_Result")
 
 Batches = Generator[pa.RecordBatch, None, None]
 
@@ -124,8 +126,7 @@ class TablesBackend:
         # Build the first batch before the file is opened, and the others while DuckDB inserts.
         batches = batches_of_models(kind, declared, indexes, self._insert_rows)
         first = list(islice(batches, 1))
-        with self.database.writing() as connection, paused_collector():
-            self.layout.refresh(connection, to_write=True)
+        with self.database.appending(self.layout.prepare) as connection, paused_collector():
             insert = Insert(self.database, self.layout, connection)
             if first:
                 insert.batches(self.layout.of(kind), chain(first, batches))
@@ -176,8 +177,7 @@ class TablesBackend:
                     report(read.progress, len(batch) + len(lines), chunk.share)
                     yield batch
 
-            with self.database.writing() as connection:
-                self.layout.refresh(connection, to_write=True)
+            with self.database.appending(self.layout.prepare) as connection:
                 insert = Insert(self.database, self.layout, connection)
                 # Use few statements: at its end, each of them writes an incomplete row group.
                 for index, first in enumerate(chunks):
@@ -222,6 +222,9 @@ class TablesBackend:
             yield chunk
 
     # -- reading ------------------------------------------------------------------------------
+
+    def repeated(self, read: Callable[[], _Result]) -> _Result:
+        return self.database.catalog.repeated(read)
 
     @contextmanager
     def relation(self, read: Read) -> Iterator[Relation]:
@@ -395,12 +398,22 @@ class TablesBackend:
         *,
         private: bool = False,
     ) -> Batches:
-        return scan_table(
-            self.database,
-            stored,
-            columns,
-            schema,
-            query,
-            batch_rows=self.batch_rows,
-            private=private,
-        )
+        def first() -> tuple[list[pa.RecordBatch], Batches]:
+            batches = scan_table(
+                self.database,
+                stored,
+                columns,
+                schema,
+                query,
+                batch_rows=self.batch_rows,
+                private=private,
+            )
+            return list(islice(batches, 1)), batches
+
+        def scanned() -> Batches:
+            batch, rest = self.database.catalog.repeated(first)
+            with closing(rest):
+                yield from batch
+                yield from rest
+
+        return scanned()

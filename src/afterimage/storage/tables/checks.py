@@ -32,7 +32,7 @@ from afterimage.storage.records.validation import reason
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.reports.progress import Progress, ignore
 from afterimage.storage.system.gc_pause import paused_collector
-from afterimage.storage.tables.layout import StoredTable
+from afterimage.storage.tables.schema.layout import StoredTable
 
 __all__ = ["UNNUMBERED", "UNREADABLE", "RowFaults", "checked_text", "record_object"]
 

@@ -22,7 +22,7 @@ from afterimage.storage.query.query import Query
 from afterimage.storage.records.metadata_changes import MetadataChange, metadata_text
 from afterimage.storage.records.paths import FieldRef
 from afterimage.storage.system.interrupts import checkpoint
-from afterimage.storage.tables.layout import VECTOR_ROWS, Layout, StoredTable
+from afterimage.storage.tables.schema.layout import VECTOR_ROWS, Layout, StoredTable
 
 __all__ = ["Editing"]
 

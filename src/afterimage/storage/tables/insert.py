@@ -23,7 +23,7 @@ from afterimage.storage.records.fields import CONVERSATIONS, RecordKind
 from afterimage.storage.records.objects import stored_object
 from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.system.interrupts import checkpoint
-from afterimage.storage.tables.layout import Layout, StoredTable
+from afterimage.storage.tables.schema.layout import Layout, StoredTable
 
 __all__ = ["Insert", "Other", "batches_of_models", "split_by_kind"]
 
@@ -79,15 +79,16 @@ class Insert:
                 lists = (texts.label(_TEXTS), types.label(_TYPES))
                 rows = sa.select(*incoming.c, *lists).subquery()
             values: dict[str, Any] = {
-                stored.kind.sequence: rows.c.sequence,
+                **({} if stored.numbered else {stored.kind.sequence: rows.c.sequence}),
                 "timestamp": sa.literal(self._saved_at),
                 **{name: rows.c[name] for name in names},
             }
             if keys:
                 values |= stored.values_of_lists(rows.c[_TEXTS], rows.c[_TYPES], keys)
-            self._connection.execute(
-                stored.table.insert().from_select(list(values), sa.select(*values.values()))
-            )
+            labelled = (value.label(name) for name, value in values.items())
+            self._database.catalog.append(self._connection, stored.rows, sa.select(*labelled))
+        if stored.numbered:
+            return
         # A number is not used again, even if the rows with the highest numbers are deleted.
         self._layout.store_next_number(self._connection, stored, min(next_number, _HIGHEST))
 

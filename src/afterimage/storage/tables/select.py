@@ -22,7 +22,7 @@ from afterimage.storage.query.predicates import filtered, in_order, sliced
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.relations import Source
 from afterimage.storage.query.row_ranges import range_starts
-from afterimage.storage.tables.layout import VECTOR_ROWS, StoredTable
+from afterimage.storage.tables.schema.layout import VECTOR_ROWS, StoredTable
 
 __all__ = ["SMALL_PAGE", "count_unnumbered", "scan_table"]
 
@@ -73,7 +73,7 @@ def scan_table(
         if query.order:
             # SQL can give several rows one number. Slices then need a further key.
             is_slice = query.limit is not None or query.offset
-            last = [sa.literal_column("rowid", sa.BigInteger)] if is_slice else []
+            last = [stored.row] if is_slice else []
             statement = sliced(in_order(source, query, columns, stored.table, *last), query)
             for batch in stream_arrow(connection, statement, most):
                 for part in parts_of(batch, most):

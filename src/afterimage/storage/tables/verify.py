@@ -23,7 +23,7 @@ from afterimage.storage.reports.faults import FEW, Found, Place
 from afterimage.storage.reports.progress import Progress, ignore, report, split
 from afterimage.storage.reports.verification import Findings, Verification
 from afterimage.storage.tables.checks import UNNUMBERED
-from afterimage.storage.tables.layout import Layout, StoredTable
+from afterimage.storage.tables.schema.layout import Layout, StoredTable
 from afterimage.storage.tables.select import count_unnumbered
 
 __all__ = ["repair_columns", "verify_database"]
@@ -68,7 +68,7 @@ def repair_columns(connection: sa.Connection, stored: StoredTable) -> int:
     """Set the metadata columns of the rows in which they differ; return how many rows those are."""
     if not stored.metadata_columns:
         return 0
-    table = stored.table
+    table = stored.rows
     values = stored.metadata_values(table.c["metadata"], stored.metadata_columns)
     differs = [table.c[name].is_distinct_from(value) for name, value in values.items()]
     stale = sa.select(sa.func.count()).select_from(table).where(sa.or_(*differs))

@@ -16,7 +16,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from afterimage.storage.errors import SchemaMismatchError, shown
-from afterimage.storage.tables.names import folded
+from afterimage.storage.tables.schema.names import folded
 
 __all__ = ["SCHEMA", "SchemaRow", "add_next_number", "names_match", "read_rows"]
 

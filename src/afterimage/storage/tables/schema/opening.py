@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from afterimage.storage.engine.database import Database
 from afterimage.storage.errors import DatabaseError, SchemaMismatchError
-from afterimage.storage.tables.layout import Layout
+from afterimage.storage.tables.schema.layout import Layout
 
 __all__ = ["StorageTables"]
 
@@ -60,7 +60,8 @@ class StorageTables:
             ready = self.layout.is_ready(connection, self.metadata_fields)
         if ready:
             if self.may_create and (self.layout.lost_columns or self.layout.has_old_view):
-                with suppress(DatabaseError), database.writing() as connection:  # may be read-only
+                # The database may be read-only.
+                with suppress(DatabaseError), database.writing(of_columns=True) as connection:
                     self.layout.create(connection, self.metadata_fields)
             return
         if not self.may_create:
@@ -69,8 +70,9 @@ class StorageTables:
                 f"{self.layout.conversations.name!r} and {self.layout.documents.name!r}. Give the "
                 "names of existing tables, or open it with create=True to create them."
             )
-        with database.writing() as connection:
+        with database.writing(of_columns=True) as connection:
             self.layout.create(connection, self.metadata_fields)
+        database.catalog.tables_made(self.layout.stored_names)
 
     def explain(self, database: Database) -> None:
         """Check the tables after a statement failed: they may have been changed with SQL.

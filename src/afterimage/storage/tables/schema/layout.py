@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
 from afterimage.storage.arrow.schema import arrow_type, sql_type
-from afterimage.storage.engine.dialect import SqlType
 from afterimage.storage.engine.statements import (
     columns_of,
     existing,
@@ -27,30 +24,34 @@ from afterimage.storage.engine.statements import (
     tables_of,
 )
 from afterimage.storage.errors import InvalidQueryError, SchemaMismatchError, shorten
-from afterimage.storage.query.json_values import json_path, kind_of_type
-from afterimage.storage.query.relations import RecordSource, Source, TableSource
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
     DOCUMENTS,
     OTHERS,
-    FieldType,
     RecordKind,
 )
 from afterimage.storage.records.paths import is_text
-from afterimage.storage.tables.messages import (
+from afterimage.storage.tables.schema.messages import (
     MESSAGES,
     create_messages,
     is_of_an_older_version,
 )
-from afterimage.storage.tables.migrations import migrate, must_migrate
-from afterimage.storage.tables.names import folded, free_names, messages_view, records_table
-from afterimage.storage.tables.schema_rows import (
+from afterimage.storage.tables.schema.migrations import migrate, must_migrate
+from afterimage.storage.tables.schema.names import (
+    folded,
+    free_names,
+    messages_view,
+    records_table,
+    rows_table,
+)
+from afterimage.storage.tables.schema.schema_rows import (
     SCHEMA,
     SchemaRow,
     add_next_number,
     names_match,
     read_rows,
 )
+from afterimage.storage.tables.schema.stored import SHORT_TEXT_COMPRESSION, StoredTable
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -65,105 +66,8 @@ SCHEMA_VERSION: Final = 1
 VECTOR_ROWS: Final = 2048
 """Rows that DuckDB processes at a time; also the row group size of the files of this package."""
 
-# Metadata keys in filters typically have few distinct or short values. Zstandard, the compression
-# of all other text, would need four bytes per row for the lengths alone.
-_SHORT_TEXT_COMPRESSION: Final = "dict_fsst"
-
 # Metadata keys whose columns one statement fills: its size grows with the square of their number.
 _KEYS_AT_A_TIME: Final = 50
-
-
-@compiles(sa.schema.CreateColumn, "duckdb")
-def _create_column(create: Any, compiler: Any, **options: Any) -> str:
-    text: str = compiler.visit_create_column(create, **options)
-    compression = create.element.info.get("compression")
-    return f"{text} USING COMPRESSION {compression}" if compression else text
-
-
-@dataclass
-class StoredTable:
-    """A table of the database and its columns.
-
-    Attributes:
-        name: name of the table.
-        kind: the kind of its records.
-        compress: whether the columns of metadata keys are declared with a compression method.
-        metadata_columns: names of the text and type columns of each metadata key that has its own
-            columns.
-        next_number: the lowest number that no row of the table has ever had, as last read; 0 if
-            the file does not say.
-    """
-
-    name: str
-    kind: RecordKind
-    compress: bool
-    metadata_columns: dict[str, tuple[str, str]] = field(default_factory=dict)
-    next_number: int = field(default=0, init=False)
-    _table: sa.Table | None = field(default=None, init=False, repr=False)
-
-    @property
-    def fields(self) -> Mapping[str, FieldType]:
-        """The declared columns, in order."""
-        return {**self.kind.system, **self.kind.stored}
-
-    @property
-    def table(self) -> sa.Table:
-        """The SQLAlchemy table."""
-        own = [name for pair in self.metadata_columns.values() for name in pair]
-        if self._table is None or self._table.columns.keys() != [*self.fields, *own]:
-            info = {"compression": _SHORT_TEXT_COMPRESSION} if self.compress else {}
-            self._table = sa.Table(
-                self.name,
-                sa.MetaData(),
-                *(
-                    sa.Column(name, SqlType(sql_type(type_)), nullable=name != self.kind.sequence)
-                    for name, type_ in self.fields.items()
-                ),
-                *(sa.Column(name, sa.String, info=info) for name in own),
-            )
-        return self._table
-
-    @property
-    def sequence(self) -> sa.Column[Any]:
-        """The column of the insertion sequence number."""
-        return self.table.c[self.kind.sequence]
-
-    @property
-    def source(self) -> Source:
-        """The fields of the records, for predicates and projections."""
-        if self.kind is OTHERS:
-            return RecordSource(self.table.c.record, self.sequence)
-        return TableSource(self.kind, self.table, self.metadata_columns)
-
-    def metadata_values(
-        self, metadata: sa.ColumnElement[Any], keys: Iterable[str]
-    ) -> dict[str, sa.ColumnElement[Any]]:
-        """Return the values of the columns of metadata `keys`, computed from `metadata`.
-
-        The size of the statement grows with the square of the number of keys. For many keys, select
-        `metadata_lists` first.
-        """
-        keys = list(keys)
-        return self.values_of_lists(*self.metadata_lists(metadata, keys), keys)
-
-    def metadata_lists(
-        self, metadata: sa.ColumnElement[Any], keys: Iterable[str]
-    ) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
-        """Return the texts and the JSON types of metadata `keys`, as one list each."""
-        # One call for all paths: the metadata of a row is parsed twice, not twice per key.
-        paths = sa.func.list_value(*(path for key in keys for path in json_path([key])))
-        return sa.func.json_extract_string(metadata, paths), sa.func.json_type(metadata, paths)
-
-    def values_of_lists(
-        self, texts: sa.ColumnElement[Any], types: sa.ColumnElement[Any], keys: Iterable[str]
-    ) -> dict[str, sa.ColumnElement[Any]]:
-        """Return the values of the columns of metadata `keys`, from the `metadata_lists`."""
-        values: dict[str, sa.ColumnElement[Any]] = {}
-        for index, key in enumerate(keys, 1):
-            text, kind = self.metadata_columns[key]
-            values[text] = sa.func.list_extract(texts, index)
-            values[kind] = kind_of_type(sa.func.list_extract(types, index))
-        return values
 
 
 class Layout:
@@ -173,6 +77,7 @@ class Layout:
         conversations: name of the table of conversations.
         documents: name of the table of documents.
         compress: whether columns can be declared with a compression method.
+        numbered: whether the engine numbers the rows.
 
     Attributes:
         lost_columns: whether `afterimage_schema` names metadata columns that the last check did not
@@ -184,18 +89,25 @@ class Layout:
         SchemaMismatchError: a name is empty, or two names are equal.
     """
 
-    def __init__(self, conversations: str, documents: str, *, compress: bool) -> None:
+    def __init__(
+        self, conversations: str, documents: str, *, compress: bool, numbered: bool = False
+    ) -> None:
         for name in (conversations, documents):
             if not isinstance(name, str) or not is_text(name):
                 raise InvalidQueryError(f"a table name must be a string, not {name!a}")
         self.lost_columns = self.has_old_view = False
-        self.conversations = StoredTable(conversations, CONVERSATIONS, compress)
-        self.documents = StoredTable(documents, DOCUMENTS, compress)
-        self.records = StoredTable(records_table(conversations), OTHERS, compress)
-        names = [table.name.casefold() for table in self.all] + [
-            messages_view(conversations).casefold(),
-            SCHEMA.name,
-        ]
+        self.conversations = StoredTable(conversations, CONVERSATIONS, compress, numbered)
+        self.documents = StoredTable(documents, DOCUMENTS, compress, numbered)
+        self.records = StoredTable(records_table(conversations), OTHERS, compress, numbered)
+        views = [table.name.casefold() for table in self.all] if numbered else []
+        names = (
+            [table.rows_name.casefold() for table in self.all]
+            + views
+            + [
+                messages_view(conversations).casefold(),
+                SCHEMA.name,
+            ]
+        )
         duplicates = {name for name in names if names.count(name) > 1}
         if duplicates or not all(names):
             fault = f"used twice: {', '.join(sorted(duplicates))}" if duplicates else "one is empty"
@@ -215,8 +127,14 @@ class Layout:
 
     @property
     def _relations(self) -> tuple[str, ...]:
-        tables = (table.name for table in self.all)
-        return (*tables, messages_view(self.conversations.name), SCHEMA.name)
+        tables = (table.rows_name for table in self.all)
+        views = (table.name for table in self.all if table.numbered)
+        return (*tables, *views, messages_view(self.conversations.name), SCHEMA.name)
+
+    @property
+    def stored_names(self) -> list[str]:
+        """The names of all tables that have rows."""
+        return [SCHEMA.name, *(table.rows_name for table in self.all)]
 
     def is_ready(self, connection: sa.Connection, metadata_fields: Iterable[str]) -> bool:
         """Return whether the tables exist in the current layout, with these metadata columns.
@@ -262,11 +180,13 @@ class Layout:
         self._check_columns(connection, present)
         if SCHEMA.name not in present:
             connection.execute(sa.schema.CreateTable(SCHEMA))
-        if self.conversations.name not in present:
+        if self.conversations.rows_name not in present:
             self.name_columns(metadata_fields)
         for table in self.all:
-            if table.name not in present:
-                connection.execute(sa.schema.CreateTable(table.table, if_not_exists=True))
+            if table.rows_name not in present:
+                connection.execute(sa.schema.CreateTable(table.rows, if_not_exists=True))
+            if table.name not in {*present, table.rows_name}:
+                connection.execute(sa.text(_numbered_ddl(connection, table)))
         unknown = [_schema_row(table) for table in self.all if folded(table.name) not in rows]
         if unknown:
             connection.execute(SCHEMA.insert().values(unknown))
@@ -288,11 +208,20 @@ class Layout:
             SchemaMismatchError: a metadata key cannot get a column.
         """
         columns = self.conversations.metadata_columns
-        taken = [*self.conversations.fields, *chain.from_iterable(columns.values())]
+        taken = [*self._taken, *self.conversations.fields, *chain.from_iterable(columns.values())]
         for key in metadata_fields:
             if key not in columns:
                 columns[key] = free_names(key, taken)
                 taken += columns[key]
+
+    @property
+    def _taken(self) -> list[str]:
+        """Names that a column cannot have, because views use them."""
+        return ["rowid"] if self.conversations.numbered else []
+
+    def prepare(self, connection: sa.Connection) -> None:
+        """Read what may have changed, before rows are inserted."""
+        self.refresh(connection, to_write=True)
 
     def refresh(self, connection: sa.Connection, *, to_write: bool = False) -> None:
         """Read what may have changed: the metadata keys with columns, and the next numbers.
@@ -355,15 +284,19 @@ class Layout:
         self, connection: sa.Connection, present: set[str], rows: Mapping[str, SchemaRow]
     ) -> None:
         """Refuse to create a table anew whose records are probably in a table of another name."""
+        known = {folded(table.rows_name) for table in self.all if table.numbered}
+        known |= {folded(rows_table(name)) for name in rows} if known else rows.keys()
         for table in self.all:
-            if table.name in present or folded(table.name) not in rows:
+            if table.rows_name in present or folded(table.name) not in rows:
                 continue
+            declared = [name for name in table.fields if name in table.rows.c]
             for name, columns in tables_of(connection).items():
-                if table.fields.keys() <= columns and folded(name) not in rows:
+                if columns.issuperset(declared) and folded(name) not in known:
                     raise SchemaMismatchError(
-                        f"table {table.name!r} is missing, and table {name!r} has its columns. If "
-                        f"it was renamed, rename it back: ALTER TABLE {name!r} RENAME TO "
-                        f"{table.name!r}, with names in double quotes. Nothing was changed."
+                        f"table {table.rows_name!r} is missing, and table {name!r} has its "
+                        "columns. If it was renamed, rename it back: ALTER TABLE "
+                        f"{name!r} RENAME TO {table.rows_name!r}, with names in double quotes. "
+                        "Nothing was changed."
                     )
 
     def _check_columns(self, connection: sa.Connection, present: set[str]) -> None:
@@ -373,7 +306,7 @@ class Layout:
             if relation not in present:
                 continue
             schema = readable_schema(connection, relation)
-            if schema is None and self.conversations.name not in present:
+            if schema is None and not {*self._conversations_names} <= present:
                 continue  # the view can be read again once the table is there
             if schema is None:
                 raise SchemaMismatchError(
@@ -395,14 +328,18 @@ class Layout:
             else:
                 self._check_table(connection, relation, schema)
 
+    @property
+    def _conversations_names(self) -> tuple[str, str]:
+        return self.conversations.name, self.conversations.rows_name
+
     def _check_table(self, connection: sa.Connection, name: str, schema: pa.Schema) -> None:
-        if is_view(connection, name):
-            raise SchemaMismatchError(
-                f"{name!r} is a view, and records are saved to a table. If the table was renamed, "
-                "drop the view and rename the table back. Otherwise give another table name or "
-                "file."
-            )
         table = next(table for table in self.all if table.name == name)
+        if is_view(connection, table.rows_name):
+            raise SchemaMismatchError(
+                f"{table.rows_name!r} is a view, and records are saved to a table. If the table "
+                "was renamed, drop the view and rename the table back. Otherwise give another "
+                "table name or file."
+            )
         texts = {
             folded(each.name)
             for each in schema
@@ -423,7 +360,7 @@ class Layout:
         missing = [key for key in keys if key not in stored.metadata_columns]
         if not missing:
             return
-        taken = [*columns_of(connection, stored.name)]
+        taken = [*self._taken, *columns_of(connection, stored.name)]
         quote = connection.dialect.identifier_preparer.quote
         # Add all columns before filling any: DuckDB 1.5 cannot alter a table after the same
         # transaction has changed its rows.
@@ -432,11 +369,12 @@ class Layout:
             stored.metadata_columns[key] = names
             taken += names
             for name in names:
-                statement = f"ALTER TABLE {quote(stored.name)} ADD COLUMN {quote(name)} VARCHAR"
+                added = f"ADD COLUMN {quote(name)} VARCHAR"
+                statement = f"ALTER TABLE {quote(stored.rows_name)} {added}"
                 if stored.compress:
-                    statement += f" USING COMPRESSION {_SHORT_TEXT_COMPRESSION}"
+                    statement += f" USING COMPRESSION {SHORT_TEXT_COMPRESSION}"
                 connection.execute(sa.text(_escaped(statement)))
-        table = stored.table
+        table = stored.rows
         for start in range(0, len(missing), _KEYS_AT_A_TIME):
             keys = missing[start : start + _KEYS_AT_A_TIME]
             values = stored.metadata_values(table.c["metadata"], keys)
@@ -466,6 +404,13 @@ def _schema_row(table: StoredTable) -> dict[str, Any]:
         "version": SCHEMA_VERSION,
         "metadata_columns": json.dumps(table.metadata_columns),
     }
+
+
+def _numbered_ddl(connection: sa.Connection, table: StoredTable) -> str:
+    """Return the statement for the view of a table that adds the numbers of the engine."""
+    quote = connection.dialect.identifier_preparer.quote
+    view, rows, sequence = map(quote, (table.name, table.rows_name, table.kind.sequence))
+    return _escaped(f"CREATE VIEW {view} AS SELECT rowid + 1 AS {sequence}, * FROM {rows}")
 
 
 def _escaped(statement: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from afterimage.storage.errors import SchemaMismatchError
 from afterimage.storage.records.fields import CONVERSATIONS
 
-__all__ = ["folded", "free_names", "messages_view", "records_table"]
+__all__ = ["folded", "free_names", "messages_view", "records_table", "rows_table"]
 
 _LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -31,6 +31,11 @@ def records_table(conversations_table: str) -> str:
 def messages_view(conversations_table: str) -> str:
     """Return the name of the view with one row per message."""
     return "messages" if _is_usual(conversations_table) else f"{conversations_table}_messages"
+
+
+def rows_table(table: str) -> str:
+    """Return the name of the table below a view that adds the numbers of the engine to its rows."""
+    return f"{table}_rows"
 
 
 def _is_usual(conversations_table: str) -> bool:
