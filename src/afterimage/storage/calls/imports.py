@@ -53,9 +53,9 @@ class ImportCalls(Calls):
 
         Args:
             path: a file or a pipe, or a stream of bytes or text, which stays open; or several of
-                them, whose records are saved all or none. Data that is compressed with gzip or
-                zstd is decompressed. Each source is read once. Of another storage's file, a save
-                that is not complete is not read.
+                them, whose records are saved all or none. Data that is compressed with gzip,
+                zstd or xz is decompressed. Each source is read once. Of another
+                storage's file, a save that is not complete is not read.
             kind: the kind of its lines; "conversations" includes records of other models.
             progress: called repeatedly with the number of records read since the last call.
             on_error: "skip" skips lines that are not valid records, and all lines after damage in

@@ -59,9 +59,10 @@ def import_command(
 ) -> None:
     """Add the records of files to a store. DEST is created if it does not exist.
 
-    SRC is a file of JSON lines or a JSON array, plain or compressed with gzip or zstd, a pipe, or -
-    for the standard input; or one Parquet file that ends in .parquet, or a folder of such files.
-    Conversations can have the format of another tool; records of other models need --kind records.
+    SRC is a file of JSON lines or a JSON array, plain or compressed with gzip, zstd or xz, a pipe,
+    or - for the standard input; or one Parquet file that ends in .parquet, or a folder of such
+    files. Conversations can have the format of another tool; records of other models need --kind
+    records.
     All records of all sources are saved, or none: an invalid line stops the import, unless
     --skip-corrupt is given.
     """
