@@ -448,3 +448,14 @@ class TestStores:
             2,
             "Error: unknown field 'final_scor'. Did you mean final_score?\n",
         )
+
+
+class TestGroupedRows:
+    def test_are_imported_as_conversations(self, run: Run, folder: Path) -> None:
+        lines = [f'{{"talk": {n // 2}, "role": "user", "content": "{n}"}}\n' for n in range(4)]
+        Path("log.jsonl").write_text("".join(lines))
+        assert run("import", "log.jsonl", "log.duckdb", "--group-by", "talk") == (
+            "2 conversations imported into log.duckdb\n"
+        )
+        result = attempt("import", "log.jsonl", "log.duckdb", "--order-by", "at")
+        assert result.exit_code == 2

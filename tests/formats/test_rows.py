@@ -71,7 +71,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("group", [None, [1], {}])
     def test_rows_without_a_group(self, group: Any) -> None:
-        with pytest.raises(InvalidRecordError, match="row 1 has no 'talk' that names"):
+        with pytest.raises(InvalidRecordError, match="row 1: the row has no 'talk' that names"):
             [*grouped([{"talk": group, "role": "user"}], "talk")]
 
     def test_positions_that_cannot_be_compared(self) -> None:

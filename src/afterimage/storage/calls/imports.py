@@ -46,14 +46,16 @@ class ImportCalls(Calls):
         max_line_bytes: int | None = None,
         format: str | None = None,  # noqa: A002  the usual word
         fields: Mapping[str, str] | None = None,
+        group_by: str | None = None,
+        order_by: str | None = None,
     ) -> ImportCount:
         r"""Save all records of JSON lines or of a JSON array, in their order, or none.
 
         Args:
             path: a file or a pipe, or a stream of bytes or text, which stays open; or several of
-                them, whose records are saved all or none. Data that is compressed with gzip or
-                zstd is decompressed. Each source is read once. Of another storage's file, a save
-                that is not complete is not read.
+                them, whose records are saved all or none. Data that is compressed with gzip,
+                zstd or xz is decompressed. Each source is read once. Of another
+                storage's file, a save that is not complete is not read.
             kind: the kind of its lines; "conversations" includes records of other models.
             progress: called repeatedly with the number of records read since the last call.
             on_error: "skip" skips lines that are not valid records, and all lines after damage in
@@ -66,6 +68,12 @@ class ImportCalls(Calls):
                 format that the keys of the first rows show. None is this package's own.
             fields: names of keys in the rows, and the names that the format has for them, such as
                 `{"question": "instruction"}`.
+            group_by: for format "rows", with one message a row, as in the view `messages`: the key
+                that names the conversation. Rows of one conversation must follow each other; the
+                names of all conversations are in memory.
+            order_by: for format "rows", the key by which the messages of a conversation are sorted,
+                and that they do not keep; `position` if it is not given. Messages without it keep
+                their order.
 
         Returns:
             The number of records saved, as an integer. Its attribute `of_kind` is the number of
@@ -87,7 +95,7 @@ class ImportCalls(Calls):
         2
         """
         limit = None if max_line_bytes is None else positive(max_line_bytes, "max_line_bytes")
-        read, incoming = _import(kind, on_error, progress, format, fields)
+        read, incoming = _import(kind, on_error, progress, format, fields, group_by, order_by)
         read = replace(read, max_line_bytes=limit)
         origins = _origins(path)
         with DeferredWarnings() as warn:
@@ -105,6 +113,8 @@ class ImportCalls(Calls):
         on_error: OnError = "raise",
         format: str | None = None,  # noqa: A002  the usual word
         fields: Mapping[str, str] | None = None,
+        group_by: str | None = None,
+        order_by: str | None = None,
     ) -> ImportCount:
         """Save all rows of an Arrow stream as records, in their order, or none.
 
@@ -117,6 +127,8 @@ class ImportCalls(Calls):
             on_error: see `import_jsonl`.
             format: see `import_jsonl`. None is a scan of this package: `metadata` is JSON text.
             fields: see `import_jsonl`.
+            group_by: see `import_jsonl`.
+            order_by: see `import_jsonl`.
 
         Returns:
             The number of records saved; see `import_jsonl`.
@@ -136,7 +148,7 @@ class ImportCalls(Calls):
             chunks_of_arrow,
         )
 
-        read, incoming = _import(kind, on_error, progress, format, fields)
+        read, incoming = _import(kind, on_error, progress, format, fields, group_by, order_by)
         native = _is_native(incoming)
         chunks = chunks_of_arrow(source, read.kind, read.faults.handle, native=native)
         return self._import_chunks(chunks, read, incoming)
@@ -151,6 +163,8 @@ class ImportCalls(Calls):
         on_error: OnError = "raise",
         format: str | None = None,  # noqa: A002  the usual word
         fields: Mapping[str, str] | None = None,
+        group_by: str | None = None,
+        order_by: str | None = None,
     ) -> ImportCount:
         """Save all rows of a Parquet file or folder as records, in their order, or none.
 
@@ -162,6 +176,8 @@ class ImportCalls(Calls):
             on_error: see `import_jsonl`.
             format: see `import_jsonl`. None is an export of this package.
             fields: see `import_jsonl`.
+            group_by: see `import_jsonl`.
+            order_by: see `import_jsonl`.
 
         Returns:
             The number of records saved; see `import_jsonl`.
@@ -175,7 +191,7 @@ class ImportCalls(Calls):
             chunks_of_parquet,
         )
 
-        read, incoming = _import(kind, on_error, progress, format, fields)
+        read, incoming = _import(kind, on_error, progress, format, fields, group_by, order_by)
         native = _is_native(incoming)
         chunks = chunks_of_parquet(system_path(path), read.kind, read.faults.handle, native=native)
         return self._import_chunks(chunks, read, incoming)
@@ -211,6 +227,8 @@ def _import(
     progress: Progress | None,
     format_name: str | None,
     fields: Mapping[str, str] | None,
+    group_by: str | None,
+    order_by: str | None,
 ) -> tuple[Read, Incoming | None]:
     """Return the read of an import, and what converts its rows; None for our own records."""
     from afterimage.storage.transfer.incoming import Incoming, refuse_foreign  # noqa: PLC0415
@@ -218,12 +236,12 @@ def _import(
     chosen = kind_named(kind)
     read = Read(chosen.saved_as, faults=Faults(on_error), progress=progress or ignore)
     if format_name is None:
-        if fields is not None:
-            raise InvalidQueryError("fields requires a format")
+        if (fields, group_by, order_by) != (None, None, None):
+            raise InvalidQueryError("fields, group_by and order_by require a format")
         return (read if chosen is OTHERS else replace(read, other=refuse_foreign)), None
     if chosen is not CONVERSATIONS:
         raise InvalidQueryError(f"format is for conversations only, not for {kind}")
-    incoming = Incoming(format_name, fields, read.faults)
+    incoming = Incoming(format_name, fields, read.faults, group_by, order_by)
     return replace(read, converted=incoming.converted), incoming
 
 

@@ -50,6 +50,8 @@ def import_command(
     kind: Any,
     source_format: str | None,
     fields: dict[str, str],
+    group_by: str | None,
+    order_by: str | None,
     opening: Opening,
     metadata_fields: Sequence[str],
     on_error: OnError,
@@ -57,17 +59,22 @@ def import_command(
 ) -> None:
     """Add the records of files to a store. DEST is created if it does not exist.
 
-    SRC is a file of JSON lines or a JSON array, plain or compressed with gzip or zstd, a pipe, or -
-    for the standard input; or one Parquet file that ends in .parquet, or a folder of such files.
-    Conversations can have the format of another tool; records of other models need --kind records.
+    SRC is a file of JSON lines or a JSON array, plain or compressed with gzip, zstd or xz, a pipe,
+    or - for the standard input; or one Parquet file that ends in .parquet, or a folder of such
+    files. Conversations can have the format of another tool; records of other models need --kind
+    records.
     All records of all sources are saved, or none: an invalid line stops the import, unless
     --skip-corrupt is given.
     """
     names, dest = _told_apart(paths, dest)
+    if kind != "conversations" and (source_format or fields or group_by):
+        raise click.UsageError("--format, --field and --group-by are for conversations.")
+    if group_by and source_format:
+        raise click.UsageError("--group-by is itself a format, and cannot be combined with one.")
+    if order_by and not group_by:
+        raise click.UsageError("--order-by requires --group-by.")
     if kind == "conversations":
-        source_format = source_format or "auto"
-    elif source_format or fields:
-        raise click.UsageError("--format and --field are for conversations.")
+        source_format = "rows" if group_by else source_format or "auto"
     parquet = [name for name in names if _is_parquet(name)]
     if parquet and len(names) > 1:
         raise click.UsageError("A Parquet source must be the only one.")
@@ -77,6 +84,7 @@ def import_command(
     with progress_bar(f"import {title}") as progress:
         given: dict[str, Any] = {"kind": kind, "on_error": on_error, "progress": progress}
         given |= {"format": source_format, "fields": fields or None}
+        given |= {"group_by": group_by, "order_by": order_by}
         try:
             if parquet:
                 saved = store.import_parquet(parquet[0], **given)

@@ -368,7 +368,7 @@ _FORMATS: Final = (
 
 
 def source_format(command: _Command) -> _Command:
-    """Add the options --format and --field of an import."""
+    """Add the options --format, --field, --group-by and --order-by of an import."""
     name = click.option(
         "--format",
         "source_format",
@@ -385,7 +385,18 @@ def source_format(command: _Command) -> _Command:
         help="The name that the format has for a key, such as question=instruction. Can be "
         "repeated.",
     )
-    return name(field(command))
+    group = click.option(
+        "--group-by",
+        metavar="KEY",
+        help="The rows have one message each, and this key names the conversation. Rows of one "
+        "conversation must follow each other.",
+    )
+    order = click.option(
+        "--order-by",
+        metavar="KEY",
+        help="With --group-by, the key by which messages are sorted. [default: position]",
+    )
+    return name(field(group(order(command))))
 
 
 def _pairs(_context: click.Context, _parameter: click.Parameter, value: Sequence[str]) -> Any:

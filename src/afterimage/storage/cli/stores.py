@@ -49,7 +49,7 @@ _DATABASES = (".duckdb", ".ddb", ".db")
 _MOST_KEYS = 1000
 # Bytes that show the format of a file, as many as a read of it checks.
 _HEAD_BYTES = 4 * 2**20
-_LINES = (".jsonl", ".ndjson", ".json", ".gz", ".zst")
+_LINES = (".jsonl", ".ndjson", ".json", ".gz", ".zst", ".xz")
 
 
 class Opening(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 from afterimage.storage.errors import InvalidRecordError, shown
 
-__all__ = ["grouped"]
+__all__ = ["conversation_of", "group_of", "grouped"]
 
 
 def grouped(
@@ -43,7 +43,10 @@ def grouped(
     groups: dict[Any, list[dict[str, Any]]] = {}
     closed: set[Any] = set()
     for number, row in enumerate(rows, 1):
-        group = _group(row, group_by, number)
+        try:
+            group = group_of(row, group_by)
+        except InvalidRecordError as error:
+            raise InvalidRecordError(f"row {number}: {error}") from None
         if group not in groups:
             if group in closed:
                 raise InvalidRecordError(
@@ -53,24 +56,34 @@ def grouped(
             if adjacent:
                 for name, messages in groups.items():
                     closed.add(name)
-                    yield _conversation(messages, group_by, order_by)
+                    yield conversation_of(messages, group_by, order_by)
                 groups.clear()
             groups[group] = []
         groups[group].append(row)
     for messages in groups.values():
-        yield _conversation(messages, group_by, order_by)
+        yield conversation_of(messages, group_by, order_by)
 
 
-def _group(row: Any, group_by: str, number: int) -> Any:
+def group_of(row: Any, group_by: str) -> tuple[type, str | int | float]:
+    """Return what rows of the same conversation have in common.
+
+    Raises:
+        InvalidRecordError: the row names no conversation.
+    """
     value = row.get(group_by) if isinstance(row, dict) else None
     if not isinstance(value, str | int | float):
         raise InvalidRecordError(
-            f"row {number} has no {group_by!r} that names its conversation: {shown(value, 40)}"
+            f"the row has no {group_by!r} that names its conversation: {shown(value, 40)}"
         )
     return type(value), value  # true is not 1
 
 
-def _conversation(rows: list[dict[str, Any]], group_by: str, order_by: str) -> dict[str, Any]:
+def conversation_of(rows: list[dict[str, Any]], group_by: str, order_by: str) -> dict[str, Any]:
+    """Return the row of the format `messages` for the rows of one conversation.
+
+    Raises:
+        InvalidRecordError: their positions cannot be compared.
+    """
     group = rows[0][group_by]
     positions = [row.get(order_by) for row in rows]
     if not all(position is None for position in positions):

@@ -22,13 +22,14 @@ __all__ = [
     "refuse_other_formats",
 ]
 
-Compression = Literal["gzip", "zstd"]
+Compression = Literal["gzip", "zstd", "xz"]
 
 HEAD_BYTES: Final = 512
 """Number of bytes that show the compression of a file."""
 
 _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_XZ = b"\xfd7zXZ\0"
 
 # A line that is longer than the data at hand could be an array.
 _LONG_LINE: Final = 2**20
@@ -39,12 +40,17 @@ _UNPACK = "Unpack it, and give the files in it"
 _MARKS: Final[list[tuple[int, bytes, str, str]]] = [
     (0, _GZIP, "compressed twice", "Decompress it once"),
     (0, _ZSTD, "compressed twice", "Decompress it once"),
-    (0, b"\xfd7zXZ\0", "compressed with xz", "Decompress it first"),
+    (0, _XZ, "compressed twice", "Decompress it once"),
     (0, b"BZh", "compressed with bzip2", "Decompress it first"),
     (0, b"PK\x03\x04", "a zip archive", _UNPACK),
     (257, b"ustar", "a tar archive", _UNPACK),
-    (0, b"PAR1", "a Parquet file", "Convert it, for example with to_json(…, lines=True) of pandas"),
-    (0, b"ARROW1", "an Arrow file", "Convert it, for example with write_ndjson of Polars"),
+    (0, b"PAR1", "a Parquet file", "Import it with import_parquet"),
+    (
+        0,
+        b"ARROW1",
+        "an Arrow file",
+        "Read it with pyarrow.ipc, and give the result to import_arrow",
+    ),
     (0, b"SQLite format 3\0", "a SQLite database", "Export its rows as JSON lines"),
     (8, b"DUCK", "a DuckDB file", "Open it with SQLStorage and export it to JSON lines first"),
     (0, b"\xff\xfe\0\0", "UTF-32 text", "Convert it to UTF-8: iconv -f UTF-32 -t UTF-8"),
@@ -74,9 +80,11 @@ def compression_of(head: bytes, suffix: str) -> Compression | None:
         return "gzip"
     if head.startswith(_ZSTD):
         return "zstd"
+    if head.startswith(_XZ):
+        return "xz"
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
         return None
-    by_name: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+    by_name: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
     return by_name.get(suffix.lower())
 
 
@@ -113,7 +121,8 @@ def refuse_other_formats(path: Path, head: bytes) -> None:
         raise UnsupportedFileError.of(
             path,
             "text such as CSV",
-            "Convert it, for example with to_json(…, lines=True) of pandas",
+            "Read it, for example with read_csv of pandas or DuckDB, and give the result to "
+            "import_arrow",
         )
 
 

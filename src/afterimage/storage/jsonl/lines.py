@@ -246,7 +246,7 @@ def objects_of(texts: Iterable[str | bytes]) -> list[dict[str, Any]]:
 
 def is_compressed(path: Path) -> bool:
     """Return whether the name of a file has the suffix of a compressed file."""
-    return path.suffix.lower() in (".gz", ".zst")
+    return path.suffix.lower() in (".gz", ".zst", ".xz")
 
 
 def read_chunks(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 from afterimage.storage.errors import InvalidQueryError, MissingFileError, StorageError
 from afterimage.storage.jsonl.containers import HEAD_BYTES, compression_of
@@ -275,10 +275,34 @@ def _open_blocks(path: Path, raw: _Bytes, hidden: Sequence[tuple[int, int]] = ()
 
             file = pa.PythonFile(raw, mode="r")
             stream = pa.CompressedInputStream(file, "zstd")
+        case "xz":
+            stream = _Xz(raw)
         case _:
             blocks = _without(hidden, _plain(raw)) if hidden else _plain(raw)
             return OpenSource(path, blocks, is_compressed=False, _raw=raw)
     return OpenSource(path, _decompressed(stream), is_compressed=True, _raw=raw)
+
+
+class _Xz:
+    """Decompresses data of xz, in one or several streams. Damage is an `EOFError`."""
+
+    def __init__(self, raw: _Bytes) -> None:
+        import lzma  # noqa: PLC0415  not every Python has it
+
+        self._error = lzma.LZMAError
+        self._file = lzma.LZMAFile(raw)  # type: ignore[arg-type]  # noqa: SIM115
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read1(self, count: int) -> bytes:
+        try:
+            return self._file.read1(count)
+        except self._error as error:
+            raise EOFError(str(error)) from None
 
 
 def _plain(raw: _Bytes) -> Iterator[bytes]:

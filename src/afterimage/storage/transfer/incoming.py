@@ -23,9 +23,12 @@ from afterimage.storage.jsonl.lines import Chunk, Line, parse, parse_exact
 from afterimage.storage.records.validation import check_nesting
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.system.gc_pause import paused_collector
+from afterimage.storage.transfer.grouping import grouped_chunks
 
-__all__ = ["AUTO", "Incoming", "refuse_foreign"]
+__all__ = ["AUTO", "ROWS", "Incoming", "refuse_foreign"]
 
+ROWS: Final = "rows"
+"""The name of the format with one message a row."""
 AUTO: Final = "auto"
 """The name that stands for the format that the keys of the first rows of each source show."""
 
@@ -37,22 +40,42 @@ class Incoming:
     """Converts chunks of rows to chunks of records.
 
     Args:
-        name: the format, or "auto".
+        name: the format, "auto", or "rows" for one message a row.
         fields: names of keys in the rows, and the names that the format has for them.
         faults: the policy for rows that cannot be converted.
+        group_by: for "rows", the key that names the conversation.
+        order_by: for "rows", the key by which messages are sorted; None for `position`.
 
     Attributes:
         shape: the format; with "auto", that of the last source, None before its first rows.
 
     Raises:
-        InvalidQueryError: there is no such format, or `fields` does not map names to names.
+        InvalidQueryError: there is no such format, an option is not for it, or `fields` does not
+            map names to names.
     """
 
-    def __init__(self, name: str, fields: Mapping[str, str] | None, faults: Faults) -> None:
+    def __init__(
+        self,
+        name: str,
+        fields: Mapping[str, str] | None,
+        faults: Faults,
+        group_by: str | None = None,
+        order_by: str | None = None,
+    ) -> None:
         self._fields = _checked(fields)
         self._faults = faults
         self._is_auto = name == AUTO
-        self.shape: Shape | None = None if self._is_auto else shape_named(name)
+        self._group_by = group_by
+        self._order_by = "position" if order_by is None else order_by
+        if (name == ROWS) != isinstance(group_by, str) or (group_by is None and order_by):
+            raise InvalidQueryError(
+                f"format {ROWS!r} requires group_by, the key that names the conversation; other "
+                "formats have neither group_by nor order_by"
+            )
+        is_rows = name == ROWS
+        self.shape: Shape | None = (
+            None if self._is_auto else shape_named("messages" if is_rows else name)
+        )
 
     def converted(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """Yield the chunks with records in place of rows, line by line.
@@ -62,6 +85,11 @@ class Incoming:
             UnsupportedFileError: the format is not known by the first rows.
         """
         path: Path | None = None
+        if self._group_by is not None:
+            chunks = grouped_chunks(
+                chunks, self._group_by, self._order_by, self._fields, self._faults
+            )
+            self._fields = {}
         for chunk in chunks:
             if self._is_auto and chunk.path != path:
                 path, self.shape = chunk.path, self._detected(chunk)
