@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from afterimage.storage import SchemaMismatchError, SQLStorage
-from afterimage.storage.tables import layout, migrations
+from afterimage.storage.tables.schema import layout, migrations
 from tests.support.data import make_version_1 as version_1
 from tests.support.plain_python import same
 from tests.support.processes import child

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from afterimage.storage import Document, JSONLStorage, SQLStorage, verify_jsonl
-from afterimage.storage.query import kept_rows
+from afterimage.storage.query.figures import kept_rows
 from tests.support.factories import LARGE_FACTORIES, Factory, parameters
 from tests.support.records import Note, conversations
 
