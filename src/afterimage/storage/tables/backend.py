@@ -192,16 +192,27 @@ class TablesBackend:
         return ImportCount(saved, other)
 
     def delete(self, read: Read) -> int:
+        self._check_editable()
         with self.database.writing() as connection:
             return self._editing(connection, read.kind).delete(read.query)
 
     def delete_repeated(self, read: Read, field: FieldRef, *, last: bool) -> int:
+        self._check_editable()
         with self.database.writing() as connection:
             return self._editing(connection, read.kind).delete(read.query, field, last=last)
 
     def update(self, read: Read, change: MetadataChange) -> int:
+        self._check_editable()
         with self.database.writing() as connection:
             return self._editing(connection, read.kind).update(read.query, change)
+
+    def _check_editable(self) -> None:
+        """Raise an error for a lake: a lost connection could leave an edit of it in part."""
+        if self.database.catalog.numbers_rows:
+            raise DatabaseError(
+                f"{self.database.name} is a lake, whose records cannot be edited yet. Export the "
+                "records to keep, and import them into a new lake. Nothing was changed."
+            )
 
     def _editing(self, connection: sa.Connection, kind: RecordKind) -> Editing:
         self.layout.refresh(connection, to_write=True)
