@@ -12,6 +12,7 @@ from tests.project.test_readme import ROOT, blocks, run_python, run_session
 
 # Each page with the libraries that its examples import and the extra `test` does not have.
 PAGES = {
+    "bring-your-conversations.md": (),
     "check-a-dataset.md": (),
     "choosing.md": (),
     "hugging-face.md": ("datasets",),
