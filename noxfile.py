@@ -296,6 +296,17 @@ def install_postgresql(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """Pytest of the pages of HTML in a real browser."""
+    if not shutil.which("chromium") and shutil.which("apt-get") and os.geteuid() == 0:
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
+        session.run("apt-get", "update", "-qq", external=True, success_codes=[0, 100])
+        session.run(*install, external=True, success_codes=[0, 100])
+    scripts = environment(session, "browser", "-e", ".[browser,test]", NEWEST_DUCKDB)
+    run_pytest(session, scripts, *(session.posargs or ["tests/looking"]))
+
+
+@nox.session(default=False)
 def notebooks(session: nox.Session) -> None:
     """Run the notebooks and keep what comes out in them; CI runs them in `libraries`."""
     scripts = environment(session, "notebooks", "-e", ".[notebooks]", NEWEST_DUCKDB)

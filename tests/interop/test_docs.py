@@ -18,6 +18,7 @@ PAGES = {
     "hugging-face.md": ("datasets",),
     "import-and-export.md": (),
     "interoperability.md": ("datasets", "ibis"),
+    "looking.md": (),
     "training-formats.md": (),
 }
 

@@ -12,6 +12,7 @@ from afterimage.storage.calls.editing import EditingCalls
 from afterimage.storage.calls.exports import ExportCalls
 from afterimage.storage.calls.hub import HubCalls
 from afterimage.storage.calls.imports import ImportCalls
+from afterimage.storage.calls.looking import LookingCalls
 from afterimage.storage.calls.merging import MergingCalls
 from afterimage.storage.calls.records import RecordCalls
 from afterimage.storage.calls.reports import ReportCalls
@@ -26,6 +27,7 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
     EditingCalls,
     MergingCalls,
     ImportCalls,
+    LookingCalls,
     HubCalls,
     ExportCalls,
     ReportCalls,
