@@ -30,6 +30,7 @@ class Proxy:
         self._target = target
         self._lock = threading.Lock()
         self._lost_at: tuple[int, Loss] | None = None
+        self._lost_commit: Loss | None = None
         self.messages = 0
         self.losses = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -41,8 +42,10 @@ class Proxy:
         with self._lock:
             self._lost_at = (self.messages + message, loss)
 
-    def is_armed(self) -> bool:
-        return self._lost_at is not None
+    def lose_commit(self, loss: Loss) -> None:
+        """Lose the connection at the COMMIT of the next change of a lake."""
+        with self._lock:
+            self._lost_commit = loss
 
     def close(self) -> None:
         self._listener.close()
@@ -61,10 +64,14 @@ class Proxy:
 
     def _to_server(self, client: Any, server: Any, loses_answer: threading.Event) -> None:
         try:
-            is_first = True
+            is_first, is_changed = True, False
             while (message := _message(client, is_first=is_first)) is not None:
                 is_first = is_first and message[4:8] == b"\x04\xd2\x16\x2f"  # asks for TLS
                 loss = self._counted()
+                is_changed |= b"INSERT INTO" in message and b"ducklake_snapshot" in message
+                if is_changed and b"COMMIT" in message and self._lost_commit is not None:
+                    loss, self._lost_commit = self._lost_commit, None
+                    self.losses += 1
                 if loss is Loss.BEFORE:
                     break
                 if loss is Loss.AFTER:

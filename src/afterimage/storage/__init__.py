@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from afterimage.storage.reports.differences import Diff
     from afterimage.storage.reports.faults import SkippedRecords, SkippedRecordsWarning
     from afterimage.storage.reports.imports import ImportCount
+    from afterimage.storage.reports.snapshots import Snapshot
     from afterimage.storage.reports.statistics import Statistics
     from afterimage.storage.reports.verification import Verification
     from afterimage.storage.sql_storage import SQLStorage
@@ -85,6 +86,7 @@ __all__ = [
     "SchemaMismatchError",
     "SkippedRecords",
     "SkippedRecordsWarning",
+    "Snapshot",
     "Statistics",
     "StorageError",
     "UnknownFieldError",
@@ -106,6 +108,7 @@ _MODULES = {
     "ImportCount": "reports.imports",
     "JSONLStorage": "jsonl_storage",
     "SQLStorage": "sql_storage",
+    "Snapshot": "reports.snapshots",
     "Statistics": "reports.statistics",
     "SkippedRecords": "reports.faults",
     "SkippedRecordsWarning": "reports.faults",

@@ -157,7 +157,7 @@ class Layout:
 
     def create(
         self, connection: sa.Connection, metadata_fields: Iterable[str], *, is_new: bool = False
-    ) -> None:
+    ) -> bool:
         """Create missing tables, upgrade old ones, and add the columns of `metadata_fields`.
 
         A table that was dropped is created with the metadata columns that it had. A metadata column
@@ -167,6 +167,9 @@ class Layout:
             connection: a connection for writing.
             metadata_fields: metadata keys of conversations.
             is_new: whether the database is known to be empty.
+
+        Returns:
+            Whether a table was created.
 
         Raises:
             SchemaMismatchError: a table has other columns, was renamed or replaced by a view, or
@@ -200,6 +203,7 @@ class Layout:
             if row is None or row.metadata_columns != self.conversations.metadata_columns:
                 self._write_metadata_columns(connection)
             self.lost_columns = False
+        return not present.issuperset(self.stored_names)
 
     def name_columns(self, metadata_fields: Iterable[str]) -> None:
         """Choose the names of the columns of metadata keys, for a table that is not created yet.

@@ -71,8 +71,9 @@ class StorageTables:
                 "names of existing tables, or open it with create=True to create them."
             )
         with database.writing(of_columns=True) as connection:
-            self.layout.create(connection, self.metadata_fields)
-        database.catalog.tables_made(self.layout.stored_names)
+            has_new = self.layout.create(connection, self.metadata_fields)
+        if has_new:
+            database.catalog.tables_made(self.layout.stored_names)
 
     def explain(self, database: Database) -> None:
         """Check the tables after a statement failed: they may have been changed with SQL.
