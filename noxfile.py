@@ -80,7 +80,10 @@ QUICK = ["-m", "not slow and not process", "--storages=jsonl,sql-memory"]
 # The README, the command line, the packaging and the benchmarks do not depend on the engine.
 ENGINE_TESTS = [
     f"tests/{name}"
-    for name in ("conformance", "engine", "jsonl", "records", "system", "tables", "transfer")
+    for name in (
+        *("arrow", "conformance", "engine", "figures", "jsonl", "records", "schema", "system"),
+        *("tables", "transfer", "users"),
+    )
 ]
 # Lakes are slower to make than files, so the tests of hundreds of queries are left out.
 LAKE_STORAGES = "--storages=lake-file,lake-postgres,lake-metadata-fields"
