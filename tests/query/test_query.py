@@ -118,8 +118,8 @@ class TestOrder:
     @pytest.mark.parametrize(
         ("order", "reason"),
         [
-            ("final_score", "must be a list"),
-            (["final_score"], "pairs"),
+            (3, "must be a list"),
+            ([3], "pairs"),
             ([("final_score",)], "pairs"),
             ([("final_score", 0)], "unknown direction"),
             ([("final_score", True)], "unknown direction"),

@@ -291,7 +291,11 @@ def _array(field_type: FieldType, values: list[Any], depth: int | None) -> pa.Ar
             if not {*map(type, values)} <= {list}:
                 raise TypeError("a list of objects is required")
             return _list_array(
-                item_type, [*map(len, values)], [*chain.from_iterable(values)], depth
+                item_type,
+                [*map(len, values)],
+                [*chain.from_iterable(values)],
+                depth,
+                filled=True,
             )
         case _:
             if isinstance(field_type, Text) and depth is None:
@@ -302,7 +306,12 @@ def _array(field_type: FieldType, values: list[Any], depth: int | None) -> pa.Ar
 
 
 def _list_array(
-    struct: Struct, counts: list[int], items: list[dict[str, Any]], depth: int | None
+    struct: Struct,
+    counts: list[int],
+    items: list[dict[str, Any]],
+    depth: int | None,
+    *,
+    filled: bool = False,
 ) -> pa.Array:
     """Return lists of objects as an array.
 
@@ -311,10 +320,12 @@ def _list_array(
         counts: number of objects in each list.
         items: the objects of all lists.
         depth: number of levels of the record around each list; see `_array`.
+        filled: whether objects can lack fields that have a default. A model lacks none.
     """
+    values = _values if filled else _all_values
     inner = None if depth is None else depth + 2
     children = [
-        _array(field_type, _values(struct, name, items), inner)
+        _array(field_type, values(struct, name, items), inner)
         for name, field_type in struct.fields.items()
     ]
     return pa.LargeListArray.from_arrays(
@@ -431,6 +442,10 @@ def _has_flat_items(struct: Struct, items: Any) -> bool:
         except KeyError:
             return False
     return not items or all(name in struct.defaults for name in struct.fields.keys() - present)
+
+
+def _all_values(_: Struct, name: str, items: list[dict[str, Any]]) -> list[Any]:
+    return [*map(itemgetter(name), items)]
 
 
 def _values(struct: Struct, name: str, items: list[dict[str, Any]]) -> list[Any]:

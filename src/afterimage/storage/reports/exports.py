@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from afterimage.storage.reports.faults import Found, Tally
 
 __all__ = ["ExportCount", "Omissions", "Omitted"]
-
-_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Omitted(NamedTuple):
@@ -50,14 +47,14 @@ class ExportCount(int):
         cls,
         count: int,
         omitted: Found[Omitted] | None = None,
-        reasons: Mapping[str, int] = _NOTHING,
-        parts: Mapping[str, int] = _NOTHING,
+        reasons: Mapping[str, int] | None = None,
+        parts: Mapping[str, int] | None = None,
     ) -> Self:
         """Return the count of an export that left out records."""
         self = super().__new__(cls, count)
         self.omitted = omitted or Found()
-        self.reasons = reasons
-        self.parts = parts
+        self.reasons = dict(reasons or {})
+        self.parts = dict(parts or {})
         return self
 
     @property
@@ -82,6 +79,6 @@ class Omissions:
         self._first.add(Omitted(number, f"{at}: {reason}" if at else reason))
         self._reasons[reason] += 1
 
-    def of(self, written: int, parts: Mapping[str, int] = _NOTHING) -> ExportCount:
+    def of(self, written: int, parts: Mapping[str, int] | None = None) -> ExportCount:
         """Return the result of an export that wrote so many lines, in the parts of a split."""
         return ExportCount(written, self._first.found(), dict(self._reasons.most_common()), parts)
