@@ -29,6 +29,7 @@ USES = {
     "import": ["more.jsonl", "new.duckdb"],
     "export": ["{}", "out.parquet"],
     "head": ["{}"],
+    "count": ["{}"],
     "stats": ["{}"],
     "sql": ["{}", "SELECT 1"],
     "verify": ["{}"],

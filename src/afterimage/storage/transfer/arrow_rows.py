@@ -95,9 +95,9 @@ def chunks_of_parquet(
         values = _partition_values(file.parent.relative_to(path) if file != path else Path())
         try:
             with pq.ParquetFile(file) as opened:
-                yield from _chunks(
-                    opened.iter_batches(_ROWS), file, kind, handle, values, native=native
-                )
+                # Without row groups, older versions of pyarrow raise an error.
+                batches = opened.iter_batches(_ROWS) if opened.num_row_groups else iter(())
+                yield from _chunks(batches, file, kind, handle, values, native=native)
         except FileNotFoundError:
             raise MissingFileError(f"{file} does not exist. Check the path.") from None
         except pa.ArrowInvalid as error:
