@@ -52,6 +52,7 @@ WRONG_TEXTS = {
         "metadata.n=\udcff",
         *(f"{field}=1" for field in FIELDS),
     ],
+    "--group-by": [""],
     "--order-by": ["", "final_score:up", *FIELDS],
     "--columns": ["", ",", "final_score,", "final_score,final_score", *FIELDS],
     "--partition-by": ["", ",", "persona,persona", *FIELDS],

@@ -38,7 +38,7 @@ def choices(draw: st.DrawFn, rows: list[Any]) -> dict[str, Any]:
     return {**query, **taken}
 
 
-@settings(max_examples=settings().max_examples // 4)
+@settings(max_examples=max(1, settings().max_examples // 4))
 @given(data=st.data())
 def test_conversations_are_chosen_as_in_plain_python(data: st.DataObject) -> None:
     every = strategies.conversations | strategies.conversations | strategies.others
@@ -69,7 +69,7 @@ def test_conversations_are_chosen_as_in_plain_python(data: st.DataObject) -> Non
                 assert counted == len(chosen(loaded, **whole))
 
 
-@settings(max_examples=settings().max_examples // 10)
+@settings(max_examples=max(1, settings().max_examples // 10))
 @given(data=st.data())
 def test_documents_are_chosen_as_in_plain_python(data: st.DataObject) -> None:
     records = data.draw(st.lists(strategies.documents, min_size=4, max_size=9))

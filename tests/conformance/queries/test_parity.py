@@ -50,7 +50,7 @@ def test_conversations(data: st.DataObject) -> None:
             check(storages, "conversations", loaded, data.draw(strategies.queries(loaded)))
 
 
-@settings(max_examples=settings().max_examples // 2)
+@settings(max_examples=max(1, settings().max_examples // 2))
 @given(data=st.data())
 def test_documents(data: st.DataObject) -> None:
     records = data.draw(st.lists(strategies.documents, min_size=4, max_size=9))
@@ -66,7 +66,7 @@ def test_documents(data: st.DataObject) -> None:
             check(storages, "documents", loaded, data.draw(strategies.queries(loaded)))
 
 
-@settings(max_examples=settings().max_examples // 4)
+@settings(max_examples=max(1, settings().max_examples // 4))
 @given(data=st.data())
 def test_a_file_with_metadata_columns(data: st.DataObject) -> None:
     """Metadata columns, created before or after the data, change no answer."""
@@ -84,7 +84,7 @@ def test_a_file_with_metadata_columns(data: st.DataObject) -> None:
             check([storage], "conversations", loaded, data.draw(strategies.queries(loaded)))
 
 
-@settings(max_examples=settings().max_examples // 2)
+@settings(max_examples=max(1, settings().max_examples // 2))
 @given(data=st.data())
 def test_a_filter_and_its_negation_split_the_data_in_two(data: st.DataObject) -> None:
     records: list[BaseModel] = data.draw(st.lists(strategies.conversations, min_size=4, max_size=8))

@@ -311,7 +311,7 @@ class TestLengths:
         assert re.search(r"^persona +2 +50\.0% +1$", str(found), re.M)
 
 
-@settings(max_examples=settings().max_examples // 2)
+@settings(max_examples=max(1, settings().max_examples // 2))
 @given(data=st.data())
 def test_any_records_have_equal_statistics_in_both_storages(data: st.DataObject) -> None:
     records = data.draw(st.lists(strategies.conversations | strategies.others, max_size=8))

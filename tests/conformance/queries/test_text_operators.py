@@ -88,7 +88,7 @@ WRONG: list[tuple[Any, str]] = [
 
 class TestText:
     @pytest.mark.parametrize("kind", KINDS)
-    @settings(max_examples=settings().max_examples // 2)
+    @settings(max_examples=max(1, settings().max_examples // 2))
     @given(data=st.data())
     def test_operators_are_those_of_plain_python(self, kind: str, data: st.DataObject) -> None:
         texts = st.none() | hostile
@@ -249,7 +249,7 @@ class TestMessages:
         assert len(talks.load_records(ChatConversation, filters=filters)) == 2
 
     @pytest.mark.parametrize("kind", KINDS)
-    @settings(max_examples=settings().max_examples // 2)
+    @settings(max_examples=max(1, settings().max_examples // 2))
     @given(data=st.data())
     def test_conditions_are_those_of_plain_python(self, kind: str, data: st.DataObject) -> None:
         entries = st.builds(

@@ -86,7 +86,7 @@ def test_documents(name: str, records: list[Document]) -> None:
         assert same(storage.load_documents(), expected)
 
 
-@settings(max_examples=settings().max_examples // 3)
+@settings(max_examples=max(1, settings().max_examples // 3))
 @given(
     records=st.lists(strategies.conversations | strategies.others, max_size=4),
     documents=st.lists(strategies.documents, max_size=3),

@@ -67,14 +67,14 @@ def import_command(
     --skip-corrupt is given.
     """
     names, dest = _told_apart(paths, dest)
-    if kind != "conversations" and (source_format or fields or group_by):
+    if kind != "conversations" and (source_format or fields or group_by is not None):
         raise click.UsageError("--format, --field and --group-by are for conversations.")
-    if group_by and source_format:
+    if group_by is not None and source_format:
         raise click.UsageError("--group-by is itself a format, and cannot be combined with one.")
-    if order_by and not group_by:
+    if order_by is not None and group_by is None:
         raise click.UsageError("--order-by requires --group-by.")
     if kind == "conversations":
-        source_format = "rows" if group_by else source_format or "auto"
+        source_format = "rows" if group_by is not None else source_format or "auto"
     parquet = [name for name in names if _is_parquet(name)]
     if parquet and len(names) > 1:
         raise click.UsageError("A Parquet source must be the only one.")

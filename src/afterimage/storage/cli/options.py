@@ -387,16 +387,24 @@ def source_format(command: _Command) -> _Command:
     )
     group = click.option(
         "--group-by",
+        callback=_key,
         metavar="KEY",
         help="The rows have one message each, and this key names the conversation. Rows of one "
         "conversation must follow each other.",
     )
     order = click.option(
         "--order-by",
+        callback=_key,
         metavar="KEY",
         help="With --group-by, the key by which messages are sorted. [default: position]",
     )
     return name(field(group(order(command))))
+
+
+def _key(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise click.BadParameter("a key cannot be empty.")
+    return value
 
 
 def _pairs(_context: click.Context, _parameter: click.Parameter, value: Sequence[str]) -> Any:
