@@ -161,8 +161,8 @@ class JsonlBackend:
             return 0
 
         def positions() -> list[int]:
-            with self._located(read.kind, locked=True):
-                chunks = self._chunks(read.kind, locked=True)
+            chunks = self._chunks(read.kind, locked=True)
+            with self._located(read.kind, locked=True), closing(chunks):
                 return positions_of_lines(read.kind, chunks, read.query, field, last=last)
 
         with DeferredWarnings() as warn, self._locked(path):
@@ -263,7 +263,8 @@ class JsonlBackend:
 
         with (
             self._located(read.kind),
-            relation_of_lines(read.kind, self._valid_chunks(read), read.query) as relation,
+            closing(self._valid_chunks(read)) as chunks,
+            relation_of_lines(read.kind, chunks, read.query) as relation,
         ):
             yield relation
 
@@ -289,8 +290,8 @@ class JsonlBackend:
                     yield columns_of_objects(read.kind, objects, columns)
             return
         # A training tool must not get what a load rejects; the engine makes a text of any value.
-        chunks = self._valid_chunks(read, check=text is not None)
-        with self._located(read.kind):
+        valid = self._valid_chunks(read, check=text is not None)
+        with self._located(read.kind), closing(valid) as chunks:
             if text is None:
                 on_suspect = None if read.faults.skip else partial(self._refuse_corrupt, read.kind)
                 yield from select_columns(read.kind, chunks, read.query, on_suspect)
@@ -357,12 +358,11 @@ class JsonlBackend:
             select_lines,
         )
 
-        with self._located(read.kind):
-            chunks = self._valid_chunks(read)
+        with self._located(read.kind), closing(self._valid_chunks(read)) as chunks:
             for batch in select_lines(read.kind, chunks, read.query, whole=True):
                 yield as_bytes(batch.column(0))
 
-    def _valid_chunks(self, read: Read, *, check: bool = False) -> Iterator[Chunk]:
+    def _valid_chunks(self, read: Read, *, check: bool = False) -> Generator[Chunk, None, None]:
         """Yield the chunks of the file for the engine, without corrupt lines if these are skipped.
 
         Otherwise they stay: the engine raises an error for a line that it cannot read. With
@@ -373,7 +373,7 @@ class JsonlBackend:
             return chunks
         return valid_chunks(chunks, loadable(read.kind), read.faults)
 
-    def _reported(self, read: Read) -> Iterator[Chunk]:
+    def _reported(self, read: Read) -> Generator[Chunk, None, None]:
         """Yield the chunks of the file, and report each when it has been read."""
         return after_each(
             self._chunks(read.kind, read.faults),
@@ -435,9 +435,9 @@ class JsonlBackend:
 
     def _refuse_corrupt(self, kind: RecordKind, *, locked: bool = False) -> None:
         """Raise the error for the first line that cannot be loaded, if there is one."""
-        chunks = self._chunks(kind, locked=locked)
-        for _ in valid_chunks(chunks, loadable(kind), Faults("raise")):
-            pass
+        with closing(self._chunks(kind, locked=locked)) as chunks:  # the error outlives this call
+            for _ in valid_chunks(chunks, loadable(kind), Faults("raise")):
+                pass
 
     def _find(self, kind: RecordKind, original: Exception, *, locked: bool = False) -> Exception:
         """Return the error for the first corrupt line; `original` if no line is corrupt."""
@@ -457,8 +457,9 @@ class JsonlBackend:
         stages = split(progress or ignore, self.read_weights(kinds))
         for kind, stage in zip(kinds, stages, strict=True):
             damage = Faults("skip")
-            chunks = self._chunks(kind, damage, partial(report_killed_save, findings))
-            verify_lines(kind, chunks, findings, stage, damage)
+            read = self._chunks(kind, damage, partial(report_killed_save, findings))
+            with closing(read) as chunks:
+                verify_lines(kind, chunks, findings, stage, damage)
         return findings.report()
 
     # -- files --------------------------------------------------------------------------------

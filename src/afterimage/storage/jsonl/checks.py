@@ -6,7 +6,7 @@ other lines keep their numbers and offsets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from operator import itemgetter
@@ -145,7 +145,7 @@ def importable(kind: RecordKind) -> Callable[[Chunk, Line], dict[str, Any]]:
 
 def valid_chunks(
     chunks: Iterable[Chunk], check: Callable[[Chunk, Line], object], faults: Faults
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """Yield the chunks with blanks instead of the lines that fail `check`.
 
     Raises:
