@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from afterimage.storage.jsonl.containers import ArrayError, is_array, lines_of_array
@@ -25,6 +25,7 @@ def lines(blocks: list[bytes]) -> list[Any]:
     is_ascii=st.booleans(),
     cuts=st.lists(st.integers(0, 400), max_size=6),
 )
+@example(values=[3.0], indent=None, is_ascii=False, cuts=[3])
 def test_any_array_cut_anywhere(
     values: list[Any], indent: int | None, is_ascii: bool, cuts: list[int]
 ) -> None:

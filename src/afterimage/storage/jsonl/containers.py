@@ -190,6 +190,8 @@ _ANY_JSON: Final = json.JSONDecoder(
 )
 _ONE_LINE: Final = {ord("\n"): " ", ord("\r"): " "}
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
+# What a number can go on with, as `.` after `3`, or nothing.
+_NUMBER_REST: Final = re.compile(r"[0-9.eE+-]*")
 
 
 class _Elements:
@@ -226,7 +228,7 @@ class _Elements:
                 except ValueError as error:
                     self.fault = str(error)
                     return lines, at
-                if end == len(text) and not is_last:  # a number may go on
+                if not is_last and _NUMBER_REST.fullmatch(text, end):  # a number may go on
                     return lines, at
                 lines.append(text[at:end].translate(_ONE_LINE) + "\n")
                 self.count += 1
