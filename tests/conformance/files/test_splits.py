@@ -86,6 +86,7 @@ def test_parquet_files_have_the_names_and_the_records_of_the_hub(
         assert count.parts[name] == len(rows)
 
 
+@pytest.mark.slow
 def test_growth_moves_no_record_and_no_group_straddles_two_parts(
     storage: Any, tmp_path: Path
 ) -> None:

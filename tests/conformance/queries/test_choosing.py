@@ -155,6 +155,7 @@ class TestSamples:
 
 
 class TestShards:
+    @pytest.mark.slow
     @pytest.mark.parametrize("world", [1, 3, 40])
     def test_are_disjoint_and_complete(self, filled: Any, world: int) -> None:
         shards = [firsts(filled.load_conversations(shard=(r, world))) for r in range(world)]

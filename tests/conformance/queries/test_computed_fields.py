@@ -89,6 +89,7 @@ class TestValues:
             "9a1c7ee2c7ce38d4bbbaf29ab9f2ac1e",
         ]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", KINDS)
     @given(records=st.lists(strategies.chats | strategies.conversations, max_size=12))
     def test_they_are_those_of_plain_python(self, kind: str, records: list[Any]) -> None:

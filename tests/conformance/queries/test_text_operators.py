@@ -87,6 +87,7 @@ WRONG: list[tuple[Any, str]] = [
 
 
 class TestText:
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", KINDS)
     @settings(max_examples=max(1, settings().max_examples // 2))
     @given(data=st.data())
@@ -111,6 +112,7 @@ class TestText:
                 )
                 check(storage, "documents", groups)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("factory", EVALUATORS, ids=attrgetter("name"))
     def test_each_part_in_each_other(self, storage: Any) -> None:
         texts = [f"{a}{b}" for a in ("", "x") for b in PARTS]
@@ -248,6 +250,7 @@ class TestMessages:
         assert talks.export_jsonl(file, filters=filters, format="messages") == 2
         assert len(talks.load_records(ChatConversation, filters=filters)) == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", KINDS)
     @settings(max_examples=max(1, settings().max_examples // 2))
     @given(data=st.data())
