@@ -81,7 +81,7 @@ QUICK = ["-m", "not slow and not process", "--storages=jsonl,sql-memory"]
 ENGINE_TESTS = [
     f"tests/{name}"
     for name in (
-        *("conformance", "engine", "figures", "jsonl", "records", "schema", "system"),
+        *("conformance", "engine", "figures", "index", "jsonl", "records", "schema", "system"),
         *("tables", "transfer", "users"),
     )
 ]
