@@ -13,9 +13,9 @@ from afterimage.storage.calls.exports import ExportCalls
 from afterimage.storage.calls.hub import HubCalls
 from afterimage.storage.calls.imports import ImportCalls
 from afterimage.storage.calls.looking import LookingCalls
-from afterimage.storage.calls.merging import MergingCalls
 from afterimage.storage.calls.records import RecordCalls
 from afterimage.storage.calls.reports import ReportCalls
+from afterimage.storage.calls.whole.connecting import ConnectingCalls
 
 __all__ = ["RecordStorage"]
 
@@ -25,7 +25,7 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
     DocumentCalls,
     RecordCalls,
     EditingCalls,
-    MergingCalls,
+    ConnectingCalls,
     ImportCalls,
     LookingCalls,
     HubCalls,

@@ -56,6 +56,9 @@ class Catalog(Protocol):
                 can open the file at the same time.
         """
 
+    def lent(self) -> Opened:
+        """Open a read-only connection to the state of now, whose end no writer waits for."""
+
     def write_turn(
         self, *, appends: bool = False, of_columns: bool = False
     ) -> AbstractContextManager[None]:

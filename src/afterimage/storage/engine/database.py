@@ -134,6 +134,14 @@ class Database:
                 connection.exec_driver_sql("SET arrow_large_buffer_size = true")
             yield connection
 
+    def lent(self) -> Opened:
+        """Open a read-only connection for SQL of users, to the database as it is now."""
+        if (tables := self._to_create()) is not None:
+            with _empty(tables) as empty:
+                return empty.lent()
+        with translated(self.name):
+            return self.catalog.repeated(self.catalog.lent)
+
     @contextmanager
     def writing(self, *, of_columns: bool = False) -> Iterator[sa.Connection]:
         """A connection whose changes are all committed at the end, or none of them.
