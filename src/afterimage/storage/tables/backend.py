@@ -369,7 +369,7 @@ class TablesBackend:
         stored = self.layout.of(read.kind)
         columns = select_list(stored.source, read.query.columns)
         schema = projected_schema(read.query.columns)
-        return self._scan(stored, columns, schema, read.query, private=private)
+        return self._scan(stored, columns, schema, read.query, private=private, is_projection=True)
 
     def _long_lived(self, read: Read) -> Batches:
         """Yield the same batches to a caller that may keep the iterator for a long time.
@@ -408,6 +408,7 @@ class TablesBackend:
         query: Query,
         *,
         private: bool = False,
+        is_projection: bool = False,
     ) -> Batches:
         def first() -> tuple[list[pa.RecordBatch], Batches]:
             batches = scan_table(
@@ -418,6 +419,7 @@ class TablesBackend:
                 query,
                 batch_rows=self.batch_rows,
                 private=private,
+                is_projection=is_projection,
             )
             return list(islice(batches, 1)), batches
 
