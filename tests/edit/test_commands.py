@@ -33,3 +33,32 @@ def test_records_must_be_named(folder: Path, store: str, more: list[str]) -> Non
     assert attempt("delete", store, *more).exit_code == 2
     assert attempt("update", store, "--set", "a=1", *more).exit_code == 2
     assert Path("talks.jsonl").read_bytes() == before
+
+
+def test_dedupe(folder: Path, store: str) -> None:
+    by = ("dedupe", store, "--by", "metadata.domain")
+    assert attempt(*by, "--dry-run").stdout == f"1 conversation would be deleted in {store}\n"
+    assert attempt("count", store).stdout == "4\n"
+    assert attempt(*by, "--keep", "last", "--filter", "metadata.domain=Trains").exit_code == 0
+    assert attempt("count", store, "--filter", "metadata.n=1").stdout == "0\n"
+    assert attempt("count", store).stdout == "3\n"
+    again = json.loads(attempt(*by, "--json").stdout)
+    assert again == {"records": 0, "kind": "conversations", "deleted": True}
+    assert attempt("dedupe", store).stdout == f"0 conversations deleted in {store}\n"
+
+
+def test_stores_are_imported_with_all_kinds_once(folder: Path, store: str) -> None:
+    Path("texts.jsonl").rename("talks.documents.jsonl")
+    for target in ("new.duckdb", "new.jsonl"):
+        into = ("import", store, "--into", target, "--skip-existing")
+        said = attempt(*into).stdout
+        assert said == f"7 records and 1 record of other models imported into {target}\n"
+        assert json.loads(attempt(*into, "--json").stdout)["records"] == 0
+        assert attempt("diff", store, target).exit_code == 0
+        assert attempt("count", target).stdout == "4\n"
+    assert attempt("count", "new.documents.jsonl", "--kind", "documents").stdout == "3\n"
+    assert attempt("count", "new.duckdb", "--kind", "documents").stdout == "3\n"
+    # A DuckDB file can be nothing but a store.
+    assert attempt("import", "talks.duckdb", "other.duckdb").exit_code == 0
+    assert attempt("import", "talks.duckdb", "new.duckdb", "other.duckdb").exit_code == 0
+    assert attempt("count", "other.duckdb").stdout == "4\n"
