@@ -36,6 +36,7 @@ USES = {
     "dedupe": ["{}", "--by", "metadata.domain"],
     "delete": ["{}", "--filter", "metadata.n=1"],
     "update": ["{}", "--filter", "metadata.n=1", "--set", "a=1"],
+    "compact": ["{}"],
     "diff": ["{}", "talks.jsonl"],
     "demo": [],
 }

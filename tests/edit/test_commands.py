@@ -47,18 +47,29 @@ def test_dedupe(folder: Path, store: str) -> None:
     assert attempt("dedupe", store).stdout == f"0 conversations deleted in {store}\n"
 
 
-def test_stores_are_imported_with_all_kinds_once(folder: Path, store: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("duckdb:///talks.duckdb", "new.jsonl"), ("talks.jsonl", "new.duckdb")],
+)
+def test_stores_are_imported_with_all_kinds_once(folder: Path, source: str, target: str) -> None:
     Path("texts.jsonl").rename("talks.documents.jsonl")
-    for target in ("new.duckdb", "new.jsonl"):
-        into = ("import", store, "--into", target, "--skip-existing")
-        said = attempt(*into).stdout
-        assert said == f"7 records and 1 record of other models imported into {target}\n"
-        assert json.loads(attempt(*into, "--json").stdout)["records"] == 0
-        assert attempt("diff", store, target).exit_code == 0
-        assert attempt("count", target).stdout == "4\n"
-    assert attempt("count", "new.documents.jsonl", "--kind", "documents").stdout == "3\n"
-    assert attempt("count", "new.duckdb", "--kind", "documents").stdout == "3\n"
-    # A DuckDB file can be nothing but a store.
-    assert attempt("import", "talks.duckdb", "other.duckdb").exit_code == 0
-    assert attempt("import", "talks.duckdb", "new.duckdb", "other.duckdb").exit_code == 0
-    assert attempt("count", "other.duckdb").stdout == "4\n"
+    into = ("import", source, "--into", target, "--skip-existing")
+    said = attempt(*into).stdout
+    assert said == f"7 records and 1 record of other models imported into {target}\n"
+    assert json.loads(attempt(*into, "--json").stdout)["records"] == 0
+    assert attempt("diff", source, target).exit_code == 0
+    documents = target.replace(".jsonl", ".documents.jsonl")
+    assert attempt("count", documents, "--kind", "documents").stdout == "3\n"
+
+
+def test_a_database_is_imported_as_a_store(folder: Path) -> None:
+    for _ in range(2):
+        assert attempt("import", "talks.duckdb", "other.duckdb").exit_code == 0
+        assert attempt("count", "other.duckdb").stdout == "4\n"
+
+
+def test_compact(folder: Path, store: str) -> None:
+    first = json.loads(attempt("compact", store, "--json").stdout)
+    assert first["after"] <= first["before"]
+    again = f"{first['after']:,} bytes"
+    assert attempt("compact", store).stdout == f"{store}: {again} before, {again} after\n"

@@ -21,6 +21,7 @@ import click
 
 from afterimage.storage._version import __version__
 from afterimage.storage.cli.demo import demo_command
+from afterimage.storage.cli.edit.compact import compact_command
 from afterimage.storage.cli.edit.dedupe import dedupe_command
 from afterimage.storage.cli.edit.delete import delete_command
 from afterimage.storage.cli.edit.diff import diff_command
@@ -168,6 +169,7 @@ for _command in (
     delete_command,
     update_command,
     dedupe_command,
+    compact_command,
     diff_command,
     demo_command,
 ):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,7 +38,7 @@ from afterimage.storage.jsonl.checks import (
     until_damage,
     valid_chunks,
 )
-from afterimage.storage.jsonl.edit.rewrite import Edit, removed, rewrite_lines, with_metadata
+from afterimage.storage.jsonl.edit import rewrite
 from afterimage.storage.jsonl.journal import Visible, visible, warning_of_killed_save
 from afterimage.storage.jsonl.lines import (
     MAX_LINE_BYTES,
@@ -83,7 +83,6 @@ __all__ = ["JsonlBackend"]
 _SAVE_BATCH = 256
 # Lines that become objects in one step: their memory is bounded.
 _OBJECT_BATCH = 1024
-
 
 _Result = TypeVar("_Result")
 
@@ -139,16 +138,19 @@ class JsonlBackend:
                 append_lines(path, blocks, sum(map(len, blocks)), self.codec, warn)
 
     def delete(self, read: Read) -> int:
-        return self._edited(read, removed)
+        return self._edited(read, rewrite.removed)
 
     def update(self, read: Read, change: MetadataChange) -> int:
-        return self._edited(read, with_metadata(change))
+        return self._edited(read, rewrite.with_metadata(change))
+
+    def compact(self) -> None:
+        rewrite.remove_all_left(self.files(), self._locked)
 
     def delete_repeated(self, read: Read, field: FieldRef, *, last: bool) -> int:
-        return self._edited(read, removed, field, last=last)
+        return self._edited(read, rewrite.removed, field, last=last)
 
     def _edited(
-        self, read: Read, edit: Edit, field: FieldRef | None = None, *, last: bool = False
+        self, read: Read, edit: rewrite.Edit, field: FieldRef | None = None, *, last: bool = False
     ) -> int:
         """Edit the matching lines; with a `field`, those whose value another line has, too."""
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
@@ -166,7 +168,7 @@ class JsonlBackend:
                 return positions_of_lines(read.kind, chunks, read.query, field, last=last)
 
         with DeferredWarnings() as warn, self._locked(path):
-            return rewrite_lines(
+            return rewrite.rewrite_lines(
                 path,
                 positions,
                 edit,
@@ -487,10 +489,9 @@ def _require_folder(path: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    try:
+    with suppress(OSError):  # reading the file will raise a clear error
         return path.stat().st_size
-    except OSError:  # reading the file will raise a clear error
-        return 0
+    return 0
 
 
 def _needs_engine(query: Query) -> bool:
