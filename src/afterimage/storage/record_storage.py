@@ -15,6 +15,7 @@ from afterimage.storage.calls.imports import ImportCalls
 from afterimage.storage.calls.looking import LookingCalls
 from afterimage.storage.calls.records import RecordCalls
 from afterimage.storage.calls.reports import ReportCalls
+from afterimage.storage.calls.whole.compacting import CompactingCalls
 from afterimage.storage.calls.whole.connecting import ConnectingCalls
 
 __all__ = ["RecordStorage"]
@@ -26,6 +27,7 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
     RecordCalls,
     EditingCalls,
     ConnectingCalls,
+    CompactingCalls,
     ImportCalls,
     LookingCalls,
     HubCalls,

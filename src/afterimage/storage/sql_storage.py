@@ -123,19 +123,6 @@ class SQLStorage(RecordStorage):
         """
         return self._backend.database.catalog.snapshots()
 
-    @signal_safe
-    def compact(self) -> None:
-        """Merge the small files of a lake, and remove what no version of the last week needs.
-
-        Others can read and save meanwhile. Edits wait. Files of the last day are kept, because they
-        may belong to saves that are not committed yet.
-
-        Raises:
-            InvalidQueryError: the database is not a lake.
-            DatabaseError: the server cannot be reached.
-        """
-        self._backend.database.compact()
-
     def _lent(self) -> Opened:
         return self._backend.database.lent()
 

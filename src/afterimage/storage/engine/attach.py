@@ -51,6 +51,7 @@ from afterimage.storage.system.locks import (
 from afterimage.storage.system.targets import unicode_path
 
 __all__ = [
+    "FILE_OPTIONS",
     "NEW_FILE_OPTIONS",
     "Connection",
     "Opened",
@@ -78,11 +79,11 @@ Opened = tuple[duckdb.DuckDBPyConnection, Release]
 
 # A conversation is a wide row of some kilobytes. With small row groups, a save compresses on all
 # cores while it runs, and a small save rewrites little data.
-_ROW_GROUP: Final = "ROW_GROUP_SIZE 2048"
+FILE_OPTIONS: Final = "ROW_GROUP_SIZE 2048"
 
 # The format that the oldest supported DuckDB can open; newer ones write a newer format by default.
 # Blocks of a quarter of DuckDB's default size waste less space in the last block of each column.
-NEW_FILE_OPTIONS: Final = f"STORAGE_VERSION 'v1.5.0', BLOCK_SIZE 65536, {_ROW_GROUP}"
+NEW_FILE_OPTIONS: Final = f"STORAGE_VERSION 'v1.5.0', BLOCK_SIZE 65536, {FILE_OPTIONS}"
 
 # The memory limit that makes DuckDB drop cached blocks of files.
 _LITTLE_MEMORY: Final = "32MB"
@@ -268,7 +269,7 @@ def attach_memory(name: str) -> Opened:
         name: `:memory:` and a name of the database.
     """
     with _lock:
-        cursor, release = _attached(name, _ROW_GROUP)
+        cursor, release = _attached(name, FILE_OPTIONS)
     return cursor, releasing(release)
 
 
@@ -325,7 +326,7 @@ def _open(path: Path, *, alone: bool, locked: Mapping[str, str] | None) -> Opene
     opened = None
     try:
         before = fingerprint(path)
-        opened = _opened(path, real, _ROW_GROUP, alone=alone, locked=locked)
+        opened = _opened(path, real, FILE_OPTIONS, alone=alone, locked=locked)
         if opened is not None and is_first and fingerprint(path) != before:
             (_, release), opened = opened, None
             release()

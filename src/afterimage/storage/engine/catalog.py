@@ -139,5 +139,8 @@ class Catalog(Protocol):
     def size(self) -> int:
         """Return the size of the database in bytes, with open transactions; 0 if unknown."""
 
+    def rewrite(self) -> None:
+        """Write the database again without unused space, if it has a file of its own."""
+
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         """Make DuckDB drop cached blocks if they exceed `most` bytes."""

@@ -24,6 +24,7 @@ from afterimage.storage.engine.attach import (
     open_memory,
 )
 from afterimage.storage.engine.catalog import Catalog
+from afterimage.storage.engine.copies.compaction import compact_file
 from afterimage.storage.engine.copies.lent import lent_copy, lent_file
 from afterimage.storage.engine.new_files import NEW_SUFFIX, put_in_place, refuse_other_names
 from afterimage.storage.engine.statements import fetch_all
@@ -217,6 +218,10 @@ class FileCatalog(_LocalCatalog):
         except OSError:  # opening the file will raise a clear error
             return 0
 
+    def rewrite(self) -> None:
+        with self._write_turn():
+            compact_file(self._file, self.lock_timeout)
+
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         drop_cached_blocks(self._file, driver, most)
 
@@ -305,6 +310,9 @@ class MemoryCatalog(_LocalCatalog):
 
     def size(self) -> int:
         return 0
+
+    def rewrite(self) -> None:
+        """Do nothing: memory is used again."""
 
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         """Do nothing: the database itself is in memory."""

@@ -20,7 +20,7 @@ from afterimage.storage.engine.statements import (
     translated,
 )
 from afterimage.storage.engine.urls import MEMORY
-from afterimage.storage.errors import DatabaseError, InvalidQueryError, MissingFileError
+from afterimage.storage.errors import DatabaseError, MissingFileError
 from afterimage.storage.system.interrupts import checkpoint, interruptible
 
 __all__ = ["MUCH_CACHED", "Database", "Tables", "open_database", "scratch_connection"]
@@ -181,15 +181,11 @@ class Database:
             yield connection
 
     def compact(self) -> None:
-        """Merge small files, if the catalog has any.
-
-        Raises:
-            InvalidQueryError: it has none.
-        """
-        if not self.catalog.compaction:
-            raise InvalidQueryError(f"{self.name} is no lake, and has no small files to merge.")
+        """Write the file again without unused space, or merge the small files of a lake."""
         if not self.exists():
             return
+        with translated(self.name):
+            self.catalog.rewrite()
         for statements in self.catalog.compaction:
             with self.writing() as connection:
                 for statement in statements:

@@ -10,7 +10,7 @@ Importing this module does not load DuckDB, SQLAlchemy or Arrow. The calls that 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -35,7 +35,7 @@ from afterimage.storage.jsonl.checks import (
     until_damage,
     valid_chunks,
 )
-from afterimage.storage.jsonl.edit.rewrite import Edit, removed, rewrite_lines, with_metadata
+from afterimage.storage.jsonl.edit import rewrite
 from afterimage.storage.jsonl.edit.serialized import blocks_to_save, encoded
 from afterimage.storage.jsonl.index.known_files import KnownFiles
 from afterimage.storage.jsonl.index.opened import OpenFile, opened, require_folder
@@ -79,7 +79,6 @@ __all__ = ["JsonlBackend"]
 
 # Lines that become objects in one step: their memory is bounded.
 _OBJECT_BATCH = 1024
-
 
 _Result = TypeVar("_Result")
 
@@ -133,16 +132,19 @@ class JsonlBackend:
                 append_lines(path, blocks, sum(map(len, blocks)), self.codec, warn)
 
     def delete(self, read: Read) -> int:
-        return self._edited(read, removed)
+        return self._edited(read, rewrite.removed)
 
     def update(self, read: Read, change: MetadataChange) -> int:
-        return self._edited(read, with_metadata(change))
+        return self._edited(read, rewrite.with_metadata(change))
+
+    def compact(self) -> None:
+        rewrite.remove_all_left(self.files(), self._locked)
 
     def delete_repeated(self, read: Read, field: FieldRef, *, last: bool) -> int:
-        return self._edited(read, removed, field, last=last)
+        return self._edited(read, rewrite.removed, field, last=last)
 
     def _edited(
-        self, read: Read, edit: Edit, field: FieldRef | None = None, *, last: bool = False
+        self, read: Read, edit: rewrite.Edit, field: FieldRef | None = None, *, last: bool = False
     ) -> int:
         """Edit the matching lines; with a `field`, those whose value another line has, too."""
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
@@ -160,7 +162,7 @@ class JsonlBackend:
                 return positions_of_lines(read.kind, chunks, read.query, field, last=last)
 
         with DeferredWarnings() as warn, self._locked(path):
-            return rewrite_lines(
+            return rewrite.rewrite_lines(
                 path,
                 positions,
                 edit,
@@ -482,10 +484,9 @@ class JsonlBackend:
 
 
 def _size(path: Path) -> int:
-    try:
+    with suppress(OSError):  # reading the file will raise a clear error
         return path.stat().st_size
-    except OSError:  # reading the file will raise a clear error
-        return 0
+    return 0
 
 
 def _needs_engine(query: Query) -> bool:

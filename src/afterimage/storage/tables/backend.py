@@ -206,6 +206,9 @@ class TablesBackend:
         with self.database.writing() as connection:
             return self._editing(connection, read.kind).update(read.query, change)
 
+    def compact(self) -> None:
+        self.database.compact()
+
     def _check_editable(self) -> None:
         """Raise an error for a lake: a lost connection could leave an edit of it in part."""
         if self.database.catalog.numbers_rows:

@@ -9,6 +9,7 @@ import duckdb
 
 from afterimage.storage.engine.attach import NEW_FILE_OPTIONS
 from afterimage.storage.engine.instance import quoted
+from afterimage.storage.errors import DatabaseError
 from afterimage.storage.system.targets import unicode_path
 
 __all__ = ["copy_database"]
@@ -26,9 +27,10 @@ def copy_database(connection: duckdb.DuckDBPyConnection, fresh: Path) -> None:
     try:
         connection.execute("BEGIN")
         connection.execute(f"COPY FROM DATABASE {source} TO {copy}")
+        _check_counts(connection, database, source, copy)
         connection.execute("COMMIT")
         connection.execute(f"CHECKPOINT {copy}")
-    except duckdb.Error:
+    except (duckdb.Error, DatabaseError):
         _roll_back(connection)
         raise
     finally:
@@ -40,3 +42,24 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("ROLLBACK")
     except duckdb.TransactionException:  # the commit or the checkpoint has failed
         return
+
+
+def _check_counts(
+    connection: duckdb.DuckDBPyConnection, database: str, source: str, copy: str
+) -> None:
+    """Check that a copy has as many rows in each table as the database.
+
+    Raises:
+        DatabaseError: a table has another number of rows.
+    """
+    tables = """SELECT '"' || replace(schema_name, '"', '""') || '"."' ||
+        replace(table_name, '"', '""') || '"' FROM duckdb_tables() WHERE database_name = ?"""
+    for (table,) in connection.execute(tables, [database]).fetchall():
+        counts = [
+            connection.execute(f"SELECT count(*) FROM {name}.{table}").fetchall()
+            for name in (source, copy)
+        ]
+        if counts[0] != counts[1]:
+            raise DatabaseError(
+                f"the table {table} was not copied completely. Nothing was changed."
+            )

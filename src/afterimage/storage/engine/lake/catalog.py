@@ -394,6 +394,9 @@ class LakeCatalog:
         self._size = (now, int(size or 0))
         return self._size[1]
 
+    def rewrite(self) -> None:
+        """Do nothing: `compaction` merges the files."""
+
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         """Do nothing: files of a lake are read as they are needed."""
 
