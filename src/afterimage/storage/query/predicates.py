@@ -150,10 +150,14 @@ def chosen_numbers(relation: Relation, query: Query) -> tuple[int, ...]:
 
 def select_list(source: Source, columns: Iterable[FieldRef]) -> list[sa.ColumnElement[Any]]:
     """Return the expressions of a projection, each labelled with its path."""
-    return [
-        (source.json(field).text if field.keys else source.value(field)).label(field.path)
-        for field in columns
-    ]
+    return [_projected(source, field).label(field.path) for field in columns]
+
+
+def _projected(source: Source, field: FieldRef) -> sa.ColumnElement[Any]:
+    if not field.keys:
+        return source.value(field)
+    value = source.json(field)
+    return sa.cast(value.json, sa.VARCHAR) if field.as_json else value.text
 
 
 def _group(source: Source, group: Iterable[Condition]) -> Predicate:
