@@ -150,22 +150,16 @@ class TablesBackend:
         chunks = chunks_of_sources(
             sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
         )
-        return self.append_chunks(chunks, read)
+        return self.append_chunks([(chunks, read)])
 
-    def append_chunks(self, chunks: Iterator[Chunk], read: Read) -> ImportCount:
+    def append_chunks(self, parts: Sequence[tuple[Iterator[Chunk], Read]]) -> ImportCount:
         path = self.database.catalog.path
-        chunks = read.converted(chunks)
-        if read.faults.skip:
-            chunks = valid_chunks(chunks, importable(read.kind), read.faults)
-        # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
-        chunks = regrouped(chunks, self._insert_rows)
-        # The first chunk comes before the database is opened: a source that cannot be read fails.
-        chunks = chain([*islice(chunks, 1)], chunks)
+        ready = [(self._ready(chunks, read), read) for chunks, read in parts]
         saved = other = 0
         folder = temporary_name() or path or Path.cwd() / "unnamed"
         with SpooledTemporaryFile(max_size=_OTHERS_IN_MEMORY, dir=str(folder.parent)) as others:
 
-            def batches(group: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
+            def batches(group: Iterable[Chunk], read: Read) -> Iterator[pa.RecordBatch]:
                 nonlocal saved, other
                 for chunk in group:
                     with paused_collector():
@@ -178,17 +172,28 @@ class TablesBackend:
 
             with self.database.appending(self.layout.prepare) as connection:
                 insert = Insert(self.database, self.layout, connection)
-                # Use few statements: at its end, each of them writes an incomplete row group.
-                for index, first in enumerate(chunks):
-                    if index:
-                        self.database.trim_cache(connection, 0)
-                    group = chain([first], self._until_cache_is_full(chunks))
-                    insert.batches(self.layout.of(read.kind), batches(group))
+                for chunks, read in ready:
+                    # Use few statements: at its end, each of them writes an incomplete row group.
+                    for index, first in enumerate(chunks):
+                        if index:
+                            self.database.trim_cache(connection, 0)
+                        group = chain([first], self._until_cache_is_full(chunks))
+                        insert.batches(self.layout.of(read.kind), batches(group, read))
                 if others.tell():
                     others.seek(0)
                     unnamed = (("", line[:-1]) for line in others)
                     insert.others(self.layout.records, unnamed, self._insert_rows)
         return ImportCount(saved, other)
+
+    def _ready(self, chunks: Iterator[Chunk], read: Read) -> Iterator[Chunk]:
+        """Return the chunks to save, without the lines that are skipped."""
+        chunks = read.converted(chunks)
+        if read.faults.skip:
+            chunks = valid_chunks(chunks, importable(read.kind), read.faults)
+        # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
+        chunks = regrouped(chunks, self._insert_rows)
+        # The first chunk comes before the database is opened: a source that cannot be read fails.
+        return chain([*islice(chunks, 1)], chunks)
 
     def delete(self, read: Read) -> int:
         return self._edited(read.kind, lambda editing: editing.delete(read.query))
