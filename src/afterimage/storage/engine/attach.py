@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,7 @@ from afterimage.storage.system.locks import (
     lock_holder,
     lock_path,
 )
+from afterimage.storage.system.package import LoggedWait
 from afterimage.storage.system.targets import unicode_path
 
 __all__ = [
@@ -252,7 +254,7 @@ def connect(
         ReplacedFileError: the file was replaced, and open connections use the former file.
         DatabaseError: the file is not a DuckDB database, or cannot be opened.
     """
-    started = time.monotonic()
+    wait = LoggedWait(path)
     pause, longest = _LOCK_POLL_SECONDS
     while True:
         if not path.exists():
@@ -268,6 +270,7 @@ def connect(
             acquire(lock := _lock)
             try:
                 if (opened := _open(path, alone=alone, locked=read_only_settings)) is not None:
+                    wait.ended()
                     return opened
             finally:
                 lock.release()
@@ -281,11 +284,11 @@ def connect(
             if not (_IS_LOCKED.search(refusal) or _IS_OPEN_HERE.search(refusal)):
                 raise DatabaseError(f"{path} cannot be opened: {described(error)}") from None
         checkpoint()
-        waited = time.monotonic() - started
+        holder = partial(_holder, path, refusal)
+        waited = wait.seconds
         if waited >= lock_timeout:
-            real = Path(os.path.realpath(path))
-            holder = _holder(refusal) if refusal else lock_holder(lock_path(real))
-            raise LockTimeoutError.of(path, waited, holder)
+            raise LockTimeoutError.of(path, waited, holder())
+        wait.goes_on(holder)
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(pause * 1.5, longest)
 
@@ -469,7 +472,10 @@ def _releasing(close: Release) -> Release:
     return release
 
 
-def _holder(message: str) -> str | None:
+def _holder(path: Path, message: str | None) -> str | None:
+    """Return what holds a file; `message` is that of DuckDB, if it refused the file."""
+    if message is None:
+        return lock_holder(lock_path(Path(os.path.realpath(path))))
     if _IS_OPEN_HERE.search(message):  # other code attached the file; it cannot be shared
         return f"another database of process {os.getpid()}"
     found = _HOLDER.search(message)

@@ -25,6 +25,7 @@ from afterimage.storage.records.document_ids import ID_FIRST
 from afterimage.storage.records.metadata_changes import MetadataChange, metadata_text
 from afterimage.storage.system.atomic_files import replaced, temporary_paths, write_all
 from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.package import log
 from afterimage.storage.system.side_files import hard_link_error, has_hard_links
 from afterimage.storage.system.targets import real_target, refuse_side_file
 
@@ -80,6 +81,7 @@ def rewrite_lines(
         for remains in temporary_paths(real_target(path), _SUFFIX):  # of a process that was killed
             with suppress(OSError):
                 remains.unlink()
+                log.info("removed %s, left by an edit that was killed", remains)
         before = path.stat()
         with replaced(path, _SUFFIX) as fresh:
             with fresh.open("r+b", buffering=0) as file:
