@@ -82,7 +82,7 @@ QUICK = ["-m", "not slow and not process", "--storages=jsonl,sql-memory"]
 ENGINE_TESTS = [
     f"tests/{name}"
     for name in (
-        *("conformance", "engine", "figures", "jsonl", "records", "schema", "system"),
+        *("conformance", "engine", "figures", "index", "jsonl", "records", "schema", "system"),
         *("tables", "transfer", "users"),
     )
 ]
@@ -90,7 +90,12 @@ ENGINE_TESTS = [
 LAKE_STORAGES = "--storages=lake-file,lake-postgres,lake-metadata-fields"
 LAKE_TESTS = ["tests/lake", "tests/conformance/records/test_exact_values.py"]
 LAKE_TESTS += [f"tests/conformance/queries/test_{name}.py" for name in ("order", "pages")]
-ENGINE_STORAGES = "--storages=jsonl,sql-file,sql-memory,sql-metadata-fields"
+ENGINE_STORAGES = "--storages=jsonl,sql-file,sql-metadata-fields"
+# The engine answers queries and the command line prints tables alike on every Python.
+NOT_ABOUT_PYTHON = [
+    f"--ignore=tests/{name}"
+    for name in ("conformance/files", "conformance/queries", "cli/test_terminals.py", "project")
+]
 
 # How much the slow tests try: hypothesis' examples, and random signals for each storage.
 SLOW = {"HYPOTHESIS_PROFILE": "ci", "AFTERIMAGE_STOPS": "100"}
@@ -221,7 +226,7 @@ def oldest(session: nox.Session) -> None:
 @nox.session(default=False)
 @nox.parametrize("python", PYTHONS, ids=PYTHONS)
 def pythons(session: nox.Session, python: str) -> None:
-    """The quick tests on one of the supported Pythons, where it is installed."""
+    """The quick tests of what can depend on Python, on a supported one, where it is installed."""
     if python == THIS_PYTHON and not session.posargs:
         session.skip(f"`python3 noxfile.py` runs all tests on Python {python}.")
         return
@@ -231,7 +236,8 @@ def pythons(session: nox.Session, python: str) -> None:
         return
     packages = ["-e", ".[test]", NEWEST_DUCKDB]
     scripts = environment(session, f"python-{python}", *packages, interpreter=interpreter)
-    run_pytest(session, scripts, *QUICK, *session.posargs, HYPOTHESIS_PROFILE="quick")
+    chosen = session.posargs or NOT_ABOUT_PYTHON
+    run_pytest(session, scripts, *QUICK, *chosen, HYPOTHESIS_PROFILE="quick")
 
 
 def interpreter_of(version: str) -> str | None:
@@ -319,6 +325,15 @@ def notebooks(session: nox.Session) -> None:
     """Run the notebooks and keep what comes out in them; CI runs them in `libraries`."""
     scripts = environment(session, "notebooks", "-e", ".[notebooks]", NEWEST_DUCKDB)
     run(session, scripts, "python", "notebooks/run.py", *session.posargs)
+
+
+@nox.session(default=False)
+def speed(session: nox.Session) -> None:
+    """Compare the speed with an earlier commit: ``-s speed -- COMMIT --only load group``."""
+    if not session.posargs:
+        session.error("Name a commit: python3 noxfile.py -s speed -- COMMIT")
+    script = str(ROOT / "benchmarks" / "compare.py")
+    session.run(sys.executable, script, *session.posargs, external=True)
 
 
 @nox.session(default=False)

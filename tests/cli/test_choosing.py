@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from afterimage.storage import JSONLStorage
+from afterimage.storage import JSONLStorage, open_storage
 from afterimage.storage.cli.app import app
 from tests.support.records import conversations, firsts
 
@@ -42,3 +42,38 @@ def test_export_samples_shuffles_shards_and_splits(
     export("hub.parquet", "--split", "train=0.5,test=0.5", "--json")
     assert (tmp_path / "hub.parquet" / "test-00000-of-00001.parquet").is_file()
     assert json.loads(Path("a.jsonl").read_text().splitlines()[0])
+
+
+@pytest.mark.parametrize("name", ["talks.jsonl", "talks.duckdb"])
+def test_head_and_count_choose_as_the_library_does(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_storage(name, create=True)
+    store.save_conversations(conversations(*({"n": n // 3} for n in range(30))))
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(app, [arguments[0], name, *arguments[1:]])
+        assert (done.exit_code, done.stderr) == (0, ""), done.output
+        return done.stdout
+
+    def told(*arguments: str) -> list[str]:
+        lines = run("head", *arguments, "--json", "--limit", "99").splitlines()
+        return [json.loads(line)["conversations"][0]["content"] for line in lines]
+
+    assert told("--sample", "7", "--seed", "5") == firsts(
+        store.load_conversations(sample=7, seed=5)
+    )
+    assert told("--shuffle-seed", "2", "--shard", "1", "3") == firsts(
+        store.load_conversations(shuffle_seed=2, shard=(1, 3))
+    )
+    assert told("--distinct", "metadata.n", "--shuffle") == firsts(
+        store.load_conversations(distinct="metadata.n", shuffle_seed=42)
+    )
+    for view in (["--view", "full"], ["--columns", "metadata.n"], []):
+        assert run("head", "--sample", "2", *view)
+    assert run("head", "--sample", "0") is not None
+    assert run("count", "--distinct", "metadata.n") == "10\n"
+    assert run("count", "--sample", "7", "--shuffle") == "7\n"
+    shards = [int(run("count", "--shard", str(rank), "3")) for rank in range(3)]
+    assert sum(shards) == 30

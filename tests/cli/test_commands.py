@@ -86,7 +86,7 @@ class TestImport:
             (["nowhere.jsonl"], "new.duckdb"),
             (["talks.jsonl"], "new"),
             (["talks.jsonl"], "new.txt"),
-            (["talks.duckdb"], "new.jsonl"),
+            (["talks.duckdb"], "new.txt"),
             ([], "new.duckdb"),
         ],
     )

@@ -33,8 +33,10 @@ USES = {
     "stats": ["{}"],
     "sql": ["{}", "SELECT 1"],
     "verify": ["{}"],
+    "dedupe": ["{}", "--by", "metadata.domain"],
     "delete": ["{}", "--filter", "metadata.n=1"],
     "update": ["{}", "--filter", "metadata.n=1", "--set", "a=1"],
+    "compact": ["{}"],
     "diff": ["{}", "talks.jsonl"],
     "demo": [],
 }
@@ -60,6 +62,7 @@ WRONG_TEXTS = {
     "--documents-table": ["", "nowhere", "conversations", "\udcff", "n" * 300],
     "--metadata-field": ["\udcff"],
     "--field": ["", "question", "=instruction", "question="],
+    "--by": ["", *FIELDS],
     "--set": ["", "a", "=1"],
     "--into": ["", "sub.jsonl", "csv.jsonl", "new.txt", "nowhere/new.jsonl", "more.jsonl"],
     "--system-prompt": ["requires --format"],
@@ -86,7 +89,7 @@ OTHERS = [
 ]
 SOURCES = [
     *("", "sub", "rows.csv", "csv.jsonl", "utf16.jsonl", "a.parquet", "lite.db"),
-    *("talks.duckdb", "other.duckdb"),
+    "other.duckdb",
 ]
 # Paths that no file can be written to, whatever its format.
 TARGETS = ["", "nowhere/out{}", "notes.txt/out{}", "sub{}", "n" * 300 + "{}", "talks.duckdb"]
@@ -196,13 +199,29 @@ class TestWrongUse:
     def test_what_is_no_store(self, command: str, store: str) -> None:
         is_refused(*arguments_of(command, store))
 
-    @pytest.mark.parametrize(
-        "source", [*MISSING, *SOURCES, "", "sub", "talks.duckdb", "other.duckdb"]
-    )
+    @pytest.mark.parametrize("source", [*MISSING, *SOURCES, "", "sub", "other.duckdb"])
     @pytest.mark.parametrize("dest", ["new.duckdb", "new.jsonl", "talks.duckdb"])
     def test_what_cannot_be_imported(self, source: str, dest: str) -> None:
         is_refused("import", source, dest)
         is_refused("import", "more.jsonl", source, dest)
+        is_refused("import", source, dest, "--skip-existing")
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            ["more.jsonl", "talks.duckdb", "new.duckdb"],
+            ["talks.duckdb", "talks.duckdb"],
+            ["talks.jsonl", "--into", "talks.jsonl", "--skip-existing"],
+            ["-", "new.duckdb", "--skip-existing"],
+            ["talks.duckdb", "new.jsonl.gz"],
+            ["talks.duckdb", "new.duckdb", "--kind", "records"],
+            ["talks.jsonl", "new.duckdb", "--skip-existing", "--format", "openai"],
+            ["talks.duckdb", "new.duckdb", "--skip-corrupt"],
+        ],
+        ids=" ".join,
+    )
+    def test_stores_that_cannot_be_imported(self, wrong: list[str]) -> None:
+        is_refused("import", *wrong)
 
     @pytest.mark.parametrize("dest", [each for each in OTHERS if each != "other.duckdb"])
     def test_what_nothing_can_be_imported_into(self, dest: str) -> None:

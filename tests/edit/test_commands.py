@@ -33,3 +33,43 @@ def test_records_must_be_named(folder: Path, store: str, more: list[str]) -> Non
     assert attempt("delete", store, *more).exit_code == 2
     assert attempt("update", store, "--set", "a=1", *more).exit_code == 2
     assert Path("talks.jsonl").read_bytes() == before
+
+
+def test_dedupe(folder: Path, store: str) -> None:
+    by = ("dedupe", store, "--by", "metadata.domain")
+    assert attempt(*by, "--dry-run").stdout == f"1 conversation would be deleted in {store}\n"
+    assert attempt("count", store).stdout == "4\n"
+    assert attempt(*by, "--keep", "last", "--filter", "metadata.domain=Trains").exit_code == 0
+    assert attempt("count", store, "--filter", "metadata.n=1").stdout == "0\n"
+    assert attempt("count", store).stdout == "3\n"
+    again = json.loads(attempt(*by, "--json").stdout)
+    assert again == {"records": 0, "kind": "conversations", "deleted": True}
+    assert attempt("dedupe", store).stdout == f"0 conversations deleted in {store}\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("duckdb:///talks.duckdb", "new.jsonl"), ("talks.jsonl", "new.duckdb")],
+)
+def test_stores_are_imported_with_all_kinds_once(folder: Path, source: str, target: str) -> None:
+    Path("texts.jsonl").rename("talks.documents.jsonl")
+    into = ("import", source, "--into", target, "--skip-existing")
+    said = attempt(*into).stdout
+    assert said == f"7 records and 1 record of other models imported into {target}\n"
+    assert json.loads(attempt(*into, "--json").stdout)["records"] == 0
+    assert attempt("diff", source, target).exit_code == 0
+    documents = target.replace(".jsonl", ".documents.jsonl")
+    assert attempt("count", documents, "--kind", "documents").stdout == "3\n"
+
+
+def test_a_database_is_imported_as_a_store(folder: Path) -> None:
+    for _ in range(2):
+        assert attempt("import", "talks.duckdb", "other.duckdb").exit_code == 0
+        assert attempt("count", "other.duckdb").stdout == "4\n"
+
+
+def test_compact(folder: Path, store: str) -> None:
+    first = json.loads(attempt("compact", store, "--json").stdout)
+    assert first["after"] <= first["before"]
+    again = f"{first['after']:,} bytes"
+    assert attempt("compact", store).stdout == f"{store}: {again} before, {again} after\n"

@@ -87,7 +87,3 @@ class TestCompaction:
                 storage.compact()
             saved = [name for process, pipe in running for name in told_by(process, pipe)]
         assert sorted(assert_whole(storage, ["first", *saved], 3)) == sorted(["first", *saved])
-
-    def test_a_file_has_no_small_files(self, tmp_path: Path) -> None:
-        with pytest.raises(InvalidQueryError, match="is no lake"):
-            SQLStorage(tmp_path / "a.duckdb").compact()

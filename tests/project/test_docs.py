@@ -69,7 +69,7 @@ class TestEditing:
         namespace: dict[str, Any] = {"__name__": "__main__"}
         first, *others = [b for b in blocks(page("editing.md")) if b.language]
         run_python(first, namespace)
-        assert len(others) == 4
+        assert len(others) == 5
         for block in others:
             run_session(block, namespace)
 

@@ -69,6 +69,19 @@ def select_rows(
     return [record for record, _ in kept[start:stop]]
 
 
+def as_saved(
+    loaded: Iterable[Model], saved: Iterable[BaseModel]
+) -> list[tuple[Model, dict[str, Any]]]:
+    """Loaded records with their rows, and the content hash of what was saved.
+
+    A load can leave out the messages' fields of a subclass. They are part of the hash.
+    """
+    pairs = zip(loaded, saved, strict=True)
+    return [
+        (own, {**plain(own), "content_hash": plain(whole)["content_hash"]}) for own, whole in pairs
+    ]
+
+
 def plain(record: BaseModel) -> dict[str, Any]:
     """The record as a dict of plain Python values, computed fields too; enums become strings."""
     row: dict[str, Any] = without_enums(record.model_dump(mode="python"))
@@ -118,7 +131,34 @@ def chosen(
     offset: int | None = None,
 ) -> list[Model]:
     """The records that a query with a choice returns; `records` are in insertion order."""
-    kept = [item for item in with_rows(records) if matches(item[1], filters)]
+    return chosen_rows(
+        with_rows(records),
+        filters=filters,
+        distinct=distinct,
+        sample=sample,
+        seed=seed,
+        shard=shard,
+        shuffle_seed=shuffle_seed,
+        order_by=order_by,
+        limit=limit,
+        offset=offset,
+    )
+
+
+def chosen_rows(
+    rows: list[tuple[Model, dict[str, Any]]],
+    *,
+    filters: Any = None,
+    distinct: str | None = None,
+    sample: int | None = None,
+    seed: int = 42,
+    shard: tuple[int, int] | None = None,
+    shuffle_seed: int | None = None,
+    order_by: Sequence[tuple[str, int | str]] | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
+) -> list[Model]:
+    kept = [item for item in rows if matches(item[1], filters)]
     if distinct is not None:
         values = [group(row, distinct) for _, row in kept]
         kept = [

@@ -75,6 +75,9 @@ class Backend(Protocol):
         The first record of each value is kept; with `last`, the last one.
         """
 
+    def compact(self) -> None:
+        """Make the files as small as their records are."""
+
     def repeated(self, read: Callable[[], _Result]) -> _Result:
         """Return what a function returns; call it again if a connection to a server is lost."""
 

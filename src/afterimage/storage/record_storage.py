@@ -13,9 +13,10 @@ from afterimage.storage.calls.exports import ExportCalls
 from afterimage.storage.calls.hub import HubCalls
 from afterimage.storage.calls.imports import ImportCalls
 from afterimage.storage.calls.looking import LookingCalls
-from afterimage.storage.calls.merging import MergingCalls
 from afterimage.storage.calls.records import RecordCalls
 from afterimage.storage.calls.reports import ReportCalls
+from afterimage.storage.calls.whole.compacting import CompactingCalls
+from afterimage.storage.calls.whole.connecting import ConnectingCalls
 
 __all__ = ["RecordStorage"]
 
@@ -25,7 +26,8 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
     DocumentCalls,
     RecordCalls,
     EditingCalls,
-    MergingCalls,
+    ConnectingCalls,
+    CompactingCalls,
     ImportCalls,
     LookingCalls,
     HubCalls,

@@ -9,9 +9,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from afterimage.storage.engine.catalog import Catalog
+from afterimage.storage.engine.attach import Opened
 from afterimage.storage.engine.catalogs import catalog_of
-from afterimage.storage.engine.database import open_database
 from afterimage.storage.errors import InvalidQueryError, StorageError, shorten
 from afterimage.storage.query.arguments import as_list, positive, seconds
 from afterimage.storage.record_storage import RecordStorage
@@ -19,8 +18,7 @@ from afterimage.storage.records.paths import is_text
 from afterimage.storage.reports.snapshots import Snapshot
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.tables.backend import TablesBackend
-from afterimage.storage.tables.schema.layout import Layout
-from afterimage.storage.tables.schema.opening import StorageTables
+from afterimage.storage.tables.opening import open_tables
 
 __all__ = ["SQLStorage"]
 
@@ -96,7 +94,7 @@ class SQLStorage(RecordStorage):
         self._options = (conversations_table_name, documents_table_name, keys, create)
         self._at = at
         catalog = catalog_of(url, seconds(lock_timeout, "lock_timeout"), at)
-        super().__init__(_opened(catalog, *self._options))
+        super().__init__(open_tables(catalog, *self._options))
         self.batch_size = batch_size
 
     @property
@@ -125,18 +123,8 @@ class SQLStorage(RecordStorage):
         """
         return self._backend.database.catalog.snapshots()
 
-    @signal_safe
-    def compact(self) -> None:
-        """Merge the small files of a lake, and remove what no version of the last week needs.
-
-        Others can read and save meanwhile. Edits wait. Files of the last day are kept, because they
-        may belong to saves that are not committed yet.
-
-        Raises:
-            InvalidQueryError: the database is not a lake.
-            DatabaseError: the server cannot be reached.
-        """
-        self._backend.database.compact()
+    def _lent(self) -> Opened:
+        return self._backend.database.lent()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs to open the same file.
@@ -168,29 +156,11 @@ class SQLStorage(RecordStorage):
         source, lock_timeout = state["_backend"]
         self._at = None  # in a copy of an earlier version
         self.__dict__.update(state)
-        self._backend = _opened(catalog_of(source, lock_timeout, self._at), *self._options)
+        self._backend = open_tables(catalog_of(source, lock_timeout, self._at), *self._options)
         self.batch_size = self._batch_size
 
     def __repr__(self) -> str:
         return f"SQLStorage({self._backend.database.name!r})"
-
-
-def _opened(
-    catalog: Catalog,
-    conversations: str,
-    documents: str,
-    keys: list[str],
-    create: bool,  # noqa: FBT001  the options in the order of the constructor
-) -> TablesBackend:
-    """Return the tables of a database; make or upgrade them if `create` allows it."""
-    layout = Layout(
-        conversations,
-        documents,
-        compress=catalog.column_compression,
-        numbered=catalog.numbers_rows,
-    )
-    tables = StorageTables(layout, keys, may_create=create)
-    return TablesBackend(open_database(catalog, tables, create=create), layout, None)
 
 
 def _metadata_keys(metadata_fields: Sequence[str] | None) -> list[str]:

@@ -96,7 +96,13 @@ class Calls:
 
         # The second read reports the corrupt records, and its progress.
         matching = Query(where=query.where, only=query.only)
-        first = replace(read, query=matching, faults=read.faults.without_report(), progress=ignore)
+        first = replace(
+            read,
+            query=matching,
+            faults=read.faults.without_report(),
+            progress=ignore,
+            is_narrow=False,
+        )
         with self._backend.relation(first) as relation:
             numbers = chosen_numbers(relation, query)
         return read.over(replace(query, distinct=None, sample=None, only=numbers))
@@ -112,7 +118,8 @@ class Calls:
         from afterimage.storage.query.predicates import count_rows  # noqa: PLC0415  loads DuckDB
 
         def counted() -> int:
-            with self._backend.relation(self._chosen(read)) as relation:
+            chosen = replace(self._chosen(read), is_narrow=True)
+            with self._backend.relation(chosen) as relation:
                 return count_rows(relation)
 
         count = self._backend.repeated(counted)

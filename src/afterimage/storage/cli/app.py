@@ -21,6 +21,8 @@ import click
 
 from afterimage.storage._version import __version__
 from afterimage.storage.cli.demo import demo_command
+from afterimage.storage.cli.edit.compact import compact_command
+from afterimage.storage.cli.edit.dedupe import dedupe_command
 from afterimage.storage.cli.edit.delete import delete_command
 from afterimage.storage.cli.edit.diff import diff_command
 from afterimage.storage.cli.edit.update import update_command
@@ -166,6 +168,8 @@ for _command in (
     verify_command,
     delete_command,
     update_command,
+    dedupe_command,
+    compact_command,
     diff_command,
     demo_command,
 ):

@@ -35,6 +35,7 @@ _LINES_IN_MEMORY = 16 * 2**20
 @options.kind("conversations", "documents")
 @options.filters
 @options.order_and_slice(limit=10)
+@options.choice_of_reads
 @options.columns
 @click.option(
     "--view",
@@ -51,15 +52,17 @@ def head_command(
     kind: Any,
     columns: list[str] | None,
     view: str,
+    choice: dict[str, Any],
     opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
     **query: Any,
 ) -> None:
-    """Show the first records, with the given filters and order.
+    """Show the first records, with the given filters, choice and order.
 
     With --json, each line is a JSON object: the whole record as it was saved, or the --columns.
     """
     source = open_existing(store, kind, opening)
+    query |= choice
     if as_json and not columns:
         with _whole_lines(source, kind, query, store) as lines:
             for line in lines:
@@ -105,6 +108,8 @@ def _explain(
     """Print on stderr why there is no record, or no value of a column or of a sort key."""
     if found:
         explain_fields(store, kind, [*(columns or ()), *(field for field, _ in query["order_by"])])
+    elif any(query[name] is not None for name in ("sample", "shard", "distinct")):
+        return
     elif query["offset"]:
         explain_offset(store, kind, query["filters"], query["offset"])
     elif query["limit"] != 0:

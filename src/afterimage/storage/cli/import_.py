@@ -10,10 +10,18 @@ from typing import IO, Any
 
 import click
 
+from afterimage import storage
 from afterimage.storage.cli import options
 from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.render import print_count, say
-from afterimage.storage.cli.stores import Opening, hidden, is_database, open_or_make, path_of
+from afterimage.storage.cli.stores import (
+    Opening,
+    hidden,
+    is_database,
+    open_existing,
+    open_or_make,
+    path_of,
+)
 from afterimage.storage.errors import MissingFileError, StorageError, UnsupportedFileError
 from afterimage.storage.jsonl.lines import parse, read_chunks
 from afterimage.storage.models import Document
@@ -41,6 +49,12 @@ __all__ = ["import_command"]
     metavar="KEY",
     help="Add a separate column for this metadata key (DuckDB files only). Can be repeated.",
 )
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Take each SRC as a store, and leave out the records that DEST has already. For DuckDB "
+    "files, this is always so.",
+)
 @options.skip_corrupt
 @options.opening
 @options.as_json
@@ -54,6 +68,7 @@ def import_command(
     order_by: str | None,
     opening: Opening,
     metadata_fields: Sequence[str],
+    skip_existing: bool,  # noqa: FBT001  click passes it by name
     on_error: OnError,
     as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
@@ -65,8 +80,27 @@ def import_command(
     records.
     All records of all sources are saved, or none: an invalid line stops the import, unless
     --skip-corrupt is given.
+
+    A SRC that is a DuckDB file or a URL is a store: its records of all kinds are imported, without
+    those that DEST has already. With --skip-existing, so is a JSONL file NAME.jsonl, with the
+    documents in NAME.documents.jsonl if there are any.
     """
     names, dest = _told_apart(paths, dest)
+    databases = [name for name in names if "://" in name or is_database(Path(name))]
+    if databases or skip_existing:
+        of_lines = (source_format, fields, group_by, order_by)
+        if kind != "conversations" or any(of_lines) or on_error != "raise":
+            raise click.UsageError(
+                "A store is imported as it is: --kind, --format, --field, --group-by, --order-by "
+                "and --skip-corrupt are for files of lines."
+            )
+        if not skip_existing and len(databases) < len(names):
+            raise click.UsageError(
+                f"{databases[0]} is a store, and the other sources are files of lines. Import them "
+                "separately, or take all of them as stores with --skip-existing."
+            )
+        _import_stores(names, dest, opening, metadata_fields, as_json=as_json)
+        return
     if kind != "conversations" and (source_format or fields or group_by is not None):
         raise click.UsageError("--format, --field and --group-by are for conversations.")
     if group_by is not None and source_format:
@@ -98,6 +132,33 @@ def import_command(
     print_count(
         saved, named, f"into {hidden(dest)}", hidden(dest), as_json=as_json, others=saved.others
     )
+
+
+def _import_stores(
+    names: Sequence[str],
+    dest: str,
+    opening: Opening,
+    metadata_fields: Sequence[str],
+    *,
+    as_json: bool,
+) -> None:
+    """Import the records of all kinds of stores, without those that the destination has."""
+    wait = opening.lock_timeout
+    sources = [_opened(name, wait) for name in names]
+    store = open_or_make(dest, "conversations", opening, metadata_fields)
+    if isinstance(store, storage.JSONLStorage):  # with a file of documents, too
+        store = storage.open_storage(dest, create=True, lock_timeout=wait)
+    saved = [store.import_store(source) for source in sources]
+    where, others = f"into {hidden(dest)}", sum(each.others for each in saved)
+    print_count(sum(saved), "records", where, hidden(dest), as_json=as_json, others=others)
+
+
+def _opened(name: str, lock_timeout: float) -> storage.SQLStorage | storage.JSONLStorage:
+    """Open a source that is a store."""
+    store = open_existing(name, opening=Opening(lock_timeout=lock_timeout))
+    if isinstance(store, storage.SQLStorage):
+        return store
+    return storage.open_storage(name, lock_timeout=lock_timeout)  # with its documents, too
 
 
 def _with_hint(
@@ -156,13 +217,13 @@ def _told_apart(paths: Sequence[str], dest: str | None) -> tuple[Sequence[str], 
 
 
 def _source(name: str) -> Path | IO[bytes]:
-    if name == "-":
-        return sys.stdin.buffer
+    return sys.stdin.buffer if name == "-" else _existing(name)
+
+
+def _existing(name: str) -> Path:
     path = Path(name)
     if not path.exists():
         raise MissingFileError(f"{name} does not exist. Check the path.")
     if path.is_dir():
         raise UnsupportedFileError(f"{name} is a folder. Give a file of JSON lines.")
-    if is_database(path):
-        raise UnsupportedFileError(f"{name} is a DuckDB file; export it to .jsonl first.")
     return path

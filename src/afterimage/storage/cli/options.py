@@ -29,6 +29,7 @@ __all__ = [
     "STORE",
     "as_json",
     "choice",
+    "choice_of_reads",
     "columns",
     "filters",
     "kind",
@@ -234,50 +235,57 @@ def order_and_slice(limit: int | None) -> _Decorator[Any]:
     return lambda command: by(most(start(command)))
 
 
-def choice(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose among the records, as the argument `choice`."""
+def _choice(seeded_options: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return what adds the options that choose among the records, as the argument `choice`."""
 
-    @wraps(command)
-    def named(
-        *args: Any,
-        sample: int | None,
-        seed: int,
-        shuffle: bool,
-        shuffle_seed: int | None,
-        shard: tuple[int, int] | None,
-        distinct: str | None,
-        **others: Any,
-    ) -> None:
-        chosen: dict[str, Any] = {"sample": sample, "shard": shard, "distinct": distinct}
-        chosen["shuffle_seed"] = seed if shuffle and shuffle_seed is None else shuffle_seed
-        if sample is not None or others.get("split") is not None:
-            chosen["seed"] = seed
-        command(*args, choice=chosen, **others)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def named(
+            *args: Any,
+            sample: int | None,
+            seed: int,
+            shuffle: bool,
+            shuffle_seed: int | None,
+            shard: tuple[int, int] | None,
+            distinct: str | None,
+            **others: Any,
+        ) -> None:
+            chosen: dict[str, Any] = {"sample": sample, "shard": shard, "distinct": distinct}
+            chosen["shuffle_seed"] = seed if shuffle and shuffle_seed is None else shuffle_seed
+            if sample is not None or others.get("split") is not None:
+                chosen["seed"] = seed
+            command(*args, choice=chosen, **others)
 
-    number = click.IntRange(min=0)
-    taken = click.option("--sample", type=number, help="Number of records to take at random.")
-    seeded = click.option(
-        "--seed",
-        type=int,
-        default=42,
-        show_default=True,
-        help="Seed of --sample, --shuffle and --split.",
-    )
-    mixed = click.option("--shuffle/--no-shuffle", help="Sort at random, by --seed.")
-    other = click.option("--shuffle-seed", type=int, help="Sort at random, by another seed.")
-    part = click.option(
-        "--shard",
-        type=(int, int),
-        metavar="RANK WORLD",
-        help="Take the part of worker RANK, from 0, of WORLD workers.",
-    )
-    first = click.option(
-        "--distinct",
-        metavar="FIELD",
-        help="Of records with equal values, such as of content_hash, take only the first one.",
-    )
-    decorated: Callable[..., None] = first(taken(seeded(mixed(other(part(named))))))
-    return decorated
+        number = click.IntRange(min=0)
+        taken = click.option("--sample", type=number, help="Number of records to take at random.")
+        seeded = click.option(
+            "--seed",
+            type=int,
+            default=42,
+            show_default=True,
+            help=f"Seed of {seeded_options}.",
+        )
+        mixed = click.option("--shuffle/--no-shuffle", help="Sort at random, by --seed.")
+        other = click.option("--shuffle-seed", type=int, help="Sort at random, by another seed.")
+        part = click.option(
+            "--shard",
+            type=(int, int),
+            metavar="RANK WORLD",
+            help="Take the part of worker RANK, from 0, of WORLD workers.",
+        )
+        first = click.option(
+            "--distinct",
+            metavar="FIELD",
+            help="Of records with equal values, such as of content_hash, take only the first one.",
+        )
+        decorated: Callable[..., None] = first(taken(seeded(mixed(other(part(named))))))
+        return decorated
+
+    return decorate
+
+
+choice = _choice("--sample, --shuffle and --split")
+choice_of_reads = _choice("--sample and --shuffle")
 
 
 def parse_split(text: str) -> dict[str, float]:

@@ -10,26 +10,28 @@ file open, such as a notebook with `duckdb.connect(path)`, its instance is share
 from __future__ import annotations
 
 import ctypes
-import itertools
 import os
 import random
 import re
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import duckdb
 
 from afterimage.storage.engine.held_files import HeldFiles
+from afterimage.storage.engine.instance import (
+    NO_PYTHON_VARIABLES,
+    Instance,
+    connected,
+    live,
+)
 from afterimage.storage.engine.new_files import has_other_names
 from afterimage.storage.engine.statements import described
-from afterimage.storage.engine.urls import MEMORY
 from afterimage.storage.errors import (
     DatabaseError,
     LockTimeoutError,
@@ -37,7 +39,6 @@ from afterimage.storage.errors import (
     ReplacedFileError,
     shorten,
 )
-from afterimage.storage.system.atomic_files import temporary_name
 from afterimage.storage.system.exits import end_calls_first
 from afterimage.storage.system.file_identity import identity_of, open_files
 from afterimage.storage.system.forks import at_fork, is_inherited
@@ -52,6 +53,9 @@ from afterimage.storage.system.package import LoggedWait
 from afterimage.storage.system.targets import unicode_path
 
 __all__ = [
+    "FILE_OPTIONS",
+    "NEW_FILE_OPTIONS",
+    "Connection",
     "Opened",
     "Release",
     "attach_memory",
@@ -60,8 +64,14 @@ __all__ = [
     "connect_memory",
     "drop_cached_blocks",
     "open_memory",
-    "quoted",
+    "releasing",
+    "reserved",
+    "waited_for",
 ]
+
+_Result = TypeVar("_Result")
+
+Connection = duckdb.DuckDBPyConnection
 
 Release = Callable[[], None]
 """Closes a connection, and detaches the file if it was the last connection to it."""
@@ -69,25 +79,13 @@ Release = Callable[[], None]
 Opened = tuple[duckdb.DuckDBPyConnection, Release]
 """A connection, and the function that closes it."""
 
-# Zstandard text is written in half the time of DuckDB's own choice of compression, and is as small.
-# A commit of more than a megabyte is checkpointed immediately instead of first written to the log.
-# Arrow data has 64-bit offsets: 32-bit offsets fail for more than 2 GiB of text in one batch.
-_SETTINGS: Final = {
-    "force_compression": "zstd",
-    "wal_autocheckpoint": "1MB",
-    "arrow_large_buffer_size": "true",
-}
-
-# A table with the name of a Python variable is not the variable.
-_NO_PYTHON_VARIABLES: Final = "python_enable_replacements = false"
-
 # A conversation is a wide row of some kilobytes. With small row groups, a save compresses on all
 # cores while it runs, and a small save rewrites little data.
-_ROW_GROUP: Final = "ROW_GROUP_SIZE 2048"
+FILE_OPTIONS: Final = "ROW_GROUP_SIZE 2048"
 
 # The format that the oldest supported DuckDB can open; newer ones write a newer format by default.
 # Blocks of a quarter of DuckDB's default size waste less space in the last block of each column.
-_NEW_FILE: Final = "STORAGE_VERSION 'v1.5.0', BLOCK_SIZE 65536"
+NEW_FILE_OPTIONS: Final = f"STORAGE_VERSION 'v1.5.0', BLOCK_SIZE 65536, {FILE_OPTIONS}"
 
 # The memory limit that makes DuckDB drop cached blocks of files.
 _LITTLE_MEMORY: Final = "32MB"
@@ -104,93 +102,12 @@ _IS_OPEN_HERE = re.compile(r"Unique file handle conflict", re.I)
 _HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
 
 
-@dataclass
-class _Attached:
-    alias: str
-    root: duckdb.DuckDBPyConnection
-    users: int = 0
-
-
-# The connections of this process that keep a database open, and its locks on files.
-_live: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+# The locks of this process on files, and the files that one call has for itself.
 _turns: dict[str, ProcessLock] = {}
+_reserved: set[str] = set()
 
 
-class _Instance:
-    """The DuckDB instance that files are attached to; use it under `_lock`."""
-
-    def __init__(self) -> None:
-        self._root: duckdb.DuckDBPyConnection | None = None
-        self._attached: dict[str, _Attached] = {}
-        self._numbers = itertools.count(1)
-
-    def has(self, path: str) -> bool:
-        return path in self._attached
-
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection to no file; start a new instance if a damaged file ended this one."""
-        cursor = _cursor_of(self._running())
-        try:
-            cursor.execute("SELECT 1").fetchall()
-        except duckdb.FatalException:
-            self._root = None
-            cursor = _cursor_of(self._running())
-        return cursor
-
-    def _running(self) -> duckdb.DuckDBPyConnection:
-        if self._root is None:
-            self._root = _connected(MEMORY)
-            for name, value in _SETTINGS.items():
-                self._root.execute(f"SET {name} = '{value}'")
-            self._root.execute(f"SET GLOBAL {_NO_PYTHON_VARIABLES}")
-            # Sorts that exceed the memory spill into this folder; DuckDB creates and removes it.
-            spill = temporary_name() or ""  # without a folder, DuckDB needs enough memory
-            self._root.execute(f"SET temp_directory = {quoted(unicode_path(spill))}")
-            _live.add(self._root)
-        return self._root
-
-    def connect(self, path: str, options: str) -> duckdb.DuckDBPyConnection:
-        """Return a connection to a file; attach the file if it is not attached yet."""
-        held = self._attached.get(path)
-        if held is None:
-            try:
-                held = self._attach(path, options)
-            except duckdb.FatalException:
-                self._root = None
-                held = self._attach(path, options)
-            self._attached[path] = held
-        cursor = _cursor_of(held.root)
-        cursor.execute(f"USE {held.alias}")
-        held.users += 1
-        return cursor
-
-    def _attach(self, path: str, options: str) -> _Attached:
-        held = _Attached(f"file_{next(self._numbers)}", self._running())
-        name = MEMORY if path.startswith(MEMORY) else path  # the path of a file is absolute
-        held.root.execute(f"ATTACH {quoted(unicode_path(name))} AS {held.alias} ({options})")
-        return held
-
-    def release(self, path: str, cursor: duckdb.DuckDBPyConnection) -> None:
-        cursor.close()
-        held = self._attached[path]
-        held.users -= 1
-        if held.users:
-            return
-        del self._attached[path]
-        try:
-            held.root.execute(f"DETACH {held.alias}")
-        except duckdb.Error:  # drop the instance: it closes all its files with its last connection
-            if self._root is held.root:
-                self._root = None
-
-
-def _cursor_of(root: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-    cursor = root.cursor()
-    _live.add(cursor)
-    return cursor
-
-
-_instance = _Instance()
+_instance = Instance()
 _held_files = HeldFiles()
 # Serializes opening and closing: DuckDB returns a database that another thread is still opening,
 # and opens a file again that another thread has not finished closing.
@@ -208,10 +125,11 @@ def _after_fork() -> None:
     even at the end of the interpreter.
     """
     global _instance, _held_files, _lock
-    for kept in [*_live, *_turns.values()]:
+    for kept in [*live, *_turns.values()]:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
     _turns.clear()
-    _instance, _held_files, _lock = _Instance(), HeldFiles(), threading.RLock()
+    _reserved.clear()
+    _instance, _held_files, _lock = Instance(), HeldFiles(), threading.RLock()
 
 
 _forking = threading.local()
@@ -254,6 +172,22 @@ def connect(
         ReplacedFileError: the file was replaced, and open connections use the former file.
         DatabaseError: the file is not a DuckDB database, or cannot be opened.
     """
+    return waited_for(
+        path, lock_timeout, lambda: _open(path, alone=alone, locked=read_only_settings)
+    )
+
+
+def waited_for(path: Path, lock_timeout: float, opened: Callable[[], _Result | None]) -> _Result:
+    """Return what a function returns that opens a database file; wait while the file is in use.
+
+    Args:
+        path: the file, which exists.
+        lock_timeout: seconds to wait.
+        opened: returns None if the file is in use; it is then called again.
+
+    Raises:
+        StorageError: see `connect`.
+    """
     wait = LoggedWait(path)
     pause, longest = _LOCK_POLL_SECONDS
     while True:
@@ -269,9 +203,9 @@ def connect(
         try:
             acquire(lock := _lock)
             try:
-                if (opened := _open(path, alone=alone, locked=read_only_settings)) is not None:
+                if (result := opened()) is not None:
                     wait.ended()
-                    return opened
+                    return result
             finally:
                 lock.release()
         except duckdb.ConnectionException as error:
@@ -293,6 +227,27 @@ def connect(
         pause = min(pause * 1.5, longest)
 
 
+def reserved(path: Path) -> Release | None:
+    """Shut out all other connections of this package to a file until the function is called.
+
+    Call it within `waited_for`.
+
+    Returns:
+        None if this process or another one has the file open.
+    """
+    real = os.path.realpath(path)
+    turn = _turns.setdefault(real, ProcessLock(Path(real)))
+    if turn.is_held or real in _reserved or _held_files.has(real) or not turn.acquire():
+        return None
+    _reserved.add(real)
+
+    def release() -> None:
+        _reserved.discard(real)
+        turn.release()
+
+    return releasing(release)
+
+
 def connect_memory() -> Opened:
     """Return a connection to no file, for queries over registered Arrow data."""
     with _lock:
@@ -303,10 +258,10 @@ def connect_memory() -> Opened:
 def open_memory(name: str) -> duckdb.DuckDBPyConnection:
     """Return a connection to a database in memory, in a separate instance."""
     with _lock:
-        root = _connected(name)
-    _live.add(root)
+        root = connected(name)
+    live.add(root)
     root.execute("SET arrow_large_buffer_size = true")
-    root.execute(f"SET GLOBAL {_NO_PYTHON_VARIABLES}")
+    root.execute(f"SET GLOBAL {NO_PYTHON_VARIABLES}")
     return root
 
 
@@ -319,15 +274,15 @@ def attach_memory(name: str) -> Opened:
         name: `:memory:` and a name of the database.
     """
     with _lock:
-        cursor, release = _attached(name, _ROW_GROUP)
-    return cursor, _releasing(release)
+        cursor, release = _attached(name, FILE_OPTIONS)
+    return cursor, releasing(release)
 
 
 def attach_new(path: Path) -> Opened:
     """Create a database file in a format that every supported DuckDB version can open."""
     with _lock:
-        cursor, release = _attached(os.path.realpath(path), f"{_NEW_FILE}, {_ROW_GROUP}")
-    return cursor, _releasing(release)
+        cursor, release = _attached(os.path.realpath(path), NEW_FILE_OPTIONS)
+    return cursor, releasing(release)
 
 
 def drop_cached_blocks(path: Path, connection: duckdb.DuckDBPyConnection, most: int) -> None:
@@ -358,6 +313,8 @@ def drop_cached_blocks(path: Path, connection: duckdb.DuckDBPyConnection, most: 
 def _open(path: Path, *, alone: bool, locked: Mapping[str, str] | None) -> Opened | None:
     """Return a connection; None if the file is in use, or was written or replaced meanwhile."""
     real = os.path.realpath(path)
+    if real in _reserved:
+        return None
     _held_files.check(path, real)
     has_links = has_other_names(path)
     if has_links and _held_files.has_under_another_name(real):
@@ -366,7 +323,7 @@ def _open(path: Path, *, alone: bool, locked: Mapping[str, str] | None) -> Opene
     # No lock is needed: several processes can read the file.
     if has_links or not os.access(path, os.W_OK):
         opened = _opened(path, real, "READ_ONLY", alone=alone, locked=locked)
-        return opened and (opened[0], _releasing(opened[1]))
+        return opened and (opened[0], releasing(opened[1]))
     turn = _turns.setdefault(real, ProcessLock(Path(real)))
     is_first = not turn.is_held
     if not turn.acquire():
@@ -374,7 +331,7 @@ def _open(path: Path, *, alone: bool, locked: Mapping[str, str] | None) -> Opene
     opened = None
     try:
         before = fingerprint(path)
-        opened = _opened(path, real, _ROW_GROUP, alone=alone, locked=locked)
+        opened = _opened(path, real, FILE_OPTIONS, alone=alone, locked=locked)
         if opened is not None and is_first and fingerprint(path) != before:
             (_, release), opened = opened, None
             release()
@@ -389,7 +346,7 @@ def _open(path: Path, *, alone: bool, locked: Mapping[str, str] | None) -> Opene
         release()
         turn.release()
 
-    return connection, _releasing(release_all)
+    return connection, releasing(release_all)
 
 
 def _opened(
@@ -429,7 +386,7 @@ def _joined(
     """Return a connection of the right instance, and whether it is this package's own instance."""
     if locked is not None:
         connection = duckdb.connect(unicode_path(real), read_only=True, config=dict(locked))
-        _live.add(connection)
+        live.add(connection)
         return connection, connection.close, False
     if _instance.has(real) or not alone:
         try:
@@ -437,22 +394,11 @@ def _joined(
         except duckdb.Error as error:
             if not _IS_OPEN_HERE.search(str(error)):
                 raise
-    connection = _connected(real, read_only=options == "READ_ONLY")
-    _live.add(connection)
+    connection = connected(real, read_only=options == "READ_ONLY")
+    live.add(connection)
     # Of this connection only: other code of the process may share the instance.
-    connection.execute(f"SET SESSION {_NO_PYTHON_VARIABLES}")
+    connection.execute(f"SET SESSION {NO_PYTHON_VARIABLES}")
     return connection, connection.close, False
-
-
-def _connected(name: str, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
-    """Open an instance whose statements print no progress bar.
-
-    DuckDB prints one on the standard output of a program without a main file, such as `python -c`.
-    """
-    connection = duckdb.connect(unicode_path(name), read_only=read_only)
-    with suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets, it is off
-        connection.execute("SET enable_progress_bar = false")
-    return connection
 
 
 def _attached(real: str, options: str) -> Opened:
@@ -461,7 +407,8 @@ def _attached(real: str, options: str) -> Opened:
     return cursor, lambda: instance.release(real, cursor)
 
 
-def _releasing(close: Release) -> Release:
+def releasing(close: Release) -> Release:
+    """Return a function that closes under the lock of opening and closing, and not in a fork."""
     owner = os.getpid()
 
     def release() -> None:
@@ -473,15 +420,12 @@ def _releasing(close: Release) -> Release:
 
 
 def _holder(path: Path, message: str | None) -> str | None:
-    """Return what holds a file; `message` is that of DuckDB, if it refused the file."""
+    real = os.path.realpath(path)
     if message is None:
-        return lock_holder(lock_path(Path(os.path.realpath(path))))
+        if _held_files.has(real) or real in _reserved:
+            return f"another connection of process {os.getpid()}"
+        return lock_holder(lock_path(Path(real)))
     if _IS_OPEN_HERE.search(message):  # other code attached the file; it cannot be shared
         return f"another database of process {os.getpid()}"
     found = _HOLDER.search(message)
     return f"process {found['pid']} ({found['program']})" if found else None
-
-
-def quoted(value: str | Path) -> str:
-    """Return a value as an SQL string, for statements in which DuckDB 1.5 accepts no parameters."""
-    return "'" + str(value).replace("'", "''") + "'"

@@ -56,6 +56,9 @@ class Catalog(Protocol):
                 can open the file at the same time.
         """
 
+    def lent(self) -> Opened:
+        """Open a read-only connection to the state of now, whose end no writer waits for."""
+
     def write_turn(
         self, *, appends: bool = False, of_columns: bool = False
     ) -> AbstractContextManager[None]:
@@ -135,6 +138,9 @@ class Catalog(Protocol):
 
     def size(self) -> int:
         """Return the size of the database in bytes, with open transactions; 0 if unknown."""
+
+    def rewrite(self) -> None:
+        """Write the database again without unused space, if it has a file of its own."""
 
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         """Make DuckDB drop cached blocks if they exceed `most` bytes."""

@@ -24,6 +24,8 @@ from afterimage.storage.engine.attach import (
     open_memory,
 )
 from afterimage.storage.engine.catalog import Catalog
+from afterimage.storage.engine.copies.compaction import compact_file
+from afterimage.storage.engine.copies.lent import lent_copy, lent_file
 from afterimage.storage.engine.new_files import NEW_SUFFIX, put_in_place, refuse_other_names
 from afterimage.storage.engine.statements import fetch_all
 from afterimage.storage.engine.urls import MEMORY, database_name, is_lake, path_without_scheme
@@ -48,7 +50,7 @@ from afterimage.storage.system.targets import (
     unicode_path,
 )
 
-__all__ = ["EmptyCatalog", "FileCatalog", "MemoryCatalog", "catalog_of"]
+__all__ = ["EmptyCatalog", "FileCatalog", "MemoryCatalog", "NewFileCatalog", "catalog_of"]
 
 # DuckDB 1 does so only on Windows.
 _BACKSLASH_SEPARATES: Final = not duckdb.__version__.startswith("1.")
@@ -117,6 +119,9 @@ class FileCatalog(_LocalCatalog):
 
     def connect(self, *, private: bool = False) -> Opened:
         return connect(self._file, self.lock_timeout, alone=private)
+
+    def lent(self) -> Opened:
+        return lent_file(self._file, self.lock_timeout)
 
     def write_turn(
         self, *, appends: bool = False, of_columns: bool = False
@@ -194,7 +199,7 @@ class FileCatalog(_LocalCatalog):
         fresh = temporary_path(real, NEW_SUFFIX)
         log = fresh.with_name(f"{fresh.name}.wal")
         try:
-            make(_NewFile(fresh, self.display_name))
+            make(NewFileCatalog(fresh, self.display_name))
             if log.exists():  # the file alone would be incomplete
                 raise DatabaseError(
                     f"{self._file} cannot be created: DuckDB did not write its log to the file. "
@@ -213,11 +218,15 @@ class FileCatalog(_LocalCatalog):
         except OSError:  # opening the file will raise a clear error
             return 0
 
+    def rewrite(self) -> None:
+        with self._write_turn():
+            compact_file(self._file, self.lock_timeout)
+
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         drop_cached_blocks(self._file, driver, most)
 
 
-class _NewFile(FileCatalog):
+class NewFileCatalog(FileCatalog):
     """A database file that does not exist yet and that nobody else knows.
 
     Args:
@@ -279,6 +288,13 @@ class MemoryCatalog(_LocalCatalog):
         cursor = self._root.cursor()
         return cursor, cursor.close
 
+    def lent(self) -> Opened:
+        connection, release = self.connect()
+        try:
+            return lent_copy(connection)
+        finally:
+            release()
+
     @contextmanager
     def write_turn(self, *, appends: bool = False, of_columns: bool = False) -> Iterator[None]:
         del appends, of_columns  # one writer at a time
@@ -294,6 +310,9 @@ class MemoryCatalog(_LocalCatalog):
 
     def size(self) -> int:
         return 0
+
+    def rewrite(self) -> None:
+        """Do nothing: memory is used again."""
 
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         """Do nothing: the database itself is in memory."""

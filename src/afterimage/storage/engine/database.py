@@ -20,7 +20,7 @@ from afterimage.storage.engine.statements import (
     translated,
 )
 from afterimage.storage.engine.urls import MEMORY
-from afterimage.storage.errors import DatabaseError, InvalidQueryError, MissingFileError
+from afterimage.storage.errors import DatabaseError, MissingFileError
 from afterimage.storage.system.interrupts import checkpoint, interruptible
 
 __all__ = ["MUCH_CACHED", "Database", "Tables", "open_database", "scratch_connection"]
@@ -134,6 +134,14 @@ class Database:
                 connection.exec_driver_sql("SET arrow_large_buffer_size = true")
             yield connection
 
+    def lent(self) -> Opened:
+        """Open a read-only connection for SQL of users, to the database as it is now."""
+        if (tables := self._to_create()) is not None:
+            with _empty(tables) as empty:
+                return empty.lent()
+        with translated(self.name):
+            return self.catalog.repeated(self.catalog.lent)
+
     @contextmanager
     def writing(self, *, of_columns: bool = False) -> Iterator[sa.Connection]:
         """A connection whose changes are all committed at the end, or none of them.
@@ -173,15 +181,11 @@ class Database:
             yield connection
 
     def compact(self) -> None:
-        """Merge small files, if the catalog has any.
-
-        Raises:
-            InvalidQueryError: it has none.
-        """
-        if not self.catalog.compaction:
-            raise InvalidQueryError(f"{self.name} is no lake, and has no small files to merge.")
+        """Write the file again without unused space, or merge the small files of a lake."""
         if not self.exists():
             return
+        with translated(self.name):
+            self.catalog.rewrite()
         for statements in self.catalog.compaction:
             with self.writing() as connection:
                 for statement in statements:

@@ -9,21 +9,18 @@ Importing this module does not load DuckDB, SQLAlchemy or Arrow. The calls that 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
-from pydantic_core import from_json
 
 from afterimage.storage.errors import (
     CorruptRecordError,
     DatabaseError,
     InvalidRecordError,
-    MissingFileError,
     StorageError,
     shorten,
 )
@@ -38,20 +35,23 @@ from afterimage.storage.jsonl.checks import (
     until_damage,
     valid_chunks,
 )
-from afterimage.storage.jsonl.edit.rewrite import Edit, removed, rewrite_lines, with_metadata
-from afterimage.storage.jsonl.journal import Visible, visible, warning_of_killed_save
+from afterimage.storage.jsonl.edit import rewrite
+from afterimage.storage.jsonl.edit.serialized import blocks_to_save, encoded
+from afterimage.storage.jsonl.index.known_files import KnownFiles
+from afterimage.storage.jsonl.index.opened import OpenFile, opened, require_folder
+from afterimage.storage.jsonl.index.outline import Outline, is_in_outline
+from afterimage.storage.jsonl.journal import Visible, warning_of_killed_save
 from afterimage.storage.jsonl.lines import (
     MAX_LINE_BYTES,
     Chunk,
     chunks_of_sources,
-    is_compressed,
     objects_of,
     read_chunks,
 )
 from afterimage.storage.jsonl.sources import LineSource, Origin, refuse_own_source
 from afterimage.storage.jsonl.staging import staged
 from afterimage.storage.jsonl.verify import report_killed_save, verify_lines
-from afterimage.storage.query.query import Query
+from afterimage.storage.query.query import IDENTITY, Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import (
     CONVERSATIONS,
@@ -60,7 +60,6 @@ from afterimage.storage.records.fields import (
     RecordKind,
 )
 from afterimage.storage.records.metadata_changes import MetadataChange
-from afterimage.storage.records.objects import exact_lines, to_line
 from afterimage.storage.records.paths import FieldRef
 from afterimage.storage.reports.faults import Faults
 from afterimage.storage.reports.imports import ImportCount
@@ -70,7 +69,6 @@ from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.locks import file_lock
 from afterimage.storage.system.package import DeferredWarnings, warn_caller
-from afterimage.storage.system.targets import refuse_pipe
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,11 +77,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JsonlBackend"]
 
-# Records serialized in one step: few enough for their text to fit in the processor's cache.
-_SAVE_BATCH = 256
 # Lines that become objects in one step: their memory is bounded.
 _OBJECT_BATCH = 1024
-
 
 _Result = TypeVar("_Result")
 
@@ -115,6 +110,7 @@ class JsonlBackend:
         self.codec = codec
         self.lock_timeout = lock_timeout
         self.max_line_bytes = max_line_bytes
+        self._known = KnownFiles()
 
     def files(self) -> list[Path]:
         return list(self.paths.values())
@@ -129,26 +125,26 @@ class JsonlBackend:
 
     def append(self, kind: RecordKind, records: Sequence[BaseModel]) -> None:
         with paused_collector():
-            blocks = [
-                self._lines_to_save(kind, records[start : start + _SAVE_BATCH], start)
-                for start in range(0, len(records), _SAVE_BATCH)
-            ]
+            blocks = [*blocks_to_save(kind, records, self.codec, self.max_line_bytes)]
         if blocks:
             path = self._path(kind)
             with DeferredWarnings() as warn, self._locked(path):
                 append_lines(path, blocks, sum(map(len, blocks)), self.codec, warn)
 
     def delete(self, read: Read) -> int:
-        return self._edited(read, removed)
+        return self._edited(read, rewrite.removed)
 
     def update(self, read: Read, change: MetadataChange) -> int:
-        return self._edited(read, with_metadata(change))
+        return self._edited(read, rewrite.with_metadata(change))
+
+    def compact(self) -> None:
+        rewrite.remove_all_left(self.files(), self._locked)
 
     def delete_repeated(self, read: Read, field: FieldRef, *, last: bool) -> int:
-        return self._edited(read, removed, field, last=last)
+        return self._edited(read, rewrite.removed, field, last=last)
 
     def _edited(
-        self, read: Read, edit: Edit, field: FieldRef | None = None, *, last: bool = False
+        self, read: Read, edit: rewrite.Edit, field: FieldRef | None = None, *, last: bool = False
     ) -> int:
         """Edit the matching lines; with a `field`, those whose value another line has, too."""
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
@@ -156,7 +152,7 @@ class JsonlBackend:
         )
 
         path = self._path(read.kind)
-        _require_folder(path)
+        require_folder(path)
         if not path.exists():  # a lock would leave a file
             return 0
 
@@ -166,7 +162,7 @@ class JsonlBackend:
                 return positions_of_lines(read.kind, chunks, read.query, field, last=last)
 
         with DeferredWarnings() as warn, self._locked(path):
-            return rewrite_lines(
+            return rewrite.rewrite_lines(
                 path,
                 positions,
                 edit,
@@ -176,41 +172,11 @@ class JsonlBackend:
                 of_documents=read.kind is DOCUMENTS,
             )
 
-    def _lines_to_save(self, kind: RecordKind, records: Sequence[BaseModel], start: int) -> bytes:
-        """Return the lines of records; `start` is the index of the first within the save."""
-        checkpoint()
-        block = self._block(kind, records, start)
-        if len(block) > self.max_line_bytes:
-            self._refuse_long_lines(block, start)
-        return block
-
-    def _refuse_long_lines(self, block: bytes, start: int) -> None:
-        for index, line in enumerate(block.split(b"\n"), start):
-            if len(line) > self.max_line_bytes:
-                raise InvalidRecordError(
-                    f"record {index} of the batch takes {len(line):,} bytes, more than "
-                    f"{self.max_line_bytes:,}, the limit that max_line_bytes sets"
-                )
-
-    def _block(self, kind: RecordKind, records: Sequence[BaseModel], start: int) -> bytes:
-        if self.codec == "utf-8":
-            block = exact_lines(kind, records)
-            if block is not None:
-                return block
-        lines = []
-        for index, record in enumerate(records, start):
-            try:
-                lines.append(to_line(kind, record, self.codec))
-            except InvalidRecordError as error:
-                raise InvalidRecordError(f"record {index} of the batch: {error}") from None
-        lines.append(b"")
-        return b"\n".join(lines)
-
     def append_sources(self, origins: Sequence[Origin], read: Read) -> ImportCount:
         target = self._path(read.kind)
         for origin in origins:
             refuse_own_source(origin, [target])
-        _require_folder(target)
+        require_folder(target)
         sources = [
             LineSource(origin, lock_timeout=self.lock_timeout, warn=read.warn) for origin in origins
         ]
@@ -222,7 +188,7 @@ class JsonlBackend:
 
     def append_chunks(self, chunks: Iterator[Chunk], read: Read) -> ImportCount:
         target = self._path(read.kind)
-        _require_folder(target)
+        require_folder(target)
         chunks = read.converted(chunks)
         checking, appending = split(read.progress, [9, 1])
         count = others = 0
@@ -233,7 +199,7 @@ class JsonlBackend:
                 lines = chunk.texts()
                 count += len(lines)
                 others += other
-                write(self._encoded(lines))
+                write(encoded(lines, self.codec))
                 report(checking, len(lines), chunk.share)
             if count:
                 length, blocks = staged_blocks()
@@ -242,14 +208,6 @@ class JsonlBackend:
         report(appending, 0, 1.0)
         return ImportCount(count, others)
 
-    def _encoded(self, lines: list[bytes]) -> bytes:
-        """Return UTF-8 lines as lines in the encoding of the file."""
-        if self.codec == "utf-8":
-            ended = [line.rstrip() for line in lines]
-        else:  # ASCII, which every encoding can write
-            ended = [json.dumps(from_json(line)).encode(self.codec) for line in lines]
-        return b"\n".join([*ended, b""])
-
     # -- reading ------------------------------------------------------------------------------
 
     def repeated(self, read: Callable[[], _Result]) -> _Result:
@@ -257,10 +215,19 @@ class JsonlBackend:
 
     @contextmanager
     def relation(self, read: Read) -> Iterator[Relation]:
+        from afterimage.storage.jsonl.index.relation import (  # noqa: PLC0415  as above
+            relation_of_outline,
+        )
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
             relation_of_lines,
         )
 
+        fields = read.query.used_fields() if read.is_narrow else [IDENTITY]
+        with self._located(read.kind), self._outlined(read, fields) as known:
+            if known is not None:
+                with relation_of_outline(known[0], read.query) as relation:
+                    yield relation
+                return
         with (
             self._located(read.kind),
             closing(self._valid_chunks(read)) as chunks,
@@ -271,6 +238,10 @@ class JsonlBackend:
     def select(
         self, read: Read, text: Callable[[Source], Any] | None = None
     ) -> Generator[pa.RecordBatch, None, None]:
+        from afterimage.storage.arrow.schema import projected_schema  # noqa: PLC0415  as above
+        from afterimage.storage.jsonl.index.relation import (  # noqa: PLC0415  as above
+            select_outline,
+        )
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
             can_build,
             columns_of_objects,
@@ -289,6 +260,13 @@ class JsonlBackend:
                 for objects in batches:
                     yield columns_of_objects(read.kind, objects, columns)
             return
+        if text is None and columns:
+            fields = [*read.query.used_fields(), *columns]
+            with self._located(read.kind), self._outlined(read, fields) as known:
+                if known is not None:
+                    schema = projected_schema(columns)
+                    yield from select_outline(known[0], read.query, columns, schema)
+                    return
         # A training tool must not get what a load rejects; the engine makes a text of any value.
         valid = self._valid_chunks(read, check=text is not None)
         with self._located(read.kind), closing(valid) as chunks:
@@ -353,11 +331,22 @@ class JsonlBackend:
 
     def _lines(self, read: Read) -> Generator[list[bytes], None, None]:
         """Yield lists of matching lines, in the order of the query."""
+        from afterimage.storage.jsonl.index.relation import (  # noqa: PLC0415  as above
+            places_in_order,
+        )
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
             as_bytes,
             select_lines,
         )
 
+        with self._located(read.kind), self._outlined(read, read.query.used_fields()) as known:
+            if known is not None:
+                outline, file = known
+                places = places_in_order(outline, read.query)
+                for start in range(0, len(places), _OBJECT_BATCH):
+                    checkpoint()
+                    yield outline.lines(file, places[start : start + _OBJECT_BATCH])
+                return
         with self._located(read.kind), closing(self._valid_chunks(read)) as chunks:
             for batch in select_lines(read.kind, chunks, read.query, whole=True):
                 yield as_bytes(batch.column(0))
@@ -396,34 +385,53 @@ class JsonlBackend:
             on_killed: called if the file contains a part of a save that was killed; None to warn.
             locked: whether the caller holds the lock of the file.
         """
-        path = self._path(kind)
-        try:
-            _require_folder(path)
-            if not path.exists():
+        with opened(self._path(kind), self.lock_timeout, locked=locked) as found:
+            if found is None:
                 return
-            seen, file = Visible(None, []), None
-            if not is_compressed(path):
-                lock = file_lock(path, self.lock_timeout, optional=True)
-                with nullcontext() if locked else lock:
-                    seen = visible(path)
-                    file = path.open("rb")  # an edit after this replaces the file
-        except StorageError:
-            raise
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-        with file or nullcontext():
-            if seen.killed is not None:
+            if found.seen.killed is not None:
                 if on_killed is None:
-                    warn_caller(warning_of_killed_save(path, seen))
+                    warn_caller(warning_of_killed_save(found.path, found.seen))
                 else:
-                    on_killed(path, seen)
-            yield from read_chunks(
-                LineSource(path, seen.size, tuple(seen.hidden), file=file),
-                self.codec,
-                handle=None if faults is None else faults.handle,
-                max_line_bytes=self.max_line_bytes,
-                of_documents=kind is DOCUMENTS,
-            )
+                    on_killed(found.path, found.seen)
+            yield from self._chunks_of(kind, found, faults)
+
+    def _chunks_of(
+        self, kind: RecordKind, found: OpenFile, faults: Faults | None
+    ) -> Iterator[Chunk]:
+        return read_chunks(
+            LineSource(found.path, found.seen.size, tuple(found.seen.hidden), file=found.file),
+            self.codec,
+            handle=None if faults is None else faults.handle,
+            max_line_bytes=self.max_line_bytes,
+            of_documents=kind is DOCUMENTS,
+        )
+
+    @contextmanager
+    def _outlined(
+        self, read: Read, fields: Iterable[FieldRef]
+    ) -> Iterator[tuple[Outline, IO[bytes]] | None]:
+        """Provide the outline of the file, and the file, if the outline has all these fields.
+
+        None if the file itself has to be read.
+        """
+        if (
+            read.kind is not CONVERSATIONS
+            or self.codec != "utf-8"
+            or not all(map(is_in_outline, fields))
+        ):
+            yield None
+        else:
+            with opened(self._path(read.kind), self.lock_timeout) as found:
+                outline = found and self._known.outline(
+                    found, lambda: self._chunks_of(read.kind, found, None)
+                )
+                if outline is None:
+                    yield None
+                else:
+                    assert found is not None
+                    assert found.file is not None
+                    report(read.progress, len(outline.offsets), 1.0)
+                    yield outline, found.file
 
     @contextmanager
     def _located(self, kind: RecordKind, *, locked: bool = False) -> Iterator[None]:
@@ -470,27 +478,15 @@ class JsonlBackend:
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
         """Hold the lock of a file while a save appends to it."""
-        _require_folder(path)
+        require_folder(path)
         with file_lock(path, self.lock_timeout):
             yield
 
 
-def _require_folder(path: Path) -> None:
-    """Refuse a path whose folder does not exist, and one that is not a file."""
-    try:
-        exists = path.parent.is_dir()
-        refuse_pipe(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be accessed: {error.strerror}") from error
-    if not exists:
-        raise MissingFileError(f"{path}: the folder {path.parent} does not exist. Create it.")
-
-
 def _size(path: Path) -> int:
-    try:
+    with suppress(OSError):  # reading the file will raise a clear error
         return path.stat().st_size
-    except OSError:  # reading the file will raise a clear error
-        return 0
+    return 0
 
 
 def _needs_engine(query: Query) -> bool:

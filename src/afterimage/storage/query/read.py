@@ -41,6 +41,7 @@ class Read:
         converted: returns chunks of lines of an import with records in place of the rows of another
             format.
         valid: whether a record that a load rejects is an error, also where the read could go on.
+        is_narrow: whether a relation is read for the fields only that the query names.
     """
 
     kind: RecordKind
@@ -53,6 +54,7 @@ class Read:
     other: Callable[[Any, Any, dict[str, Any]], None] = _accept
     converted: Callable[[Iterator[Any]], Iterator[Any]] = iter
     valid: bool = False
+    is_narrow: bool = False
 
     def over(self, query: Query) -> Read:
         """Return the same read with another query."""

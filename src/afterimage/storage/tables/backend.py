@@ -207,6 +207,9 @@ class TablesBackend:
         with self.database.writing() as connection:
             return self._editing(connection, read.kind).update(read.query, change)
 
+    def compact(self) -> None:
+        self.database.compact()
+
     def _check_editable(self) -> None:
         """Raise an error for a lake: a lost connection could leave an edit of it in part."""
         if self.database.catalog.numbers_rows:
@@ -373,7 +376,7 @@ class TablesBackend:
         stored = self.layout.of(read.kind)
         columns = select_list(stored.source, read.query.columns)
         schema = projected_schema(read.query.columns)
-        return self._scan(stored, columns, schema, read.query, private=private)
+        return self._scan(stored, columns, schema, read.query, private=private, is_projection=True)
 
     def _long_lived(self, read: Read) -> Batches:
         """Yield the same batches to a caller that may keep the iterator for a long time.
@@ -412,6 +415,7 @@ class TablesBackend:
         query: Query,
         *,
         private: bool = False,
+        is_projection: bool = False,
     ) -> Batches:
         def first() -> tuple[list[pa.RecordBatch], Batches]:
             batches = scan_table(
@@ -422,6 +426,7 @@ class TablesBackend:
                 query,
                 batch_rows=self.batch_rows,
                 private=private,
+                is_projection=is_projection,
             )
             return list(islice(batches, 1)), batches
 

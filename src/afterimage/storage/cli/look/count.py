@@ -19,6 +19,7 @@ __all__ = ["count_command"]
 @click.argument("store", metavar="STORE", type=options.STORE)
 @options.kind("conversations", "documents", "records")
 @options.filters
+@options.choice_of_reads
 @options.skip_corrupt
 @options.opening
 @options.as_json
@@ -26,11 +27,12 @@ def count_command(
     store: str,
     kind: Any,
     filters: Filters,
+    choice: dict[str, Any],
     on_error: OnError,
     opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
-    """Print the number of records, with the given filters.
+    """Print the number of records, with the given filters and choice.
 
     The output is the number alone, or with --json an object with the number and the kind.
     """
@@ -40,7 +42,7 @@ def count_command(
         "documents": source.count_documents,
         "records": source.count_records,
     }
-    count = counts[kind](filters, on_error=on_error)
+    count = counts[kind](filters, on_error=on_error, **choice)
     if as_json:
         render.json_line(to_json({"records": count, "kind": kind}))
     else:

@@ -13,8 +13,9 @@ from typing import Any, Final, TypeVar
 import duckdb
 import sqlalchemy as sa
 
-from afterimage.storage.engine.attach import Opened, quoted
+from afterimage.storage.engine.attach import Opened
 from afterimage.storage.engine.failures import ENGINE_ERRORS, is_passing
+from afterimage.storage.engine.instance import quoted
 from afterimage.storage.engine.lake.address import LakeAddress
 from afterimage.storage.engine.lake.instance import LAKE, LakeInstance, instance_of, retried
 from afterimage.storage.engine.lake.saves import KeptFiles, NewFiles, name_commit
@@ -119,6 +120,13 @@ class LakeCatalog:
                 release()
                 raise DatabaseError(f"{self.display_name}: {shorten(error, 300)}") from None
         return opened
+
+    def lent(self) -> Opened:
+        if self._at is not None:
+            return self.connect(private=True)
+        assert isinstance(self.source, str)
+        versions = self.snapshots()
+        return LakeCatalog(self.source, self.lock_timeout, versions[-1].version).lent()
 
     def write_turn(
         self, *, appends: bool = False, of_columns: bool = False
@@ -385,6 +393,9 @@ class LakeCatalog:
             release()
         self._size = (now, int(size or 0))
         return self._size[1]
+
+    def rewrite(self) -> None:
+        """Do nothing: `compaction` merges the files."""
 
     def trim_cache(self, driver: duckdb.DuckDBPyConnection, most: int) -> None:
         """Do nothing: files of a lake are read as they are needed."""

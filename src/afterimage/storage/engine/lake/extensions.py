@@ -8,7 +8,7 @@ from typing import Final
 
 import duckdb
 
-from afterimage.storage.engine.attach import quoted
+from afterimage.storage.engine.instance import quoted
 from afterimage.storage.errors import DatabaseError, shorten
 
 __all__ = ["load_extension"]

@@ -21,8 +21,9 @@ from typing import Any, Final, TypeVar
 
 import duckdb
 
-from afterimage.storage.engine.attach import Opened, open_memory, quoted
+from afterimage.storage.engine.attach import Opened, open_memory
 from afterimage.storage.engine.failures import ENGINE_ERRORS, is_passing, lock_is_taken
+from afterimage.storage.engine.instance import quoted
 from afterimage.storage.engine.lake.address import LakeAddress
 from afterimage.storage.engine.lake.extensions import load_extension
 from afterimage.storage.engine.urls import MEMORY

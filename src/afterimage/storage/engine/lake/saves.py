@@ -17,7 +17,7 @@ import duckdb
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from afterimage.storage.engine.attach import quoted
+from afterimage.storage.engine.instance import quoted
 from afterimage.storage.engine.lake.instance import LAKE
 from afterimage.storage.system.interrupts import checkpoint
 

@@ -27,7 +27,8 @@ from typing import Any, Final
 import duckdb
 import sqlalchemy as sa
 
-from afterimage.storage.engine.attach import connect, quoted
+from afterimage.storage.engine.attach import connect
+from afterimage.storage.engine.instance import quoted
 from afterimage.storage.engine.progress import PROGRESS_SETTINGS, followed_statement
 from afterimage.storage.engine.statements import translated
 from afterimage.storage.engine.users.values import Column

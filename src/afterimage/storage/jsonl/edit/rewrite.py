@@ -11,7 +11,7 @@ import codecs
 import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from afterimage.storage.system.package import log
 from afterimage.storage.system.side_files import hard_link_error, has_hard_links
 from afterimage.storage.system.targets import real_target, refuse_side_file
 
-__all__ = ["Edit", "removed", "rewrite_lines", "with_metadata"]
+__all__ = ["Edit", "remove_all_left", "removed", "rewrite_lines", "with_metadata"]
 
 _SUFFIX = "editing"
 
@@ -78,10 +78,7 @@ def rewrite_lines(
         chosen = positions()
         if not chosen:
             return 0
-        for remains in temporary_paths(real_target(path), _SUFFIX):  # of a process that was killed
-            with suppress(OSError):
-                remains.unlink()
-                log.info("removed %s, left by an edit that was killed", remains)
+        _remove_left(path)
         before = path.stat()
         with replaced(path, _SUFFIX) as fresh:
             with fresh.open("r+b", buffering=0) as file:
@@ -107,6 +104,28 @@ def rewrite_lines(
             raise
         raise StorageError(f"{path} cannot be edited: {error.strerror or error}") from error
     return len(chosen)
+
+
+def remove_all_left(
+    paths: Sequence[Path], locked: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    """Remove what killed edits left beside files.
+
+    Args:
+        paths: the files.
+        locked: holds the lock of a file.
+    """
+    for path in paths:
+        if path.exists() and not is_compressed(path):
+            with locked(path):
+                _remove_left(path)
+
+
+def _remove_left(path: Path) -> None:
+    for left in temporary_paths(real_target(path), _SUFFIX):
+        with suppress(OSError):
+            left.unlink()
+            log.info("removed %s, left by an edit that was killed", left)
 
 
 def _check_editable(path: Path) -> None:
