@@ -57,7 +57,8 @@ except ModuleNotFoundError:
         )
     sys.exit(subprocess.run(command, check=False).returncode)
 
-PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PROJECT = PYPROJECT["project"]
 
 # What the two ends of the range in pyproject.toml mean; the tests run on both.
 DUCKDB_EDGES = {"1.5": "duckdb>=1.5.5,<1.6", "2.0": "duckdb>=2.0,<2.1"}
@@ -308,6 +309,16 @@ def browser(session: nox.Session) -> None:
         session.run(*install, external=True, success_codes=[0, 100])
     scripts = environment(session, "browser", "-e", ".[browser,test]", NEWEST_DUCKDB)
     run_pytest(session, scripts, *(session.posargs or ["tests/looking"]))
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the site of the guides and the API in .venv/site; a wrong link is an error."""
+    group = nox.project.dependency_groups(PYPROJECT, "docs")
+    scripts = environment(session, "docs", *group)
+    build = ["build", "--strict", *session.posargs]
+    run(session, scripts, "mkdocs", *build, NO_MKDOCS_2_WARNING="1")
+    session.log("The site is in .venv/site: open index.html, or serve it for its search.")
 
 
 @nox.session(default=False)

@@ -66,7 +66,7 @@ class Catalog(Protocol):
 
         Args:
             appends: whether rows are only appended. Several processes can append to a lake.
-            alone: whether nothing may be appended meanwhile, because tables, columns or rows change.
+            alone: whether no rows may be appended meanwhile: tables, columns or rows change.
 
         Raises:
             LockTimeoutError: another thread held it for all of `lock_timeout`.

@@ -48,6 +48,7 @@ from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.atomic_files import temporary_name
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.package import log
 from afterimage.storage.system.prefetch import prefetched
 from afterimage.storage.tables.checks import (
     UNREADABLE,
@@ -331,7 +332,10 @@ class TablesBackend:
             return 0
         with self.database.writing(alone=True) as connection:
             self.layout.refresh(connection)
-            return repair_columns(connection, self.layout.conversations)
+            repaired = repair_columns(connection, self.layout.conversations)
+        if repaired:
+            log.info("%s: rows whose columns were set again: %d", self.database.name, repaired)
+        return repaired
 
     def verify(self, progress: Progress | None) -> Verification:
         def faults(stored: StoredTable, progress: Progress) -> Iterator[CorruptRecordError]:
