@@ -339,7 +339,7 @@ def speed(session: nox.Session) -> None:
 @nox.session(default=False)
 def demo(session: nox.Session) -> None:
     """The main job on real data; the files stay in chitchat-demo/."""
-    scripts = environment(session, "demo", "-e", ".[demo]")
+    scripts = environment(session, "demo", "-e", ".[cli,demo]")
     run(session, scripts, "python", "-m", "afterimage.storage.demo", *session.posargs)
 
 
