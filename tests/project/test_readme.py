@@ -1,4 +1,4 @@
-"""The examples of the README run in order and print what is shown."""
+"""The examples of the README and of the tour run in order and print what is shown."""
 
 from __future__ import annotations
 
@@ -89,12 +89,16 @@ def run_commands(block: Block) -> None:
 
 
 @pytest.mark.process
-def test_the_tour_runs_and_prints_what_it_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("page", "languages"),
+    [("README.md", {"python", "pycon"}), ("docs/tour.md", {"python", "pycon", "bash"})],
+)
+def test_the_examples_run_and_print_what_they_show(
+    page: str, languages: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    all_blocks = blocks(README)
+    all_blocks = blocks((ROOT / page).read_text(encoding="utf-8"))
     run: set[str] = set()
     for block, following in zip(all_blocks, [*all_blocks[1:], None], strict=True):
         if block.language == "python":
@@ -110,7 +114,7 @@ def test_the_tour_runs_and_prints_what_it_shows(
         else:
             continue
         run.add(block.language)
-    assert run == {"python", "pycon", "bash"}
+    assert run == languages
 
 
 def test_the_commands_name_sessions_of_the_noxfile() -> None:
