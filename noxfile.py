@@ -88,7 +88,8 @@ ENGINE_TESTS = [
 ]
 # Lakes are slower to make than files, so the tests of hundreds of queries are left out.
 LAKE_STORAGES = "--storages=lake-file,lake-postgres,lake-metadata-fields"
-LAKE_TESTS = ["tests/lake", "tests/conformance/records/test_exact_values.py"]
+LAKE_TESTS = ["tests/lake"]
+LAKE_TESTS += [f"tests/conformance/records/test_{name}.py" for name in ("editing", "exact_values")]
 LAKE_TESTS += [f"tests/conformance/queries/test_{name}.py" for name in ("order", "pages")]
 ENGINE_STORAGES = "--storages=jsonl,sql-file,sql-metadata-fields"
 # The engine answers queries and the command line prints tables alike on every Python.

@@ -14,6 +14,7 @@ from afterimage.storage import (
     InvalidQueryError,
     JSONLStorage,
     SQLStorage,
+    StorageError,
 )
 from tests.support.records import Line
 
@@ -69,6 +70,23 @@ class TestImport:
         with pytest.raises(InvalidQueryError, match="must be a storage"):
             one.import_store("talks.jsonl")
         assert one.count_conversations() == 1
+
+    def test_nothing_is_saved_if_one_kind_cannot_be_read(self, pair: tuple[Any, Any]) -> None:
+        one, other = pair
+        other.save_conversations([talk("a"), Line(role="r", content="c")])
+        other.save_documents([Document(id="d", text="x")])
+        if isinstance(other, JSONLStorage):
+            with other.documents_path.open("a") as file:
+                file.write("nonsense\n")
+        else:
+            with other.engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE documents SET metadata = '[]'")
+        for skip_existing in (True, False):
+            with pytest.raises(StorageError):
+                one.import_store(other, skip_existing=skip_existing)
+            assert (one.count_conversations(), one.count_records(), one.count_documents()) == (
+                *(0, 0, 0),
+            )
 
 
 class TestDiff:

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic_core import from_json
 
+from afterimage.storage import Document
 from afterimage.storage.jsonl.lines import read_chunks
 from tests.support.processes import KINDS, LONG, call, child, opened, received
-from tests.support.records import conversation
+from tests.support.records import Line, conversation
 
 RECORDS = 6000
 KILLS = 4 * LONG
@@ -157,3 +158,63 @@ class TestKilledImports:
         assert storage.count_conversations() == 1 + (imports + 1) * RECORDS
         numbers = [r.metadata["n"] for r in storage.load_conversations(offset=1)]
         assert numbers == list(range(RECORDS)) * (imports + 1)
+
+
+def merge(pipe: Any, kind: str, folder: Path, source_kind: str, source: Path) -> None:
+    store, other = opened(kind, folder), opened(source_kind, source)
+    pipe.send("ready")
+    store.import_store(other)
+    pipe.send("returned")
+
+
+class TestKilledMerges:
+    @pytest.mark.parametrize(("kind", "source_kind"), [("sql", "jsonl"), ("jsonl", "sql")])
+    def test_a_storage_is_merged_completely_or_not_at_all(
+        self, tmp_path: Path, kind: str, source_kind: str
+    ) -> None:
+        rng = random.Random(SEED)
+        other = opened(source_kind, tmp_path)
+        talks = [conversation(rng.randbytes(300).hex(), {"n": n}) for n in range(2000)]
+        other.save_conversations([*talks, *(Line(role="r", content=str(n)) for n in range(500))])
+        other.save_documents([Document(id=str(n), text=f"text {n}") for n in range(1500)])
+        expected = (2001, 500, 1501)
+
+        def counts(store: Any) -> tuple[int, ...]:
+            return store.count_conversations(), store.count_records(), store.count_documents()
+
+        def new(name: str) -> Path:
+            folder = tmp_path / name
+            folder.mkdir()
+            store = opened(kind, folder)
+            store.save_conversations([conversation("first")])
+            store.save_documents([Document(id="first", text="first")])
+            return folder
+
+        with child(merge, kind, new("try"), source_kind, tmp_path) as (process, pipe):
+            assert pipe.recv() == "ready"
+            started = time.monotonic()
+            assert pipe.recv() == "returned"
+            longest = time.monotonic() - started
+        assert counts(opened(kind, tmp_path / "try")) == expected
+        outcomes = set()
+        for kill in range(30 * LONG):
+            folder = new(str(kill))
+            with child(merge, kind, folder, source_kind, tmp_path) as (process, pipe):
+                assert pipe.recv() == "ready"
+                time.sleep(rng.uniform(0.2, 1) * longest)
+                process.kill()
+                process.join()
+            store = opened(kind, folder)
+            found = counts(store)
+            assert found[:2] in ((1, 0), expected[:2])
+            assert found[2] in (1, expected[2])
+            # A database is one file; of two JSONL files, the conversations come first.
+            assert kind == "jsonl" or found in ((1, 0, 1), expected)
+            assert found[2] == 1 or found == expected
+            outcomes.add(found)
+            assert store.import_store(other) == sum(expected) - sum(found)
+            assert counts(store) == expected
+            assert store.import_store(other) == 0
+            assert store.verify().ok
+            shutil.rmtree(folder)
+        assert (1, 0, 1) in outcomes

@@ -60,8 +60,14 @@ class Backend(Protocol):
             The number of saved records, and how many of them are of other models.
         """
 
-    def append_chunks(self, chunks: Iterator[Any], read: Read) -> ImportCount:
-        """Save the records of chunks of JSON lines, as `append_sources` does."""
+    def append_chunks(self, parts: Sequence[tuple[Iterator[Any], Read]]) -> ImportCount:
+        """Save the records of chunks of JSON lines, as `append_sources` does.
+
+        Args:
+            parts: chunks, and the read that says of which kind they are. All records of all parts
+                are saved, or none. In JSONL files, the records of each file are; nothing is saved
+                before all chunks are read.
+        """
 
     def delete(self, read: Read) -> int:
         """Delete the matching records, all or none; return their number."""

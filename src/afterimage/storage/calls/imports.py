@@ -200,7 +200,7 @@ class ImportCalls(Calls):
         self, chunks: Iterator[Any], read: Read, incoming: Incoming | None
     ) -> ImportCount:
         with DeferredWarnings() as warn, closing(cast("Generator[Any]", chunks)):
-            saved = self._backend.append_chunks(chunks, replace(read, warn=warn))
+            saved = self._backend.append_chunks([(chunks, replace(read, warn=warn))])
         read.faults.warn()
         return _with_format(saved, incoming)
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from afterimage.storage.jsonl.lines import Chunk
 from afterimage.storage.query.arguments import Filters
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import (
+    CONVERSATIONS,
     DOCUMENTS,
     KINDS,
     OTHERS,
@@ -45,7 +47,9 @@ class MergingCalls(Calls):
     def import_store(self, other: MergingCalls, *, skip_existing: bool = True) -> ImportCount:
         """Save the records of another storage: conversations, documents and other models.
 
-        All records of one kind are saved, or none. If the call fails, it can be repeated.
+        All records are saved, or none. A `JSONLStorage` has two files: of each, all records are
+        saved, or none, which matters if the process is killed between them. With `skip_existing`,
+        the call can then be repeated.
 
         Args:
             other: a storage of either sort. It is not changed.
@@ -70,8 +74,18 @@ class MergingCalls(Calls):
         (1, 0)
         """
         self._check_other(other)
-        saved = {kind: self._import_kind(other, kind, skip_existing) for kind in KINDS}
-        return ImportCount(sum(saved.values()), saved[OTHERS])
+        with DeferredWarnings() as warn, ExitStack() as stack:
+            chunks = {
+                kind: stack.enter_context(closing(self._new_chunks(other, kind, skip_existing)))
+                for kind in KINDS
+            }
+            read = Read(CONVERSATIONS, faults=Faults("raise"), warn=warn)
+            return self._backend.append_chunks(
+                [
+                    (chain(chunks[CONVERSATIONS], chunks[OTHERS]), read),
+                    (chunks[DOCUMENTS], replace(read, kind=DOCUMENTS)),
+                ]
+            )
 
     @signal_safe
     def diff(
@@ -170,9 +184,14 @@ class MergingCalls(Calls):
                         found.append(batch.take(pc.subtract(chosen, low)))
         return pa.Table.from_batches(found, arrow_schema(kind.stored))
 
-    def _import_kind(self, other: MergingCalls, kind: RecordKind, skip_existing: bool) -> int:  # noqa: FBT001
+    def _new_chunks(
+        self,
+        other: MergingCalls,
+        kind: RecordKind,
+        skip_existing: bool,  # noqa: FBT001  as in the public call
+    ) -> Generator[Chunk, None, None]:
+        """Return the records of one kind of another storage that are to be saved, as chunks."""
         is_new = self._filter(other, kind) if skip_existing else _all
-        read = Read(kind.saved_as, faults=Faults("raise"))
         source = Read(kind, valid=True)
 
         def chunks() -> Generator[Chunk, None, None]:
@@ -187,8 +206,7 @@ class MergingCalls(Calls):
                     number += len(lines)
             is_new([], at_end=True)
 
-        with DeferredWarnings() as warn, closing(chunks()) as found:
-            return self._backend.append_chunks(found, replace(read, warn=warn))
+        return chunks()
 
     def _filter(self, other: MergingCalls, kind: RecordKind) -> _Filter:
         """Return the function that returns those of the next records that are not here."""

@@ -10,7 +10,7 @@ Importing this module does not load DuckDB, SQLAlchemy or Arrow. The calls that 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -184,29 +184,33 @@ class JsonlBackend:
         chunks = chunks_of_sources(
             sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
         )
-        return self.append_chunks(chunks, read)
+        return self.append_chunks([(chunks, read)])
 
-    def append_chunks(self, chunks: Iterator[Chunk], read: Read) -> ImportCount:
-        target = self._path(read.kind)
-        require_folder(target)
-        chunks = read.converted(chunks)
-        checking, appending = split(read.progress, [9, 1])
-        count = others = 0
-
-        # Read once, without the lock of the target: the source may be a pipe that takes long.
-        with staged(target) as (write, staged_blocks):
-            for chunk, other in importable_chunks(read.kind, chunks, read.other, read.faults):
-                lines = chunk.texts()
-                count += len(lines)
-                others += other
-                write(encoded(lines, self.codec))
-                report(checking, len(lines), chunk.share)
-            if count:
-                length, blocks = staged_blocks()
-                with self._locked(target):
-                    append_lines(target, blocks, length, self.codec, read.warn)
-        report(appending, 0, 1.0)
-        return ImportCount(count, others)
+    def append_chunks(self, parts: Sequence[tuple[Iterator[Chunk], Read]]) -> ImportCount:
+        saved = others = 0
+        # Read once, without the lock of a target: the source may be a pipe that takes long.
+        with ExitStack() as stack:
+            ready: list[Any] = []
+            for chunks, read in parts:
+                target = self._path(read.kind)
+                require_folder(target)
+                checking, appending = split(read.progress, [9, 1])
+                write, staged_blocks = stack.enter_context(staged(target))
+                before, ours = saved, read.converted(chunks)
+                for chunk, other in importable_chunks(read.kind, ours, read.other, read.faults):
+                    lines = chunk.texts()
+                    saved += len(lines)
+                    others += other
+                    write(encoded(lines, self.codec))
+                    report(checking, len(lines), chunk.share)
+                ready.append((target, saved > before and staged_blocks(), read, appending))
+            for target, lines_to_append, read, appending in ready:
+                if lines_to_append:
+                    length, blocks = lines_to_append
+                    with self._locked(target):
+                        append_lines(target, blocks, length, self.codec, read.warn)
+                report(appending, 0, 1.0)
+        return ImportCount(saved, others)
 
     # -- reading ------------------------------------------------------------------------------
 

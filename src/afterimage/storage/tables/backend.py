@@ -16,7 +16,6 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import sqlalchemy as sa
 from pydantic import BaseModel
 
 from afterimage.storage.arrow.batches import has_valid_values
@@ -152,22 +151,16 @@ class TablesBackend:
         chunks = chunks_of_sources(
             sources, read.faults.handle, limit, of_documents=read.kind is DOCUMENTS
         )
-        return self.append_chunks(chunks, read)
+        return self.append_chunks([(chunks, read)])
 
-    def append_chunks(self, chunks: Iterator[Chunk], read: Read) -> ImportCount:
+    def append_chunks(self, parts: Sequence[tuple[Iterator[Chunk], Read]]) -> ImportCount:
         path = self.database.catalog.path
-        chunks = read.converted(chunks)
-        if read.faults.skip:
-            chunks = valid_chunks(chunks, importable(read.kind), read.faults)
-        # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
-        chunks = regrouped(chunks, self._insert_rows)
-        # The first chunk comes before the database is opened: a source that cannot be read fails.
-        chunks = chain([*islice(chunks, 1)], chunks)
+        ready = [(self._ready(chunks, read), read) for chunks, read in parts]
         saved = other = 0
         folder = temporary_name() or path or Path.cwd() / "unnamed"
         with SpooledTemporaryFile(max_size=_OTHERS_IN_MEMORY, dir=str(folder.parent)) as others:
 
-            def batches(group: Iterable[Chunk]) -> Iterator[pa.RecordBatch]:
+            def batches(group: Iterable[Chunk], read: Read) -> Iterator[pa.RecordBatch]:
                 nonlocal saved, other
                 for chunk in group:
                     with paused_collector():
@@ -180,47 +173,51 @@ class TablesBackend:
 
             with self.database.appending(self.layout.prepare) as connection:
                 insert = Insert(self.database, self.layout, connection)
-                # Use few statements: at its end, each of them writes an incomplete row group.
-                for index, first in enumerate(chunks):
-                    if index:
-                        self.database.trim_cache(connection, 0)
-                    group = chain([first], self._until_cache_is_full(chunks))
-                    insert.batches(self.layout.of(read.kind), batches(group))
+                for chunks, read in ready:
+                    # Use few statements: at its end, each of them writes an incomplete row group.
+                    for index, first in enumerate(chunks):
+                        if index:
+                            self.database.trim_cache(connection, 0)
+                        group = chain([first], self._until_cache_is_full(chunks))
+                        insert.batches(self.layout.of(read.kind), batches(group, read))
                 if others.tell():
                     others.seek(0)
                     unnamed = (("", line[:-1]) for line in others)
                     insert.others(self.layout.records, unnamed, self._insert_rows)
         return ImportCount(saved, other)
 
+    def _ready(self, chunks: Iterator[Chunk], read: Read) -> Iterator[Chunk]:
+        """Return the chunks to save, without the lines that are skipped."""
+        chunks = read.converted(chunks)
+        if read.faults.skip:
+            chunks = valid_chunks(chunks, importable(read.kind), read.faults)
+        # Batches of whole row groups: DuckDB would rewrite smaller row groups later.
+        chunks = regrouped(chunks, self._insert_rows)
+        # The first chunk comes before the database is opened: a source that cannot be read fails.
+        return chain([*islice(chunks, 1)], chunks)
+
     def delete(self, read: Read) -> int:
-        self._check_editable()
-        with self.database.writing() as connection:
-            return self._editing(connection, read.kind).delete(read.query)
+        return self._edited(read.kind, lambda editing: editing.delete(read.query))
 
     def delete_repeated(self, read: Read, field: FieldRef, *, last: bool) -> int:
-        self._check_editable()
-        with self.database.writing() as connection:
-            return self._editing(connection, read.kind).delete(read.query, field, last=last)
+        return self._edited(read.kind, lambda editing: editing.delete(read.query, field, last=last))
 
     def update(self, read: Read, change: MetadataChange) -> int:
-        self._check_editable()
-        with self.database.writing() as connection:
-            return self._editing(connection, read.kind).update(read.query, change)
+        return self._edited(read.kind, lambda editing: editing.update(read.query, change))
 
     def compact(self) -> None:
         self.database.compact()
 
-    def _check_editable(self) -> None:
-        """Raise an error for a lake: a lost connection could leave an edit of it in part."""
-        if self.database.catalog.numbers_rows:
-            raise DatabaseError(
-                f"{self.database.name} is a lake, whose records cannot be edited yet. Export the "
-                "records to keep, and import them into a new lake. Nothing was changed."
-            )
+    def _edited(self, kind: RecordKind, edit: Callable[[Editing], int]) -> int:
+        """Edit the table of a kind in one transaction; return the number of edited rows."""
 
-    def _editing(self, connection: sa.Connection, kind: RecordKind) -> Editing:
-        self.layout.refresh(connection, to_write=True)
-        return Editing(self.database, self.layout, connection, self.layout.of(kind))
+        def attempt() -> int:
+            with self.database.writing(alone=True) as connection:
+                self.layout.refresh(connection, to_write=True)
+                stored = self.layout.of(kind)
+                return edit(Editing(self.database, self.layout, connection, stored))
+
+        return self.database.catalog.repeated(attempt)
 
     @property
     def _insert_rows(self) -> int:
@@ -333,7 +330,7 @@ class TablesBackend:
     def repair(self) -> int:
         if not self.database.exists():
             return 0
-        with self.database.writing() as connection:
+        with self.database.writing(alone=True) as connection:
             self.layout.refresh(connection)
             repaired = repair_columns(connection, self.layout.conversations)
         if repaired:

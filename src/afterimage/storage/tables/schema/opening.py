@@ -63,7 +63,7 @@ class StorageTables:
             if self.may_create and (self.layout.lost_columns or self.layout.has_old_view):
                 # The database may be read-only.
                 with suppress(DatabaseError):
-                    with database.writing(of_columns=True) as connection:
+                    with database.writing(alone=True) as connection:
                         self.layout.create(connection, self.metadata_fields)
                     log.info("%s: updated its view of messages and its columns", database.name)
             return
@@ -73,7 +73,7 @@ class StorageTables:
                 f"{self.layout.conversations.name!r} and {self.layout.documents.name!r}. Give the "
                 "names of existing tables, or open it with create=True to create them."
             )
-        with database.writing(of_columns=True) as connection:
+        with database.writing(alone=True) as connection:
             has_new = self.layout.create(connection, self.metadata_fields)
         if has_new:
             database.catalog.tables_made(self.layout.stored_names)
