@@ -274,7 +274,8 @@ def libraries(session: nox.Session) -> None:
     scripts = environment(session, "libraries", "-e", ".[test,libraries,notebooks]", NEWEST_DUCKDB)
     names = ["test_other_libraries.py", "test_docs.py", "test_notebooks.py"]
     files = [f"tests/interop/{name}" for name in names]
-    run_pytest(session, scripts, *files, "tests/system/test_stops.py::TestNotebooks")
+    files += ["tests/reports/test_bars.py", "tests/system/test_stops.py::TestNotebooks"]
+    run_pytest(session, scripts, *files)
 
 
 @nox.session(default=False)
