@@ -274,7 +274,8 @@ def libraries(session: nox.Session) -> None:
     scripts = environment(session, "libraries", "-e", ".[test,libraries,notebooks]", NEWEST_DUCKDB)
     names = ["test_other_libraries.py", "test_docs.py", "test_notebooks.py"]
     files = [f"tests/interop/{name}" for name in names]
-    run_pytest(session, scripts, *files, "tests/system/test_stops.py::TestNotebooks")
+    files += ["tests/reports/test_bars.py", "tests/system/test_stops.py::TestNotebooks"]
+    run_pytest(session, scripts, *files)
 
 
 @nox.session(default=False)
@@ -340,7 +341,7 @@ def speed(session: nox.Session) -> None:
 @nox.session(default=False)
 def demo(session: nox.Session) -> None:
     """The main job on real data; the files stay in chitchat-demo/."""
-    scripts = environment(session, "demo", "-e", ".[demo]")
+    scripts = environment(session, "demo", "-e", ".[cli,demo]")
     run(session, scripts, "python", "-m", "afterimage.storage.demo", *session.posargs)
 
 
