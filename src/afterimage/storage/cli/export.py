@@ -18,6 +18,7 @@ from afterimage.storage.cli.stores import (
     explain_offset,
     open_existing,
 )
+from afterimage.storage.errors import counted
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.reports.exports import ExportCount
 
@@ -87,8 +88,7 @@ def export_command(
                 out, **arguments, **training, partition_by=partition_by, progress=progress
             )
     print_count(written, kind, f"to {out}", str(out), as_json=as_json)
-    if written.omitted:
-        _explain_omitted(written)
+    _explain_omitted(written, kind)
     if as_json:
         return
     if written and isinstance(written, ExportCount) and written.parts:
@@ -126,10 +126,14 @@ def _check_target(
         raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
 
 
-def _explain_omitted(written: ExportCount) -> None:
-    """Print how many conversations were left out, and why."""
-    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in written.reasons.items())
-    say(f"{written.omitted.count:,} left out: {reasons}.\n{written.omitted}", err=True)
+def _explain_omitted(written: ExportCount, kind: str) -> None:
+    """Print how many conversations were left out and why, and what the others do not have."""
+    if written.omitted:
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in written.reasons.items())
+        say(f"{written.omitted.count:,} left out: {reasons}.\n{written.omitted}", err=True)
+    if written.dropped:
+        parts = (f"{name} of {counted(n, kind)}" for name, n in written.dropped.items())
+        say(f"Without {', '.join(parts)}.", err=True)
 
 
 def _record_count(
