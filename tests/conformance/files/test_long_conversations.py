@@ -23,7 +23,7 @@ SHORT, LONG = 1_000, 8_000
 def messages(count: int) -> list[dict[str, Any]]:
     """Questions, calls, results and answers; some questions follow each other."""
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
-    turn = [
+    turn: list[dict[str, Any]] = [
         {"role": "user", "content": "a" * 40},
         {"role": "user", "content": "b" * 40},
         {"role": "assistant", "content": None, "tool_calls": [call]},
