@@ -134,7 +134,7 @@ WITHOUT: dict[str, dict[str, int]] = {
         "tool calls": 1,
         "tool results": 1,
     },
-    "dpo": {**_OTHERS, "other turns": 1, "system messages": 1, "tool calls": 1},
+    "dpo": {**_OTHERS, "other turns": 1, "tool calls": 1},
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from afterimage.storage.errors import InvalidRecordError, shown
 from afterimage.storage.formats.alpaca import question_of
 from afterimage.storage.formats.edits import json_text
-from afterimage.storage.formats.messages import after_system, messages_of
+from afterimage.storage.formats.messages import after_system, content_text, messages_of
 from afterimage.storage.formats.shape import Losses, NotRepresentableError, message_kind
 from afterimage.storage.formats.sharegpt import turn_of, turns_of
 from afterimage.storage.formats.tool_calls import flat_tool, record_tools
@@ -343,14 +343,19 @@ class DPO(Preference):
         if layout:
             return super().row(record, losses, layout)
         prompt, chosen, rejected = record["prompt"], record["chosen"], record["rejected"]
+        if not (chosen and rejected):
+            raise NotRepresentableError("a side without messages")
         if "tools" in record:
             losses.drop("tools", "tools have no place in dpo")
         if losses.allowed:
             asked = [message for message in prompt if message["role"] == "user"]
-            kept = [asked[-1:], chosen[-1:], rejected[-1:]]
-            for whole, last in zip((prompt, chosen, rejected), kept, strict=True):
-                _drop_others(whole, last, losses)
-            prompt, chosen, rejected = ([*map(_bare, messages)] for messages in kept)
+            if not asked or any(side[-1]["role"] != "assistant" for side in (chosen, rejected)):
+                raise NotRepresentableError("no question, or a side that is not an answer")
+            first = [message for message in prompt[:1] if message["role"] == "system"]
+            kept = [*first, asked[-1]], chosen[-1:], rejected[-1:]
+            for whole, some in zip((prompt, chosen, rejected), kept, strict=True):
+                _drop_others(whole, some, losses)
+            prompt, chosen, rejected = ([_bare(one, losses) for one in some] for some in kept)
         system = ""
         if len(prompt) == 2 and prompt[0]["role"] == "system":
             system = _plain_text(prompt[:1], "system", self.name) + "\n\n"
@@ -370,8 +375,16 @@ def _drop_others(whole: list[Message], kept: list[Message], losses: Losses) -> N
         losses.drop_keys(message.keys() - {"role", "content"}, "dpo", "")
 
 
-def _bare(message: Message) -> Message:
-    return {"role": message["role"], "content": message["content"]}
+def _bare(message: Message, losses: Losses) -> Message:
+    """Return a message with only its role and the text of its content."""
+    content = message["content"]
+    text = content_text(content)
+    if text is None:
+        if not content:
+            raise NotRepresentableError("a message without content")
+        losses.drop("content parts", "content parts have no place in dpo")
+        text = "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    return {"role": message["role"], "content": text}
 
 
 def pairs_by_score(

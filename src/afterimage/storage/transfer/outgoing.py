@@ -156,8 +156,9 @@ class Outgoing:
             rows = self._shape.write(record, self._options, losses)
         except NotRepresentableError as error:
             if error.is_loss:
+                at = f"at {error.place} of" if error.place else "in"
                 raise NotRepresentableError(
-                    f"{error.reason}, at {error.place} of record {number:,}. Use lossy=True to "
+                    f"{error.reason}, {at} record {number:,}. Use lossy=True to "
                     "leave that out, or another format. Nothing was written",
                     is_loss=True,
                 ) from None
