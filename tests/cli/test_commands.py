@@ -109,6 +109,25 @@ class TestExport:
             said = run("export", "bad.jsonl", out, *order, "--skip-corrupt")
         assert said == f"1 conversation exported to {out}\n"
 
+    def test_a_folder_for_the_hub(self, run: Run, store: str) -> None:
+        arguments = ["--hub", "--license", "mit", "--title", "Talks", "--reasoning", "field"]
+        for _ in range(2):  # an earlier export is replaced
+            result = attempt("export", store, "talks", *arguments, "--limit", 3)
+            assert result.stdout == "3 conversations exported to talks\n"
+        card = Path("talks/README.md").read_text("utf-8")
+        assert "license: mit" in card.replace('"', "")
+        assert "# Talks" in card
+        assert Path("talks/data/train-00000-of-00001.parquet").exists()
+        for wrong in (
+            ["--hub", "--partition-by", "persona"],
+            ["--license", "mit"],
+            ["--title", "x"],
+            ["--hub", "--title", ""],
+            ["--hub", "--kind", "records"],
+        ):
+            assert attempt("export", store, "more", *wrong).exit_code == 2
+        assert not Path("more").exists()
+
     def test_what_lines_do_not_have_is_named(self, folder: Path) -> None:
         said = [
             {"role": "user", "content": "Hi", "name": "Ada"},
