@@ -225,8 +225,10 @@ class TestHuggingFaceDatasets:
         tags: list[Any] = [{"a": 1}, ["x"], 3, None]
         lists: list[Any] = [[["x"]], [[]], None, []]
         store.save_conversations(
-            conversation(str(n), {"any": tag, "lists": listed, "yes": n > 1})
-            for n, (tag, listed) in enumerate(zip(tags, lists, strict=True))
+            [
+                conversation(str(n), {"any": tag, "lists": listed, "yes": n > 1})
+                for n, (tag, listed) in enumerate(zip(tags, lists, strict=True))
+            ]
         )
         folder, cache = str(tmp_path / "talks"), str(tmp_path / "cache")
         store.export_hub(folder, columns=["metadata.*"])
