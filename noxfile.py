@@ -68,6 +68,8 @@ OLDEST_DUCKDB, NEWEST_DUCKDB = DUCKDB_EDGES.values()
 PUBLISHED = "afterimage==0.18.1"
 PUBLISHED_WITH_SERVER = PUBLISHED.replace("==", "[server]==")
 
+TRL = "trl>=1.16"
+
 # The minor versions of Python in the classifiers of pyproject.toml.
 PYTHONS = [
     name.rpartition(" ")[2]
@@ -272,7 +274,9 @@ def published(session: nox.Session) -> None:
 def libraries(session: nox.Session) -> None:
     """Pytest of the notebooks, their Stop button, and what other libraries read from us."""
     scripts = environment(session, "libraries", "-e", ".[test,libraries,notebooks]", NEWEST_DUCKDB)
-    names = ["test_other_libraries.py", "test_docs.py", "test_notebooks.py"]
+    # Without its dependencies, of which PyTorch is one: the tests load its functions for datasets.
+    pip_install(session, scripts, "--no-deps", TRL)
+    names = ["test_other_libraries.py", "test_consumers.py", "test_docs.py", "test_notebooks.py"]
     files = [f"tests/interop/{name}" for name in names]
     files += ["tests/reports/test_bars.py", "tests/system/test_stops.py::TestNotebooks"]
     run_pytest(session, scripts, *files)

@@ -67,6 +67,8 @@ WRONG_TEXTS = {
     "--set": ["", "a", "=1"],
     "--into": ["", "sub.jsonl", "csv.jsonl", "new.txt", "nowhere/new.jsonl", "more.jsonl"],
     "--system-prompt": ["requires --format"],
+    "--license": ["", "requires --hub"],
+    "--title": ["", "requires --hub"],
     "--dir": ["", "notes.txt", "notes.txt/sub"],
     "--seed": ["", "x", "1.5"],
     "--shuffle-seed": ["", "x", "1.5", str(2**70)],

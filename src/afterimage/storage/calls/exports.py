@@ -106,8 +106,10 @@ class ExportCalls(Calls):
         Returns:
             The number of lines written, as an integer. Its attribute `omitted` is the number of
             conversations that were left out and the first of them, and `reasons` is their number by
-            reason. `parts` is the number of lines of each part of a split, and `shares` are the
-            shares that came out.
+            reason. `dropped` is what lines do not have of their conversations, such as
+            {"tool calls": 3}, with the number of these conversations: what `lossy` leaves out,
+            reasoning, and the other turns in "alpaca". `parts` is the number of lines of
+            each part of a split, and `shares` are the shares that came out.
 
         Raises:
             InvalidQueryError: see the class; or the format does not support an option.
