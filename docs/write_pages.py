@@ -2,7 +2,8 @@
 
 They are written after a mark in each page. docs/cli.md gets the help of every command, and
 docs/schema.md gets the fields of `records/fields.py`, the Arrow schema of a scan, and the DDL of a
-new database. Tests fail if a page differs.
+new database. docs/llms.txt, a list of all pages for language models, is the table of
+docs/README.md. Tests fail if a page differs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ MARK = "<!-- What follows is written by docs/write_pages.py. -->\n"
 
 
 def written(name: str) -> str:
-    """The page as it should be: its text before the mark, and the generated part."""
+    """The page as it should be: its text before the mark, if it has one, and the generated part."""
+    if name == "llms.txt":
+        return llms()
     said, mark, _ = (DOCS / name).read_text(encoding="utf-8").partition(MARK)
     if not mark:
         raise SystemExit(f"{DOCS / name} has no line {MARK.strip()}")
@@ -55,7 +58,33 @@ def schema() -> str:
     return "".join(parts)
 
 
-PAGES = {"cli.md": commands, "schema.md": schema}
+def llms() -> str:
+    """The list of all pages, in the order of the index, with what each one is for."""
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| \[[^]]+\]\(([\w-]+\.md)\) \|$", index, re.MULTILINE)
+    lines = []
+    for purpose, name in rows:
+        title = (DOCS / name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        lines.append(f"- [{title}]({name}): {purpose}\n")
+    return _LLMS + "".join(lines)
+
+
+PAGES = {"cli.md": commands, "schema.md": schema, "llms.txt": llms}
+
+_LLMS = """\
+# afterimage-storage
+
+> A Python library that stores the conversations and documents that language models are trained \
+and evaluated with. Two storages share one API: `JSONLStorage` for JSON lines files and \
+`SQLStorage` for a DuckDB file. Every record is returned as it was saved, each save is atomic, \
+and both storages give the same answers to the same queries.
+
+Install it with `pip install .` in the folder of the repository. Every public name is in \
+`afterimage.storage`.
+
+## Guides
+
+"""
 
 
 def _block(name: str, text: str) -> str:

@@ -80,6 +80,25 @@ class TestSchema:
         assert page("schema.md") == written("schema.md"), "run: python docs/write_pages.py"
 
 
+class TestListForLanguageModels:
+    def test_it_is_that_of_the_index(self) -> None:
+        written = runpy.run_path(str(DOCS / "write_pages.py"))["written"]
+        assert page("llms.txt") == written("llms.txt"), "run: python docs/write_pages.py"
+
+    def test_it_has_every_page_once(self) -> None:
+        names = re.findall(r"\]\(([^)]+)\)", page("llms.txt"))
+        assert sorted(names) == [path.name for path in PAGES if path.name != "README.md"]
+
+
+class TestSite:
+    def test_its_navigation_has_every_guide_once(self) -> None:
+        navigation = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2]
+        named = re.findall(r"^ +- (?:[\w ]+: )?([\w-]+\.md)$", navigation, re.MULTILINE)
+        moved = {"index.md", "guides.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+        assert sorted({*named} - moved) == [path.name for path in PAGES if path.name != "README.md"]
+        assert len(named) == len({*named})
+
+
 def recipes() -> list[Any]:
     """Each ```sql block of the cookbook, with the block after it, which is its result."""
     all_blocks = blocks(page("sql-cookbook.md"))

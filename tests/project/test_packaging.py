@@ -107,6 +107,17 @@ class TestWheel:
         assert len(licences) == 1
 
 
+def test_dependency_groups_install_extras_that_exist() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project, groups = told["project"], told["dependency-groups"]
+    named = [each for group in groups.values() for each in group]
+    assert {each["include-group"] for each in named if isinstance(each, dict)} <= groups.keys()
+    own = [each for each in named if str(each).startswith(project["name"])]
+    extras = [re.findall(r"\[(\w+)\]$", each)[0] for each in own]
+    assert {*extras} <= project["optional-dependencies"].keys()
+    assert "dev" in groups  # what uv installs without being told
+
+
 class TestImports:
     @pytest.mark.process
     @pytest.mark.parametrize(

@@ -245,6 +245,20 @@ class TestNamesOfTheUser:
             assert exported(store, tmp_path / "o.jsonl", format=name) == wanted
 
 
+def pair_of(row: dict[str, Any] | None) -> tuple[str, str] | None:
+    return (row["instruction"], row["output"]) if row else None
+
+
+def first_question_and_first_answer(talk: Conversation) -> tuple[str, str] | None:
+    """What the published package pairs: neither needs to follow the other."""
+    by_role = {
+        role: [said.content for said in talk.conversations if said.role.value == role]
+        for role in ("user", "assistant")
+    }
+    question, answer = (next(filter(None, texts), None) for texts in by_role.values())
+    return (question, answer) if question and answer else None
+
+
 @pytest.fixture(scope="module")
 def as_the_package_exports(
     published: str, tmp_path_factory: pytest.TempPathFactory
@@ -271,14 +285,42 @@ class TestAsThePublishedPackageExports:
         storage.save_conversations([*talks(), Note(title="of another model")])
         for prompt, rows in as_the_package_exports.items():
             for name in FORMATS:
-                if name == "alpaca":  # with a prompt, an error here only
+                if name == "alpaca":  # with a prompt, an error here only: see the next test
                     assert rows[name] == as_the_package_exports[None][name]
-                    ours = exported(storage, tmp_path / "out.jsonl", format=name)
-                    # The package also pairs an answer with a question that is not before it.
-                    assert len([row for row in ours if row in rows[name]]) > 5
                     continue
                 ours = exported(storage, tmp_path / "out.jsonl", format=name, system_prompt=prompt)
                 assert [list(row.items()) for row in ours] == [
                     list(row.items()) for row in rows[name]
                 ]
                 assert len(ours) > 10
+
+    def test_row_by_row_where_an_answer_follows_its_question(
+        self, storage: Any, tmp_path: Path, as_the_package_exports: dict[Any, dict[str, list[Any]]]
+    ) -> None:
+        """Alpaca: the package pairs the first question with the first answer, wherever they are."""
+        records = talks()
+        storage.save_conversations(records)
+        firsts = [first_question_and_first_answer(record) for record in records]
+        pairs = [pair_of(expected(record, "alpaca")) for record in records]
+        theirs = iter(as_the_package_exports[None]["alpaca"])
+        ours = iter(exported(storage, tmp_path / "out.jsonl", format="alpaca"))
+        equal, only_theirs, different = 0, 0, 0
+        for record, first, pair in zip(records, firsts, pairs, strict=True):
+            their_row = next(theirs) if first else None
+            our_row = next(ours) if pair else None
+            assert pair_of(their_row) == first
+            assert pair_of(our_row) == pair
+            if first == pair:
+                equal += our_row is not None
+                assert our_row == their_row
+                assert list(our_row or ()) == list(their_row or ())
+            elif pair is None:  # no question has an answer directly after it
+                only_theirs += 1
+            else:  # the package's answer is the answer to something else
+                different += 1
+                contents = [said.content for said in record.conversations]
+                assert pair in itertools.pairwise(contents)
+        assert [*theirs] == [*ours] == []
+        assert equal > 5
+        assert only_theirs > 1
+        assert different > 1

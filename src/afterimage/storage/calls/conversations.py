@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from afterimage.storage.calls.shared import Calls
 from afterimage.storage.models import ConversationWithContext, EvaluatedConversationWithContext
-from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy
+from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy, Types
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import CONVERSATIONS
 from afterimage.storage.records.objects import as_records
@@ -127,6 +127,7 @@ class ConversationCalls(Calls):
         *,
         on_error: OnError = "raise",
         progress: Progress | None = None,
+        types: Types = None,
         **choice: Unpack[Choice],
     ) -> pa.RecordBatchReader:
         """Return conversations as a stream of Arrow record batches; no models are built.
@@ -136,16 +137,20 @@ class ConversationCalls(Calls):
         Args:
             columns: field paths, in the order of the result; the path is the name of its column.
                 Values inside metadata are returned as text: strings unchanged, other values as
-                JSON. None returns all declared fields and `extra`.
+                JSON, unless `types` declares them. None returns all declared fields and `extra`.
             filters: see the class.
             order_by: see the class.
             limit: see the class.
             offset: see the class.
             on_error: see the class; the warning is issued at the end of the stream.
-            **choice: see the class.
             progress: called with the number of records read since the last call; for a JSONL file,
                 with the number of lines read, matching or not. A `ShareProgress` then also gets the
                 share of the file that was read.
+            types: the types of columns with values inside metadata, as names of Arrow types or as
+                types: booleans, integers, "float", "double", strings, dates and timestamps, such as
+                {"metadata.n": "int64", "metadata.at": "timestamp[us, UTC]"}. Null and
+                absent values are null.
+            **choice: see the class.
 
         Returns:
             A reader with the declared schema, which every consumer of Arrow streams can read. If
@@ -153,14 +158,30 @@ class ConversationCalls(Calls):
             other processes, until the reader is read to its end or deleted (`del reader`). The
             `close()` of the reader does not close the file.
 
+        Raises:
+            InvalidQueryError: see the class; or, during the read, a value does not fit its type in
+                `types`. The message gives the position of the record in the result.
+
         >>> from afterimage.storage import Conversation, SQLStorage
         >>> store = SQLStorage("duckdb:///:memory:")
         >>> store.save_conversations([Conversation(conversations=[], metadata={"a": {"b": 1}})])
         >>> store.scan_conversations(columns=["metadata.a.b", "persona"]).read_all().to_pylist()
         [{'metadata.a.b': '1', 'persona': None}]
+        >>> scan = store.scan_conversations(["metadata.a.b"], types={"metadata.a.b": "int64"})
+        >>> scan.read_all().to_pylist()
+        [{'metadata.a.b': 1}]
         """
         return self._scan(
-            CONVERSATIONS, columns, limit, offset, filters, order_by, on_error, progress, choice
+            CONVERSATIONS,
+            columns,
+            limit,
+            offset,
+            filters,
+            order_by,
+            on_error,
+            progress,
+            types,
+            choice,
         )
 
     @signal_safe

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from afterimage.storage.calls.shared import Calls
 from afterimage.storage.models import Document
-from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy
+from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy, Types
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import DOCUMENTS
 from afterimage.storage.records.objects import as_records
@@ -79,11 +79,21 @@ class DocumentCalls(Calls):
         *,
         on_error: OnError = "raise",
         progress: Progress | None = None,
+        types: Types = None,
         **choice: Unpack[Choice],
     ) -> pa.RecordBatchReader:
         """Return documents as a stream of Arrow record batches; see `scan_conversations`."""
         return self._scan(
-            DOCUMENTS, columns, limit, offset, filters, order_by, on_error, progress, choice
+            DOCUMENTS,
+            columns,
+            limit,
+            offset,
+            filters,
+            order_by,
+            on_error,
+            progress,
+            types,
+            choice,
         )
 
     @signal_safe

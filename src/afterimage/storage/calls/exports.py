@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from afterimage.storage.calls.shared import Calls
 from afterimage.storage.calls.splitting import new_folder, parts_of, reads_of, seed_of
 from afterimage.storage.errors import InvalidQueryError
-from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy, as_list
+from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy, Types, as_list
 from afterimage.storage.query.query import Query, Share
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import CONVERSATIONS, OTHERS, Kind, RecordKind, kind_named
@@ -183,6 +183,7 @@ class ExportCalls(Calls):
         trim: bool = False,
         split: Mapping[str, float] | None = None,
         split_by: str | None = None,
+        types: Types = None,
         **choice: Unpack[Choice],
     ) -> ExportCount:
         """Write matching records to Parquet as a stream: whole records, or rows for training tools.
@@ -219,6 +220,8 @@ class ExportCalls(Calls):
             split: see `export_jsonl`. The files are named as on the Hugging Face Hub,
                 `train-00000-of-00001.parquet`.
             split_by: see `export_jsonl`.
+            types: see `scan_conversations`. A value that does not fit is an error, and no file is
+                written.
             **choice: see the class.
 
         Returns:
@@ -248,6 +251,8 @@ class ExportCalls(Calls):
         )
         if training is not None and partition_by is not None:
             raise InvalidQueryError("partition_by cannot be combined with a format")
+        if training is not None and types is not None:
+            raise InvalidQueryError("types cannot be combined with a format")
         from afterimage.storage.transfer.parquet import write_parquet  # noqa: PLC0415  heavy
 
         records = kind_named(kind) if training is None else training.kind
@@ -257,6 +262,7 @@ class ExportCalls(Calls):
         refuse_own_file(target, self._backend.files())
         seed, choice = seed_of(choice, split)
         query = self._query(records, limit, offset, filters, order_by, names, choice)
+        query, declared = self._declared(query, types)
         parts = parts_of(split, split_by, seed, self._backend.fields(records))
         _check_split(parts, path, query)
         if parts and partitions:
@@ -269,13 +275,17 @@ class ExportCalls(Calls):
             part = self._chosen(part)
             if training is not None:
                 return self._training_parquet(target, training, part, compression, row_group_bytes)
-            ahead = prefetched(self._backend.select(_reading_share(part)), ahead=_AHEAD)
+            selected = self._backend.select(_reading_share(part))
+            if declared is not None:
+                selected = declared.batches(selected)
+            ahead = prefetched(selected, ahead=_AHEAD)
             with closing(counting(ahead, part.progress)) as batches:
                 return write_parquet(
                     target,
                     records,
                     part.query,
                     batches,
+                    declared,
                     partition_by=partitions,
                     compression=compression,
                     row_group_bytes=row_group_bytes,

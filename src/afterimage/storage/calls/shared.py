@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from afterimage.storage.backend import Backend
-from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy, positive
+from afterimage.storage.query.arguments import Choice, Columns, Filters, OrderBy, Types, positive
 from afterimage.storage.query.arguments import seconds as checked_seconds
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
@@ -19,6 +19,8 @@ from afterimage.storage.system.streams import BatchIterator, RecordIterator
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load Arrow
     import pyarrow as pa
+
+    from afterimage.storage.arrow.declared import DeclaredTypes
 
 __all__ = ["Calls"]
 
@@ -141,6 +143,7 @@ class Calls:
         order_by: OrderBy,
         on_error: OnError,
         progress: Progress | None,
+        types: Types,
         choice: Choice,
     ) -> pa.RecordBatchReader:
         import pyarrow as pa  # noqa: PLC0415  importing the JSONL storage does not load it
@@ -149,11 +152,25 @@ class Calls:
 
         names = list(kind.stored) if columns is None else columns
         query = self._query(kind, limit, offset, filters, order_by, names, choice)
+        query, declared = self._declared(query, types)
         assert query.columns is not None
         read = self._chosen(
             Read(kind, query, Faults(on_error), progress or ignore, long_lived=True)
         )
+        batches = self._backend.select(read)
+        schema = projected_schema(query.columns)
+        if declared is not None:
+            schema, batches = declared.schema(schema), declared.batches(batches)
         return pa.RecordBatchReader.from_batches(
-            projected_schema(query.columns),
-            BatchIterator(read.faults.warn_after(self._backend.select(read))),
+            schema, BatchIterator(read.faults.warn_after(batches))
         )
+
+    def _declared(self, query: Query, types: Types) -> tuple[Query, DeclaredTypes | None]:
+        """Return a query that reads what the declared types need, and what converts its batches."""
+        if types is None:
+            return query, None
+        from afterimage.storage.arrow.declared import DeclaredTypes  # noqa: PLC0415  loads Arrow
+
+        assert query.columns is not None
+        declared = DeclaredTypes.of(types, query.columns)
+        return replace(query, columns=declared.columns(query.columns)), declared

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -48,6 +49,7 @@ from afterimage.storage.system.locks import (
     lock_holder,
     lock_path,
 )
+from afterimage.storage.system.package import LoggedWait
 from afterimage.storage.system.targets import unicode_path
 
 __all__ = [
@@ -186,7 +188,7 @@ def waited_for(path: Path, lock_timeout: float, opened: Callable[[], _Result | N
     Raises:
         StorageError: see `connect`.
     """
-    started = time.monotonic()
+    wait = LoggedWait(path)
     pause, longest = _LOCK_POLL_SECONDS
     while True:
         if not path.exists():
@@ -202,6 +204,7 @@ def waited_for(path: Path, lock_timeout: float, opened: Callable[[], _Result | N
             acquire(lock := _lock)
             try:
                 if (result := opened()) is not None:
+                    wait.ended()
                     return result
             finally:
                 lock.release()
@@ -215,9 +218,11 @@ def waited_for(path: Path, lock_timeout: float, opened: Callable[[], _Result | N
             if not (_IS_LOCKED.search(refusal) or _IS_OPEN_HERE.search(refusal)):
                 raise DatabaseError(f"{path} cannot be opened: {described(error)}") from None
         checkpoint()
-        waited = time.monotonic() - started
+        holder = partial(_holder, path, refusal)
+        waited = wait.seconds
         if waited >= lock_timeout:
-            raise LockTimeoutError.of(path, waited, _holder(path, refusal))
+            raise LockTimeoutError.of(path, waited, holder())
+        wait.goes_on(holder)
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(pause * 1.5, longest)
 

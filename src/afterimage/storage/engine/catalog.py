@@ -60,13 +60,13 @@ class Catalog(Protocol):
         """Open a read-only connection to the state of now, whose end no writer waits for."""
 
     def write_turn(
-        self, *, appends: bool = False, of_columns: bool = False
+        self, *, appends: bool = False, alone: bool = False
     ) -> AbstractContextManager[None]:
         """Hold the writer lock, so that each sequence number is assigned once.
 
         Args:
             appends: whether rows are only appended. Several processes can append to a lake.
-            of_columns: whether tables or columns are changed.
+            alone: whether no rows may be appended meanwhile: tables, columns or rows change.
 
         Raises:
             LockTimeoutError: another thread held it for all of `lock_timeout`.

@@ -124,9 +124,9 @@ class FileCatalog(_LocalCatalog):
         return lent_file(self._file, self.lock_timeout)
 
     def write_turn(
-        self, *, appends: bool = False, of_columns: bool = False
+        self, *, appends: bool = False, alone: bool = False
     ) -> AbstractContextManager[None]:
-        del appends, of_columns  # one writer at a time
+        del appends, alone  # one writer at a time
         return self._write_turn()
 
     @contextmanager
@@ -243,9 +243,9 @@ class NewFileCatalog(FileCatalog):
         return attach_new(self._file)
 
     def write_turn(
-        self, *, appends: bool = False, of_columns: bool = False
+        self, *, appends: bool = False, alone: bool = False
     ) -> AbstractContextManager[None]:
-        del appends, of_columns
+        del appends, alone
         return nullcontext()
 
     def _same_place(self) -> AbstractContextManager[None]:
@@ -296,8 +296,8 @@ class MemoryCatalog(_LocalCatalog):
             release()
 
     @contextmanager
-    def write_turn(self, *, appends: bool = False, of_columns: bool = False) -> Iterator[None]:
-        del appends, of_columns  # one writer at a time
+    def write_turn(self, *, appends: bool = False, alone: bool = False) -> Iterator[None]:
+        del appends, alone  # one writer at a time
         with self._lock.held(self.display_name, self.lock_timeout):
             yield
 

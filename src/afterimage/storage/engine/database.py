@@ -143,16 +143,16 @@ class Database:
             return self.catalog.repeated(self.catalog.lent)
 
     @contextmanager
-    def writing(self, *, of_columns: bool = False) -> Iterator[sa.Connection]:
+    def writing(self, *, alone: bool = False) -> Iterator[sa.Connection]:
         """A connection whose changes are all committed at the end, or none of them.
 
         Args:
-            of_columns: whether tables or columns are changed.
+            alone: whether tables, columns or rows are changed. No rows are appended meanwhile.
         """
         self._create()
         with (
             self._explained(),
-            self.catalog.write_turn(of_columns=of_columns),
+            self.catalog.write_turn(alone=alone),
             translated(self.name),
             self._own.connect() as connection,
             self._space_given_back(connection),
@@ -267,7 +267,7 @@ def _empty(tables: Tables) -> Iterator[Database]:
 
 
 def _make(database: Database, tables: Tables) -> None:
-    with database.writing(of_columns=True) as connection:
+    with database.writing(alone=True) as connection:
         tables.create(connection)
 
 

@@ -10,10 +10,15 @@ import sqlalchemy as sa
 
 from afterimage.storage.errors import DatabaseError
 
-__all__ = ["ENGINE_ERRORS", "is_passing", "lock_is_taken"]
+__all__ = ["ENGINE_ERRORS", "UnknownOutcomeError", "is_passing", "lock_is_taken"]
 
 ENGINE_ERRORS: Final = (duckdb.Error, sa.exc.SQLAlchemyError)
 """Exceptions that statements on a lake raise."""
+
+
+class UnknownOutcomeError(DatabaseError):
+    """A commit may have happened. It is not repeated, because nothing says that it did not."""
+
 
 # A connection that was lost or refused, a server that stops or starts, and a commit that many other
 # commits overtook. A failed ROLLBACK hides the error before it.
@@ -44,6 +49,8 @@ def is_passing(error: BaseException) -> bool:
     >>> is_passing(duckdb.IOException("FATAL: the database system is starting up"))
     True
     """
+    if isinstance(error, UnknownOutcomeError):
+        return False
     return bool(_PASSING.search(str(_original(error))))
 
 

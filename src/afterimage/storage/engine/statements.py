@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import duckdb
 import pyarrow as pa
@@ -20,7 +20,9 @@ from afterimage.storage.errors import DatabaseError, StorageError, shorten
 from afterimage.storage.system.interrupts import checkpoint, current_operation
 
 __all__ = [
+    "Prepared",
     "columns_of",
+    "compiled",
     "described",
     "driver_of",
     "execute_arrow",
@@ -154,13 +156,38 @@ def _same_database(connection: sa.Connection) -> Iterator[duckdb.DuckDBPyConnect
         yield other
 
 
-def fetch_all(connection: sa.Connection, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+class Prepared(NamedTuple):
+    """A statement as text.
+
+    Attributes:
+        text: the SQL text.
+        values: the values of its parameters, by position.
+    """
+
+    text: str
+    values: tuple[Any, ...]
+
+
+def compiled(connection: sa.Connection, statement: sa.Executable) -> Prepared:
+    """Return a statement as text, in the dialect of a connection."""
+    made = statement.compile(  # type: ignore[attr-defined]
+        dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
+    )
+    values = made.construct_params(escape_names=False)
+    return Prepared(str(made), tuple(values[name] for name in made.positiontup or ()))
+
+
+def fetch_all(
+    connection: sa.Connection, statement: sa.Executable | Prepared
+) -> Sequence[sa.Row[Any]]:
     """Return all rows of a statement. DuckDB 2.0 runs no other one while rows are unfetched."""
     checkpoint()
+    if isinstance(statement, Prepared):
+        return connection.exec_driver_sql(*statement).all()
     return connection.execute(statement).all()
 
 
-def execute_arrow(connection: sa.Connection, statement: sa.Executable) -> pa.Table:
+def execute_arrow(connection: sa.Connection, statement: sa.Executable | Prepared) -> pa.Table:
     """Return the whole result of a statement as an Arrow table."""
     reader = stream_arrow(connection, statement)
     schema, batches = reader.schema, []
@@ -174,26 +201,23 @@ def execute_arrow(connection: sa.Connection, statement: sa.Executable) -> pa.Tab
 
 
 def stream_arrow(
-    connection: sa.Connection, statement: sa.Executable, rows: int = 2048
+    connection: sa.Connection, statement: sa.Executable | Prepared, rows: int = 2048
 ) -> pa.RecordBatchReader:
     """Return the result of a statement as a stream of record batches of about `rows` rows.
 
     The connection cannot execute another statement until the stream is read to its end.
     """
-    compiled = statement.compile(  # type: ignore[attr-defined]
-        dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
-    )
-    values = compiled.construct_params(escape_names=False)
-    parameters = [values[name] for name in compiled.positiontup or ()]
+    prepared = statement if isinstance(statement, Prepared) else compiled(connection, statement)
+    text, parameters = prepared.text, list(prepared.values)
     driver = driver_of(connection)
     checkpoint()
     # In each version only one of these calls streams a query with parameters. The other one
     # materializes the whole result in memory first.
     result: Any
     if _duckdb_major() >= 2:
-        result = driver.sql(str(compiled), params=parameters or None)
+        result = driver.sql(text, params=parameters or None)
     else:
-        result = driver.execute(str(compiled), parameters)
+        result = driver.execute(text, parameters)
     return result.to_arrow_reader(min(rows, _MOST_ROWS))
 
 

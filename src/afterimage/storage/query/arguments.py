@@ -14,6 +14,7 @@ __all__ = [
     "Columns",
     "Filters",
     "OrderBy",
+    "Types",
     "as_list",
     "positive",
     "record_count",
@@ -27,6 +28,8 @@ OrderBy = str | Sequence[str | tuple[str, int | str]] | None
 for the descending order, or a list of them."""
 Columns = Sequence[str] | None
 """Field paths, in the order of the result; None for all declared fields."""
+Types = Mapping[str, Any] | None
+"""`{field: type}` for columns of values inside metadata: the name of an Arrow type, or the type."""
 
 
 class Choice(TypedDict, total=False):

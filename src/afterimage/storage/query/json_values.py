@@ -35,6 +35,10 @@ class JsonValue(Protocol):
         """Whether the value is of that kind; may be NULL if it is null or absent."""
 
     @property
+    def json(self) -> sa.ColumnElement[str]:
+        """The JSON of the value; NULL for absent, and for null NULL or its JSON."""
+
+    @property
     def text(self) -> sa.ColumnElement[str]:
         """A string itself, any other value as its JSON text; NULL for null and absent."""
 
@@ -162,6 +166,11 @@ class TypedText:
 
     def is_a(self, kind: str) -> sa.ColumnElement[bool]:
         return self.kind == kind
+
+    @property
+    def json(self) -> sa.ColumnElement[str]:
+        as_string = sa.cast(sa.func.to_json(self.text), sa.VARCHAR)
+        return sa.case((self.kind == "string", as_string), else_=self.text)
 
     @property
     def number(self) -> sa.ColumnElement[float]:

@@ -24,6 +24,7 @@ from afterimage.storage.engine.dialect import SqlType, any_item
 from afterimage.storage.engine.statements import fetch_all
 from afterimage.storage.query.choosing import group_of, is_in_share, key_of
 from afterimage.storage.query.json_values import JsonPath, JsonValue, TypedText
+from afterimage.storage.query.prepared import prepared
 from afterimage.storage.query.query import Condition, Query, SortKey
 from afterimage.storage.query.relations import Relation, Source, Values
 from afterimage.storage.records.fields import Double, Integer, List, Text, Timestamp
@@ -107,7 +108,14 @@ def in_order(
 def count_rows(relation: Relation) -> int:
     """Return the number of records that match the relation's query."""
     connection, table, source, query = relation
-    statement = filtered(sa.select(sa.func.count()).select_from(table), source, query)
+    count = sa.select(sa.func.count()).select_from(table)
+    statement = prepared(
+        connection,
+        table,
+        "count",
+        query.without_slice(),
+        lambda whole: filtered(count, source, whole),
+    )
     return int(fetch_all(connection, statement)[0][0])
 
 
@@ -142,10 +150,14 @@ def chosen_numbers(relation: Relation, query: Query) -> tuple[int, ...]:
 
 def select_list(source: Source, columns: Iterable[FieldRef]) -> list[sa.ColumnElement[Any]]:
     """Return the expressions of a projection, each labelled with its path."""
-    return [
-        (source.json(field).text if field.keys else source.value(field)).label(field.path)
-        for field in columns
-    ]
+    return [_projected(source, field).label(field.path) for field in columns]
+
+
+def _projected(source: Source, field: FieldRef) -> sa.ColumnElement[Any]:
+    if not field.keys:
+        return source.value(field)
+    value = source.json(field)
+    return sa.cast(value.json, sa.VARCHAR) if field.as_json else value.text
 
 
 def _group(source: Source, group: Iterable[Condition]) -> Predicate:

@@ -27,6 +27,7 @@ class FieldRef:
         keys: keys inside the JSON value; () unless `type` is `Json`.
         type: type of the field that `column` and `inner` name.
         of_message: whether `inner` and `keys` lead into one of the messages.
+        as_json: whether a projection returns the JSON of a value inside JSON, not its text.
     """
 
     path: str
@@ -35,6 +36,7 @@ class FieldRef:
     keys: tuple[str, ...]
     type: FieldType
     of_message: bool = False
+    as_json: bool = False
 
 
 def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from afterimage.storage.errors import LockTimeoutError, StorageError
 from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.package import LoggedWait
 from afterimage.storage.system.side_files import side_file
 
 __all__ = [
@@ -42,12 +43,12 @@ class LockFile:
     Reading permission is enough: a lock file that another user has made, for example with sudo,
     does not shut out the others.
 
-    Args:
+    Attributes:
         path: the file to lock, not the lock file.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._lock = FileLock(lock_path(path), timeout=0, thread_local=False)
         self._read_only: int | None = None
 
@@ -85,7 +86,7 @@ class LockFile:
 
     def _error(self, error: OSError) -> StorageError:
         return StorageError(
-            f"{self._path} cannot be locked: its lock file {self._lock.lock_file} cannot be "
+            f"{self.path} cannot be locked: its lock file {self._lock.lock_file} cannot be "
             f"opened ({error.strerror}). Give this user access to the folder and to that file, or "
             "delete that file while no program uses the storage."
         )
@@ -183,14 +184,16 @@ def acquire_file(lock: LockFile, seconds: float) -> bool:
     Returns:
         Whether it was acquired in time.
     """
-    end = time.monotonic() + seconds
+    wait = LoggedWait(lock.path)
     pause, longest = _POLL_SECONDS
     while True:
         if lock.acquire():
+            wait.ended()
             return True
         checkpoint()
-        if time.monotonic() >= end:
+        if wait.seconds >= seconds:
             return False
+        wait.goes_on(lambda: lock_holder(lock_path(lock.path)))
         time.sleep(pause)
         pause = min(2 * pause, longest)
 

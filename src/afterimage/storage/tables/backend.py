@@ -16,7 +16,6 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import sqlalchemy as sa
 from pydantic import BaseModel
 
 from afterimage.storage.arrow.batches import has_valid_values
@@ -49,6 +48,7 @@ from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.atomic_files import temporary_name
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.package import log
 from afterimage.storage.system.prefetch import prefetched
 from afterimage.storage.tables.checks import (
     UNREADABLE,
@@ -197,34 +197,27 @@ class TablesBackend:
         return chain([*islice(chunks, 1)], chunks)
 
     def delete(self, read: Read) -> int:
-        self._check_editable()
-        with self.database.writing() as connection:
-            return self._editing(connection, read.kind).delete(read.query)
+        return self._edited(read.kind, lambda editing: editing.delete(read.query))
 
     def delete_repeated(self, read: Read, field: FieldRef, *, last: bool) -> int:
-        self._check_editable()
-        with self.database.writing() as connection:
-            return self._editing(connection, read.kind).delete(read.query, field, last=last)
+        return self._edited(read.kind, lambda editing: editing.delete(read.query, field, last=last))
 
     def update(self, read: Read, change: MetadataChange) -> int:
-        self._check_editable()
-        with self.database.writing() as connection:
-            return self._editing(connection, read.kind).update(read.query, change)
+        return self._edited(read.kind, lambda editing: editing.update(read.query, change))
 
     def compact(self) -> None:
         self.database.compact()
 
-    def _check_editable(self) -> None:
-        """Raise an error for a lake: a lost connection could leave an edit of it in part."""
-        if self.database.catalog.numbers_rows:
-            raise DatabaseError(
-                f"{self.database.name} is a lake, whose records cannot be edited yet. Export the "
-                "records to keep, and import them into a new lake. Nothing was changed."
-            )
+    def _edited(self, kind: RecordKind, edit: Callable[[Editing], int]) -> int:
+        """Edit the table of a kind in one transaction; return the number of edited rows."""
 
-    def _editing(self, connection: sa.Connection, kind: RecordKind) -> Editing:
-        self.layout.refresh(connection, to_write=True)
-        return Editing(self.database, self.layout, connection, self.layout.of(kind))
+        def attempt() -> int:
+            with self.database.writing(alone=True) as connection:
+                self.layout.refresh(connection, to_write=True)
+                stored = self.layout.of(kind)
+                return edit(Editing(self.database, self.layout, connection, stored))
+
+        return self.database.catalog.repeated(attempt)
 
     @property
     def _insert_rows(self) -> int:
@@ -337,9 +330,12 @@ class TablesBackend:
     def repair(self) -> int:
         if not self.database.exists():
             return 0
-        with self.database.writing() as connection:
+        with self.database.writing(alone=True) as connection:
             self.layout.refresh(connection)
-            return repair_columns(connection, self.layout.conversations)
+            repaired = repair_columns(connection, self.layout.conversations)
+        if repaired:
+            log.info("%s: rows whose columns were set again: %d", self.database.name, repaired)
+        return repaired
 
     def verify(self, progress: Progress | None) -> Verification:
         def faults(stored: StoredTable, progress: Progress) -> Iterator[CorruptRecordError]:
@@ -377,7 +373,7 @@ class TablesBackend:
         stored = self.layout.of(read.kind)
         columns = select_list(stored.source, read.query.columns)
         schema = projected_schema(read.query.columns)
-        return self._scan(stored, columns, schema, read.query, private=private)
+        return self._scan(stored, columns, schema, read.query, private=private, is_projection=True)
 
     def _long_lived(self, read: Read) -> Batches:
         """Yield the same batches to a caller that may keep the iterator for a long time.
@@ -416,6 +412,7 @@ class TablesBackend:
         query: Query,
         *,
         private: bool = False,
+        is_projection: bool = False,
     ) -> Batches:
         def first() -> tuple[list[pa.RecordBatch], Batches]:
             batches = scan_table(
@@ -426,6 +423,7 @@ class TablesBackend:
                 query,
                 batch_rows=self.batch_rows,
                 private=private,
+                is_projection=is_projection,
             )
             return list(islice(batches, 1)), batches
 

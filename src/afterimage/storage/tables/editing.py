@@ -48,12 +48,14 @@ class Editing:
         self._connection = connection
         self._stored = stored
         # DuckDB's own number of a row: it tells rows apart that SQL has given one sequence number.
-        self._row = sa.column("rowid", sa.BigInteger)
-        self._row.table = stored.table
+        self._row: sa.ColumnElement[int] = stored.row
+        # The same in the table that is written to, which can be another one than reads use.
+        self._written_row = sa.column("rowid", sa.BigInteger)
+        self._written_row.table = stored.rows
 
     def delete(self, query: Query, field: FieldRef | None = None, *, last: bool = False) -> int:
         """Delete the matching rows; with a `field`, those that repeat its value. Count them."""
-        table, source = self._stored.table, self._stored.source
+        table, source, written = self._stored.table, self._stored.source, self._stored.rows
         if field is None:
             rows = self._matching(query)
         else:
@@ -68,7 +70,7 @@ class Editing:
         batches = rows.select(["edited"]).cast(_ROWS).to_batches()
         with streamed(self._connection, _ROWS, batches) as chosen:
             among = sa.select(chosen.c.edited)
-            self._connection.execute(table.delete().where(self._row.in_(among)))
+            self._connection.execute(written.delete().where(self._written_row.in_(among)))
         return len(rows)
 
     def update(self, query: Query, change: MetadataChange) -> int:
@@ -95,7 +97,7 @@ class Editing:
             ).subquery()
             values = {"metadata": rows.c.new_metadata}
             values |= stored.values_of_lists(rows.c.new_texts, rows.c.new_types, keys)
-        return stored.table.update().values(values).where(rows.c.edited == self._row)
+        return stored.rows.update().values(values).where(rows.c.edited == self._written_row)
 
     def _matching(self, query: Query, *columns: sa.ColumnElement[Any]) -> pa.Table:
         source = self._stored.source
@@ -127,8 +129,10 @@ class Editing:
     def _keep_next_number(self) -> None:
         """Store the next number, so that the number of a deleted row is not given again.
 
-        Files of earlier versions do not have it.
+        Files of earlier versions do not have it. An engine that numbers the rows sees to it itself.
         """
+        if self._stored.numbered:
+            return
         number = self._database.catalog.next_number(self._connection, self._stored.sequence)
         if number > self._stored.next_number:
             self._layout.store_next_number(self._connection, self._stored, min(number, 2**63 - 1))

@@ -16,9 +16,16 @@ import sqlalchemy as sa
 from afterimage.storage.arrow.arrays import integers
 from afterimage.storage.arrow.objects import parts_of
 from afterimage.storage.engine.database import MUCH_CACHED, Database
-from afterimage.storage.engine.statements import execute_arrow, fetch_all, stream_arrow
+from afterimage.storage.engine.statements import (
+    Prepared,
+    compiled,
+    execute_arrow,
+    fetch_all,
+    stream_arrow,
+)
 from afterimage.storage.errors import DatabaseError
 from afterimage.storage.query.predicates import filtered, in_order, sliced
+from afterimage.storage.query.prepared import prepared
 from afterimage.storage.query.query import Query
 from afterimage.storage.query.relations import Source
 from afterimage.storage.query.row_ranges import range_starts
@@ -49,6 +56,7 @@ def scan_table(
     *,
     batch_rows: int | None = None,
     private: bool = False,
+    is_projection: bool = False,
 ) -> Generator[pa.RecordBatch, None, None]:
     """Yield columns of the matching records with the given schema, in the order of the query.
 
@@ -60,6 +68,7 @@ def scan_table(
         query: filters, order and slice.
         batch_rows: maximum number of rows of a record batch; None for the engine's own size, 2,048.
         private: see `Database.reading`.
+        is_projection: whether `columns` are those of the query.
     """
     source = stored.source
     most = batch_rows or VECTOR_ROWS
@@ -67,7 +76,14 @@ def scan_table(
     labelled = [column.label(f"column_{index}") for index, column in enumerate(columns)]
     with database.reading(private=private) as connection:
         if query.order and query.limit is not None and query.limit <= SMALL_PAGE:
-            page = _page(connection, source, stored.table, labelled, query)
+            page = _page(
+                connection,
+                source,
+                stored.table,
+                labelled,
+                query,
+                is_projection=is_projection,
+            )
             yield from _without_sequence(page, schema, most)
             return
         if query.order:
@@ -99,30 +115,52 @@ def _page(
     table: sa.Table,
     columns: Sequence[sa.ColumnElement[Any]],
     query: Query,
+    *,
+    is_projection: bool,
 ) -> pa.Table:
     """Return a sorted page: sort the sequence numbers first, then read only the page's columns."""
-    chosen = sliced(in_order(source, query, [source.sequence], table), query)
+    chosen = prepared(
+        connection,
+        table,
+        "page",
+        query,
+        lambda whole: in_order(source, whole, [source.sequence], table),
+    )
     numbers = [row[0] for row in fetch_all(connection, chosen)]
     if not numbers:
         return execute_arrow(connection, sa.select(source.sequence, *columns).limit(0))
     if None in numbers:
         raise _bad_numbers(table, "rows without a number")
+    wide = _statement_of_columns(connection, source, table, columns, query, is_projection)
     # Literals instead of bound values: DuckDB 1.5 takes longer to plan many bound values than to
     # read the page. The values are integers that DuckDB returned, so they need no escaping.
-    first, last = (
-        sa.literal(number, literal_execute=True) for number in (min(numbers), max(numbers))
-    )
-    on_page: sa.BindParameter[int] = sa.bindparam(
-        "numbers", numbers, expanding=True, literal_execute=True
-    )
-    within = source.sequence.between(first, last)
-    statement = sa.select(source.sequence, *columns).where(within, source.sequence.in_(on_page))
-    rows = execute_arrow(connection, statement)
+    number = str(source.sequence.compile(dialect=connection.dialect))
+    listed = ", ".join(f"{each:d}" for each in numbers)
+    within = f"{number} BETWEEN {min(numbers):d} AND {max(numbers):d} AND {number} IN ({listed})"
+    rows = execute_arrow(connection, wide._replace(text=f"{wide.text} WHERE {within}"))
     if len(rows) != len(numbers):
         raise _bad_numbers(table, "several rows with the same number or none")
     index = {number: row for row, number in enumerate(rows.column(0).to_pylist())}
     page = rows.take(integers(index[number] for number in numbers))
     return page.combine_chunks()
+
+
+def _statement_of_columns(
+    connection: sa.Connection,
+    source: Source,
+    table: sa.Table,
+    columns: Sequence[sa.ColumnElement[Any]],
+    query: Query,
+    is_projection: bool,  # noqa: FBT001
+) -> Prepared:
+    """Return the statement that reads the sequence numbers and `columns` of all rows."""
+
+    def build(_: Query) -> sa.Select[Any]:
+        return sa.select(source.sequence, *columns)
+
+    if not is_projection:
+        return compiled(connection, build(query))
+    return prepared(connection, table, f"columns {query.columns}", Query(), build)
 
 
 def count_unnumbered(database: Database, stored: StoredTable, query: Query) -> int:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from afterimage.storage.arrow.arrays import binaries
+from afterimage.storage.arrow.declared import DeclaredTypes
 from afterimage.storage.arrow.schema import projected_schema
 from afterimage.storage.errors import InvalidQueryError, shorten
 from afterimage.storage.query.arguments import positive
@@ -32,6 +33,7 @@ def write_parquet(
     kind: RecordKind,
     query: Query,
     batches: Iterator[pa.RecordBatch],
+    declared: DeclaredTypes | None = None,
     *,
     partition_by: Sequence[str],
     compression: str,
@@ -49,6 +51,8 @@ def write_parquet(
     assert query.columns is not None
     row_group_bytes = check_compression(compression, row_group_bytes)
     schema = projected_schema(query.columns)
+    if declared is not None:
+        schema = declared.schema(schema)
     if not partition_by:
         if path.is_dir():
             raise InvalidQueryError(f"{path} is a folder. Give a file, or partition_by.")

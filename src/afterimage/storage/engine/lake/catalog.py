@@ -14,7 +14,7 @@ import duckdb
 import sqlalchemy as sa
 
 from afterimage.storage.engine.attach import Opened
-from afterimage.storage.engine.failures import ENGINE_ERRORS, is_passing
+from afterimage.storage.engine.failures import ENGINE_ERRORS, UnknownOutcomeError, is_passing
 from afterimage.storage.engine.instance import quoted
 from afterimage.storage.engine.lake.address import LakeAddress
 from afterimage.storage.engine.lake.instance import LAKE, LakeInstance, instance_of, retried
@@ -129,7 +129,7 @@ class LakeCatalog:
         return LakeCatalog(self.source, self.lock_timeout, versions[-1].version).lent()
 
     def write_turn(
-        self, *, appends: bool = False, of_columns: bool = False
+        self, *, appends: bool = False, alone: bool = False
     ) -> AbstractContextManager[None]:
         if self._at is not None:
             raise InvalidQueryError(
@@ -138,7 +138,7 @@ class LakeCatalog:
             )
         if not self._is_on_server:
             return turn_in_process(self.display_name, self.lock_timeout)
-        turn = Turn.APPEND if appends else Turn.LAYOUT if of_columns else Turn.EDIT
+        turn = Turn.APPEND if appends else Turn.EDIT if alone else Turn.COMPACT
         schema = self._address.metadata_schema
         return turn_on_server(self._here, schema, turn, self.display_name, self.lock_timeout)
 
@@ -295,7 +295,7 @@ class LakeCatalog:
             raise self._unknown(new, error) from error
 
     def _unknown(self, new: NewFiles, error: BaseException) -> DatabaseError:
-        return DatabaseError(
+        return UnknownOutcomeError(
             f"{self.display_name}: the connection was lost during the commit, and the server could "
             f"not be asked within {self.lock_timeout:g} s: {shorten(error, 200)} Either all of it "
             "was saved or nothing. It was saved if a snapshot of the lake has the "
@@ -343,7 +343,7 @@ class LakeCatalog:
         here = self._here
         if self._is_on_server:
             here.attach_server(self.lock_timeout)
-        with self.write_turn(of_columns=True):
+        with self.write_turn(alone=True):
             if not here.exists(self.lock_timeout):
                 connection, release = here.connect(self.lock_timeout, create=True)
                 try:

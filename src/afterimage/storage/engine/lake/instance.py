@@ -35,6 +35,7 @@ from afterimage.storage.errors import (
     shorten,
 )
 from afterimage.storage.system.interrupts import acquire, checkpoint
+from afterimage.storage.system.package import log
 from afterimage.storage.system.targets import unicode_path
 
 __all__ = ["LAKE", "SERVER", "LakeInstance", "instance_of", "retried"]
@@ -88,6 +89,7 @@ def retried(
         except (*ENGINE_ERRORS, DatabaseError) as error:
             if not is_worth_it(error) or time.monotonic() >= deadline:
                 raise
+            log.info("trying again after an error: %s", shorten(error, 200))
         checkpoint()
         time.sleep(min(pause * random.uniform(0.5, 1.5), max(0.0, deadline - time.monotonic())))
         pause = min(pause * 1.5, longest)

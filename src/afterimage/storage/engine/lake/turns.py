@@ -1,7 +1,8 @@
 """Turns: what may happen to a lake at the same time, among all processes.
 
 Saves and imports share a turn, so they do not wait for each other. A change of columns excludes
-them, as it must not miss a row. Edits exclude each other: two of them may change the same row.
+them, as it must not miss a row, and so does an edit of rows, because DuckLake refuses to delete
+from a table that has got new rows. A compaction only excludes these, and other compactions.
 
 A turn is an advisory lock of PostgreSQL, which ends with its connection. A catalog in a file is
 open in one process only, so a lock of this process is enough.
@@ -32,8 +33,8 @@ class Turn(Enum):
     """What a transaction does, as the advisory locks that it takes, in this order."""
 
     APPEND = (("rows", "_shared"),)
-    EDIT = (("edits", ""),)
-    LAYOUT = (("edits", ""), ("rows", ""))
+    COMPACT = (("edits", ""),)
+    EDIT = (("edits", ""), ("rows", ""))
 
 
 _NUMBERS: Final = {"rows": 1, "edits": 2}

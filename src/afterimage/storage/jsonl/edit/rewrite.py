@@ -25,6 +25,7 @@ from afterimage.storage.records.document_ids import ID_FIRST
 from afterimage.storage.records.metadata_changes import MetadataChange, metadata_text
 from afterimage.storage.system.atomic_files import replaced, temporary_paths, write_all
 from afterimage.storage.system.interrupts import checkpoint
+from afterimage.storage.system.package import log
 from afterimage.storage.system.side_files import hard_link_error, has_hard_links
 from afterimage.storage.system.targets import real_target, refuse_side_file
 
@@ -124,6 +125,7 @@ def _remove_left(path: Path) -> None:
     for left in temporary_paths(real_target(path), _SUFFIX):
         with suppress(OSError):
             left.unlink()
+            log.info("removed %s, left by an edit that was killed", left)
 
 
 def _check_editable(path: Path) -> None:

@@ -31,6 +31,7 @@ from afterimage.storage.records.fields import (
     RecordKind,
 )
 from afterimage.storage.records.paths import is_text
+from afterimage.storage.system.package import log
 from afterimage.storage.tables.schema.messages import (
     MESSAGES,
     create_messages,
@@ -395,6 +396,9 @@ class Layout:
 
 def _upgrade(connection: sa.Connection, outdated: Iterable[SchemaRow]) -> None:
     for row in outdated:
+        log.info(
+            "upgrading table %r from layout %d to %d", row.table_name, row.version, SCHEMA_VERSION
+        )
         migrate(connection, row.kind, row.table_name, row.version, SCHEMA_VERSION)
         connection.execute(
             SCHEMA.update().where(names_match(row.table_name)).values(version=SCHEMA_VERSION)

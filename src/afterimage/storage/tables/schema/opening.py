@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from afterimage.storage.engine.database import Database
 from afterimage.storage.errors import DatabaseError, SchemaMismatchError
+from afterimage.storage.system.package import log
 from afterimage.storage.tables.schema.layout import Layout
 
 __all__ = ["StorageTables"]
@@ -61,8 +62,10 @@ class StorageTables:
         if ready:
             if self.may_create and (self.layout.lost_columns or self.layout.has_old_view):
                 # The database may be read-only.
-                with suppress(DatabaseError), database.writing(of_columns=True) as connection:
-                    self.layout.create(connection, self.metadata_fields)
+                with suppress(DatabaseError):
+                    with database.writing(alone=True) as connection:
+                        self.layout.create(connection, self.metadata_fields)
+                    log.info("%s: updated its view of messages and its columns", database.name)
             return
         if not self.may_create:
             raise SchemaMismatchError(
@@ -70,7 +73,7 @@ class StorageTables:
                 f"{self.layout.conversations.name!r} and {self.layout.documents.name!r}. Give the "
                 "names of existing tables, or open it with create=True to create them."
             )
-        with database.writing(of_columns=True) as connection:
+        with database.writing(alone=True) as connection:
             has_new = self.layout.create(connection, self.metadata_fields)
         if has_new:
             database.catalog.tables_made(self.layout.stored_names)

@@ -55,6 +55,7 @@ class StoredTable:
     next_number: int = field(default=0, init=False)
     _table: sa.Table | None = field(default=None, init=False, repr=False)
     _rows: sa.Table | None = field(default=None, init=False, repr=False)
+    _known: dict[str, tuple[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def rows_name(self) -> str:
@@ -70,7 +71,8 @@ class StoredTable:
     def table(self) -> sa.Table:
         """The SQLAlchemy table for reads."""
         own = [name for pair in self.metadata_columns.values() for name in pair]
-        if self._table is None or self._table.columns.keys() != [*self.fields, *own]:
+        if self._table is None or self._known != self.metadata_columns:
+            self._known = {**self.metadata_columns}
             self._table = self._made(self.name, self.fields, own)
             self._rows = self._table
             if self.numbered:
