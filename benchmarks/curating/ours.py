@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import afterimage.storage.jsonl.select  # noqa: F401  the other systems import their engine, too
 from afterimage.storage import JSONLStorage, SQLStorage
 from benchmarks.curating.base import (
     CHANGES,
