@@ -44,7 +44,9 @@ def test_export_samples_shuffles_shards_and_splits(
     assert json.loads(Path("a.jsonl").read_text().splitlines()[0])
 
 
-@pytest.mark.parametrize("name", ["talks.jsonl", "talks.duckdb"])
+@pytest.mark.parametrize(
+    "name", ["talks.jsonl", pytest.param("talks.duckdb", marks=pytest.mark.slow)]
+)
 def test_head_and_count_choose_as_the_library_does(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def hold(pipe: Connection, path: Path) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_a_file_that_another_process_reads_is_refused(path: Path) -> None:
     store = filled(path)
     before = path.stat().st_ino

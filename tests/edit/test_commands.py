@@ -35,6 +35,7 @@ def test_records_must_be_named(folder: Path, store: str, more: list[str]) -> Non
     assert Path("talks.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("store", ["talks.duckdb", "talks.jsonl"])
 def test_dedupe(folder: Path, store: str) -> None:
     by = ("dedupe", store, "--by", "metadata.domain")
     assert attempt(*by, "--dry-run").stdout == f"1 conversation would be deleted in {store}\n"
@@ -68,6 +69,7 @@ def test_a_database_is_imported_as_a_store(folder: Path) -> None:
         assert attempt("count", "other.duckdb").stdout == "4\n"
 
 
+@pytest.mark.parametrize("store", ["talks.duckdb", "talks.jsonl"])
 def test_compact(folder: Path, store: str) -> None:
     first = json.loads(attempt("compact", store, "--json").stdout)
     assert first["after"] <= first["before"]

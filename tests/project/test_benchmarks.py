@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("benchmarks", reason="the benchmarks are in the repository only")
 
-from benchmarks import prepare, worker
+from benchmarks import curation, prepare, worker
 from benchmarks.harness import growth, machine, reach, report
 from benchmarks.harness.dataset import Dataset
 from benchmarks.harness.registry import BASE, ROOT, SYSTEMS, System
@@ -184,3 +184,27 @@ def test_concurrent_writers(tmp_path: Path) -> None:
     assert [row["storage"] for row in told["results"]] == ["JSONLStorage", "SQLStorage"]
     assert all(row["records_per_second"] > 0 for row in told["results"])
     assert done.stdout.count("\n| ") == 3
+
+
+class TestCuration:
+    @pytest.mark.slow
+    def test_both_storages_find_the_same(self, tmp_path: Path) -> None:
+        source = tmp_path / "talks.jsonl"
+        source.write_text("".join(json.dumps(record(at)) + "\n" for at in range(RECORDS)))
+        assert curation.prepare(source, tmp_path) == RECORDS
+        found = []
+        for system in ("SQLStorage", "JSONLStorage"):
+            curation.child(json.dumps([system, str(tmp_path), True]))
+            times, answers = curation.work(system, tmp_path / curation.SYSTEMS[system][1])
+            assert curation.TASKS.keys() <= times.keys()
+            found.append({task: answers[task] for task in curation.TASKS})
+        assert found[0] == found[1]
+        assert found[0]["diff"] == (RECORDS - 3, 3, 0, 27)
+        assert (found[0]["dedupe"], found[0]["delete"], found[0]["update"]) == (24, 3, 30)
+
+    def test_what_is_missed_is_told(self) -> None:
+        times = dict.fromkeys((*curation.TASKS, *curation.EXTRA), 1.0)
+        medians = dict.fromkeys(curation.SYSTEMS, times)
+        told = curation.musts(medians)
+        assert sum("MISSED" in line for line in told) == 6
+        assert sum("met" in line for line in told) == 5

@@ -8,7 +8,7 @@ whole lines with the same code as saves, so scans of a file and of a database ha
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -171,13 +171,7 @@ def select_lines(
     # For insertion order, query one chunk at a time: DuckDB does not preserve the order of a stream
     # that several threads read, and a sort of the whole file would need memory for all of it.
     skip, left = query.offset, query.limit
-    # Values inside JSON are extracted from the line itself, without the column around them.
-    fields = [*query.used_fields(), *columns]
-    used = [field.column for field in fields if not field.keys]
-    used += chain.from_iterable(COMPUTED_FROM.get(name, ()) for name in used)
-    if any(field.of_message for field in fields):
-        used.append("conversations")
-    names = None if text else {*used}
+    names = None if text else _used_columns([*query.used_fields(), *columns])
     with scratch_connection() as connection:
         for batches in _line_batches(chunks, only):
             if left is not None and left <= 0:
@@ -209,13 +203,25 @@ def positions_of_lines(
         field: if given, only lines whose value of this field another line before them has.
         last: whether "after them" is meant instead.
     """
-    with relation_of_lines(kind, chunks, query) as (connection, table, source, _):
+    names = _used_columns([*query.used_fields(), *([] if field is None else [field])])
+    relation = relation_of_lines(kind, chunks, query, names=names)
+    with relation as (connection, table, source, _):
         statement = sa.select(source.sequence.label("number")).select_from(table)
         statement = filtered(statement, source, query)
         if field is not None:
             statement = repeated_numbers(statement, source, field, last=last)
         numbers = execute_arrow(connection, statement).column(0)
     return sorted(numbers.to_pylist())
+
+
+def _used_columns(fields: Sequence[FieldRef]) -> set[str]:
+    """Return the names of the columns that expressions with these fields use."""
+    # Values inside JSON are extracted from the line itself, without the column around them.
+    used = [field.column for field in fields if not field.keys]
+    used += chain.from_iterable(COMPUTED_FROM.get(name, ()) for name in used)
+    if any(field.of_message for field in fields):
+        used.append("conversations")
+    return {*used}
 
 
 def _stored_fields(kind: RecordKind, fields: Iterable[FieldRef]) -> Iterator[FieldRef]:
@@ -230,13 +236,20 @@ def _stored_fields(kind: RecordKind, fields: Iterable[FieldRef]) -> Iterator[Fie
 
 @contextmanager
 def relation_of_lines(
-    kind: RecordKind, chunks: Iterable[Chunk], query: Query, checked: Sequence[FieldRef] = ()
+    kind: RecordKind,
+    chunks: Iterable[Chunk],
+    query: Query,
+    checked: Sequence[FieldRef] = (),
+    names: Container[str] | None = None,
 ) -> Iterator[Relation]:
-    """Provide the lines of one kind for one statement, which reads them once."""
+    """Provide the lines of one kind for one statement, which reads them once.
+
+    For `checked` and `names`, see `lines_relation`.
+    """
     batches = chain.from_iterable(_line_batches(chunks, query.only))
     query = replace(query, only=None)
     with scratch_connection() as connection, streamed(connection, _LINES, batches) as lines:
-        yield Relation(connection, *lines_relation(kind, lines, None, checked), query)
+        yield Relation(connection, *lines_relation(kind, lines, names, checked), query)
 
 
 def _line_batches(

@@ -12,6 +12,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from afterimage.storage.jsonl.sources import LineSource
 from afterimage.storage.records.document_ids import ID_FIRST
 from afterimage.storage.records.metadata_changes import MetadataChange, metadata_text
 from afterimage.storage.system.atomic_files import replaced, temporary_paths, write_all
+from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import checkpoint
 from afterimage.storage.system.package import log
 from afterimage.storage.system.side_files import hard_link_error, has_hard_links
@@ -154,27 +156,48 @@ def _edited(
     """Yield the bytes of the new file."""
     start = done = 0
     for chunk in chunks:
-        lines: list[bytes | None] = [*chunk.lines]
-        records = [*chunk.unread()]
-        end = bisect_left(positions, start + len(records), done)
-        if chunk.of_documents:
-            for line in records:
-                if not line.text.startswith(ID_FIRST):
-                    lines[line.number - chunk.number] = _with_own_id(chunk, line)
-        if end > done:
-            chosen = [records[position - start] for position in positions[done:end]]
-            for line, text in zip(chosen, edit(chunk, chosen), strict=True):
-                if text is not None and len(text) > limit:
-                    raise InvalidRecordError(
-                        f"line {line.number} of {chunk.path} would take {len(text):,} bytes, more "
-                        f"than {limit:,}, the limit that max_line_bytes sets. Nothing was changed."
-                    )
-                lines[line.number - chunk.number] = text
+        with paused_collector():
+            present = [at for at, text in enumerate(chunk.lines) if text and not text.isspace()]
+            end = bisect_left(positions, start + len(present), done)
+            chosen = [present[position - start] for position in positions[done:end]]
+            lines = _edited_lines(chunk, present, chosen, edit, limit)
         kept = [text for text in lines if text is not None]
         if kept and chunk.ended:
             kept.append(b"")
         yield b"\n".join(kept)
-        start, done = start + len(records), end
+        start, done = start + len(present), end
+
+
+def _edited_lines(
+    chunk: Chunk, present: Sequence[int], chosen: Sequence[int], edit: Edit, limit: int
+) -> list[bytes | None]:
+    """Return the new lines of a chunk; None for one that is removed.
+
+    Args:
+        chunk: the chunk.
+        present: the indexes of the lines that are not blank, ascending.
+        chosen: those of the lines to edit, ascending.
+        edit: see `rewrite_lines`.
+        limit: maximum length of a line.
+    """
+    texts = chunk.lines
+    lines: list[bytes | None] = [*texts]
+    if chunk.of_documents:
+        for at in present:
+            if not texts[at].startswith(ID_FIRST):
+                lines[at] = _with_own_id(chunk, Line(chunk.number + at, chunk.offset, texts[at]))
+    if not chosen:
+        return lines
+    offsets = [*accumulate((len(text) + 1 for text in texts), initial=chunk.offset)]
+    edited = [Line(chunk.number + at, offsets[at], texts[at]) for at in chosen]
+    for line, text in zip(edited, edit(chunk, edited), strict=True):
+        if text is not None and len(text) > limit:
+            raise InvalidRecordError(
+                f"line {line.number} of {chunk.path} would take {len(text):,} bytes, more "
+                f"than {limit:,}, the limit that max_line_bytes sets. Nothing was changed."
+            )
+        lines[line.number - chunk.number] = text
+    return lines
 
 
 def _with_own_id(chunk: Chunk, line: Line) -> bytes:

@@ -67,12 +67,18 @@ def repeated_numbers(
     """
     declared = isinstance(field.type, Text | Double | Integer | Timestamp)
     keys = [source.value(field)] if declared else order_of_values(source.json(field))
-    is_null = keys[0].is_(None)
-    number = statement.selected_columns["number"]
+    names = [f"key_{index}" for index in range(len(keys))]
+    labelled = [key.label(name) for name, key in zip(names, keys, strict=True)]
+    # Materialized: the engine would compute the keys for the condition, and again for the windows.
+    keyed = statement.add_columns(*labelled).cte("keyed").prefix_with("MATERIALIZED")
+    number = keyed.c["number"]
     rank = sa.func.row_number().over(
-        partition_by=keys, order_by=number.desc() if last else number.asc()
+        partition_by=[keyed.c[name] for name in names],
+        order_by=number.desc() if last else number.asc(),
     )
-    ranked = statement.where(sa.not_(is_null)).add_columns(rank.label("place")).subquery()
+    ranked = (
+        sa.select(*keyed.c, rank.label("place")).where(keyed.c[names[0]].is_not(None)).subquery()
+    )
     kept = [ranked.c[str(column.key)] for column in statement.selected_columns]
     return sa.select(*kept).where(ranked.c.place > 1)
 
