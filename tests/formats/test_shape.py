@@ -152,6 +152,7 @@ def _text_of(part: dict[str, Any]) -> str:
     return str(part.get("text", part.get("image_url", {}).get("url")))
 
 
+@pytest.mark.slow
 class TestTime:
     @pytest.mark.parametrize("name", sorted({*WRITTEN} - {"preference", "dpo"}))
     def test_it_is_linear_in_the_number_of_messages(self, name: str) -> None:

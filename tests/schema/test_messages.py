@@ -52,6 +52,7 @@ def test_it_has_what_only_chats_have(tmp_path: Path) -> None:
     assert [each and json.loads(each) for each in parts] == [None, PARTS, None, None, None]
 
 
+@pytest.mark.slow
 def test_its_work_is_linear_in_the_messages(tmp_path: Path) -> None:
     store = SQLStorage(f"duckdb:///{tmp_path}/talks.duckdb")
     talk = [CHAT[2], CHAT[3]] * 4000

@@ -59,6 +59,7 @@ for name, folder in (("listed", os.listdir()[0]), ("typed", "Gespr\\u00e4che \\u
 """
 
 
+@pytest.mark.slow
 def test_python(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     run = subprocess.run(
@@ -74,6 +75,7 @@ def test_python(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [FOLDER]
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     line = {"conversations": [{"role": "user", "content": "é"}], "metadata": {"ü": "é"}}

@@ -75,7 +75,7 @@ _documents = st.lists(strategies.documents, max_size=3, unique_by=lambda each: e
 
 class TestOwnRecords:
     @given(records=_records, documents=_documents)
-    @settings(max_examples=5)
+    @settings(max_examples=2)
     def test_scans_and_parquet_come_back_equal(
         self, records: list[Any], documents: list[Document]
     ) -> None:

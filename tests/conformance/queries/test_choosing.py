@@ -38,7 +38,7 @@ def choices(draw: st.DrawFn, rows: list[Any]) -> dict[str, Any]:
     return {**query, **taken}
 
 
-@settings(max_examples=max(1, settings().max_examples // 4))
+@settings(max_examples=max(1, settings().max_examples // 8))
 @given(data=st.data())
 def test_conversations_are_chosen_as_in_plain_python(data: st.DataObject) -> None:
     every = strategies.conversations | strategies.conversations | strategies.others

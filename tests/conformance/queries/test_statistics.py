@@ -311,7 +311,7 @@ class TestLengths:
         assert re.search(r"^persona +2 +50\.0% +1$", str(found), re.M)
 
 
-@settings(max_examples=max(1, settings().max_examples // 2))
+@settings(max_examples=max(1, settings().max_examples // 4))
 @given(data=st.data())
 def test_any_records_have_equal_statistics_in_both_storages(data: st.DataObject) -> None:
     records = data.draw(st.lists(strategies.conversations | strategies.others, max_size=8))
@@ -330,6 +330,7 @@ def test_any_records_have_equal_statistics_in_both_storages(data: st.DataObject)
         assert first.as_dict()[name] == approximately(counted[name])
 
 
+@pytest.mark.slow
 def test_many_rows_give_the_same_statistics_in_every_run(tmp_path: Any) -> None:
     storages = [JSONLStorage(tmp_path / "c.jsonl", tmp_path / "d.jsonl"), SQLStorage(MEMORY)]
     records: list[Any] = [

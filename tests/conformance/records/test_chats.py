@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -208,6 +208,7 @@ class TestQueries:
         }
         assert stats.empty_contents == 0
 
+    @settings(max_examples=max(1, settings().max_examples // 3))
     @given(records=st.lists(chats | evaluated_conversations, max_size=4))
     def test_both_storages_agree(self, records: list[BaseModel]) -> None:
         columns = ["conversations", "extra", "metadata"]
