@@ -68,6 +68,8 @@ OLDEST_DUCKDB, NEWEST_DUCKDB = DUCKDB_EDGES.values()
 PUBLISHED = "afterimage==0.18.1"
 PUBLISHED_WITH_SERVER = PUBLISHED.replace("==", "[server]==")
 
+TRL = "trl>=1.16"
+
 # The minor versions of Python in the classifiers of pyproject.toml.
 PYTHONS = [
     name.rpartition(" ")[2]
@@ -272,9 +274,12 @@ def published(session: nox.Session) -> None:
 def libraries(session: nox.Session) -> None:
     """Pytest of the notebooks, their Stop button, and what other libraries read from us."""
     scripts = environment(session, "libraries", "-e", ".[test,libraries,notebooks]", NEWEST_DUCKDB)
-    names = ["test_other_libraries.py", "test_docs.py", "test_notebooks.py"]
+    # Without its dependencies, of which PyTorch is one: the tests load its functions for datasets.
+    pip_install(session, scripts, "--no-deps", TRL)
+    names = ["test_other_libraries.py", "test_consumers.py", "test_docs.py", "test_notebooks.py"]
     files = [f"tests/interop/{name}" for name in names]
-    run_pytest(session, scripts, *files, "tests/system/test_stops.py::TestNotebooks")
+    files += ["tests/reports/test_bars.py", "tests/system/test_stops.py::TestNotebooks"]
+    run_pytest(session, scripts, *files)
 
 
 @nox.session(default=False)
@@ -308,7 +313,7 @@ def browser(session: nox.Session) -> None:
         session.run("apt-get", "update", "-qq", external=True, success_codes=[0, 100])
         session.run(*install, external=True, success_codes=[0, 100])
     scripts = environment(session, "browser", "-e", ".[browser,test]", NEWEST_DUCKDB)
-    run_pytest(session, scripts, *(session.posargs or ["tests/looking"]))
+    run_pytest(session, scripts, *(session.posargs or ["tests/looking", "tests/view"]))
 
 
 @nox.session(default=False)
@@ -340,7 +345,7 @@ def speed(session: nox.Session) -> None:
 @nox.session(default=False)
 def demo(session: nox.Session) -> None:
     """The main job on real data; the files stay in chitchat-demo/."""
-    scripts = environment(session, "demo", "-e", ".[demo]")
+    scripts = environment(session, "demo", "-e", ".[cli,demo]")
     run(session, scripts, "python", "-m", "afterimage.storage.demo", *session.posargs)
 
 

@@ -109,6 +109,34 @@ class TestExport:
             said = run("export", "bad.jsonl", out, *order, "--skip-corrupt")
         assert said == f"1 conversation exported to {out}\n"
 
+    def test_a_folder_for_the_hub(self, run: Run, store: str) -> None:
+        arguments = ["--hub", "--license", "mit", "--title", "Talks", "--reasoning", "field"]
+        for _ in range(2):  # an earlier export is replaced
+            result = attempt("export", store, "talks", *arguments, "--limit", 3)
+            assert result.stdout == "3 conversations exported to talks\n"
+        card = Path("talks/README.md").read_text("utf-8")
+        assert "license: mit" in card.replace('"', "")
+        assert "# Talks" in card
+        assert Path("talks/data/train-00000-of-00001.parquet").exists()
+        for wrong in (
+            ["--hub", "--partition-by", "persona"],
+            ["--license", "mit"],
+            ["--title", "x"],
+            ["--hub", "--title", ""],
+            ["--hub", "--kind", "records"],
+        ):
+            assert attempt("export", store, "more", *wrong).exit_code == 2
+        assert not Path("more").exists()
+
+    def test_what_lines_do_not_have_is_named(self, folder: Path) -> None:
+        said = [
+            {"role": "user", "content": "Hi", "name": "Ada"},
+            {"role": "assistant", "content": "Yo", "reasoning_content": "Be short."},
+        ]
+        Path("chat.jsonl").write_text(json.dumps({"conversations": said}) + "\n", "utf-8")
+        result = attempt("export", "chat.jsonl", "o.jsonl", "--format", "alpaca", "--lossy")
+        assert result.stderr == "Without names of 1 conversation, reasoning of 1 conversation.\n"
+
     @pytest.mark.parametrize("out", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst"])
     def test_json_lines_are_exported_as_they_were_saved(
         self, run: Run, store: str, out: str
@@ -151,7 +179,7 @@ class TestExport:
     @pytest.mark.parametrize("name", ["messages", "sharegpt", "alpaca"])
     @pytest.mark.parametrize("reasoning", [None, *get_args(Reasoning)])
     def test_training_formats_are_those_of_the_library(
-        self, run: Run, store: str, name: Any, reasoning: Any
+        self, store: str, name: Any, reasoning: Any
     ) -> None:
         given = ["--format", name, *(["--reasoning", reasoning] if reasoning else [])]
         if reasoning == "field" and name != "messages":
@@ -159,7 +187,10 @@ class TestExport:
             assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
             return
         only = ["--filter", "metadata.domain=Trains", "--order-by", "metadata.n:desc"]
-        assert run("export", store, "out.jsonl", *given, *only).startswith("2 conversations")
+        result = attempt("export", store, "out.jsonl", *given, *only)
+        assert result.stdout.startswith("2 conversations")
+        told = "" if reasoning else "Without reasoning of 2 conversations.\n"
+        assert result.stderr == told
         SQLStorage("duckdb:///talks.duckdb").export_jsonl(
             "expected.jsonl",
             format=name,

@@ -38,6 +38,7 @@ USES = {
     "update": ["{}", "--filter", "metadata.n=1", "--set", "a=1"],
     "compact": ["{}"],
     "diff": ["{}", "talks.jsonl"],
+    "view": ["{}"],
     "demo": [],
 }
 READING = [name for name, arguments in USES.items() if "{}" in arguments]
@@ -66,6 +67,8 @@ WRONG_TEXTS = {
     "--set": ["", "a", "=1"],
     "--into": ["", "sub.jsonl", "csv.jsonl", "new.txt", "nowhere/new.jsonl", "more.jsonl"],
     "--system-prompt": ["requires --format"],
+    "--license": ["", "requires --hub"],
+    "--title": ["", "requires --hub"],
     "--dir": ["", "notes.txt", "notes.txt/sub"],
     "--seed": ["", "x", "1.5"],
     "--shuffle-seed": ["", "x", "1.5", str(2**70)],
@@ -73,6 +76,7 @@ WRONG_TEXTS = {
     "--distinct": ["", *FIELDS],
     "--split": ["", "x", "train", "train=x", "train=0.5", "a/b=1", "2"],
     "--split-by": ["persona", *FIELDS],
+    "--host": ["", "nowhere.invalid", "1.2.3.4.5"],
     "--lock-timeout": ["-1", "x", "", "nan", "inf"],
 }
 # What the tables must be called is known only from the database, which is created.
@@ -253,7 +257,8 @@ class TestWrongUse:
     @pytest.mark.parametrize("command", app.commands)
     def test_unknown_and_missing_arguments(self, command: str) -> None:
         is_refused(*arguments_of(command), "--nothing")
-        is_refused(*arguments_of(command), "--json=3" if command != "demo" else "--dir")
+        flag = {"demo": "--dir", "view": "--open=3"}.get(command, "--json=3")
+        is_refused(*arguments_of(command), flag)
         if command != "import":
             is_refused(*arguments_of(command), "too", "many")
         if USES[command]:

@@ -246,7 +246,7 @@ class TestOpenAI:
     def test_keys_that_the_api_does_not_know_are_refused_or_dropped(self) -> None:
         message = {"role": "assistant", "content": "x", "loss": 1}
         record = {"conversations": [message], "metadata": {}}
-        with pytest.raises(NotRepresentableError, match=r"0: key 'loss' has no place in openai"):
+        with pytest.raises(NotRepresentableError, match=r"0: key 'loss' of a message has no place"):
             OPENAI.write(record)
         (row,) = OPENAI.write(record, WriteOptions(lossy=True))
         assert row == {"messages": [{"role": "assistant", "content": "x"}]}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from afterimage.storage.errors import InvalidRecordError
 from afterimage.storage.formats.pairs import pairs_by_score
 from afterimage.storage.formats.registry import detect, shape_named
-from afterimage.storage.formats.shape import NotRepresentableError, WriteOptions
+from afterimage.storage.formats.shape import Losses, NotRepresentableError, WriteOptions
 from tests.formats.examples import (
     WHOLE,
     WHOLE_WITH_REASONING,
@@ -264,6 +264,17 @@ class TestWritePairs:
             DPO.write(record)
         (row,) = DPO.write(record, WriteOptions(lossy=True))
         assert row == PAIRS["text"][1]
+
+    def test_what_dpo_has_a_place_for_is_kept_if_lossy(self) -> None:
+        said = {"role": "system", "content": "You sell tickets."}
+        record = {"prompt": [said, USER], "chosen": [YES], "rejected": [NO], "metadata": {}}
+        losses = Losses(allowed=True)
+        assert DPO.write(record, WriteOptions(lossy=True), losses) == DPO.write(record)
+        assert not losses.names
+        for side in ([USER], [{"role": "assistant", "content": None}]):
+            with pytest.raises(NotRepresentableError) as raised:
+                DPO.write({**record, "chosen": side}, WriteOptions(lossy=True))
+            assert not raised.value.is_loss
 
     def test_a_conversation_is_no_pair(self) -> None:
         with pytest.raises(NotRepresentableError, match="a conversation has no place in prefer"):

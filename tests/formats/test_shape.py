@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, StorageError
 from afterimage.storage.formats.registry import READABLE, WRITABLE, shape_named
-from afterimage.storage.formats.shape import NotRepresentableError, WriteOptions
+from afterimage.storage.formats.shape import Losses, NotRepresentableError, WriteOptions
 from tests.formats.examples import json_values, odd_messages, records, texts
 
 FOREIGN = sorted({*READABLE} - {"native", "raw"})
@@ -109,6 +109,24 @@ class TestBetweenFormats:
                 assert call["function"]["name"] in written
         for tool in record.get("tools", ()):
             assert tool["function"]["name"] in written
+
+    @pytest.mark.parametrize("name", sorted({*WRITTEN} - {"preference", "dpo"}))
+    @given(records())
+    def test_what_is_left_out_has_a_name(self, name: str, record: dict[str, Any]) -> None:
+        losses, none = Losses(allowed=True), Losses(allowed=False)
+        shape = shape_named(name)
+        try:
+            rows = shape.write(record, WriteOptions(lossy=True), losses)
+        except NotRepresentableError:
+            return
+        named = losses.names - {"reasoning", "other turns"}
+        try:
+            assert shape.write(record, WriteOptions(), none) == rows
+        except NotRepresentableError as error:
+            assert named or not error.is_loss  # noqa: PT017
+        else:
+            assert not named
+            assert none.names == losses.names
 
     def test_an_edit_of_any_field_is_written(self) -> None:
         shape = shape_named("sharegpt")

@@ -201,6 +201,43 @@ class TestHuggingFaceDatasets:
             *({"role": s.role.value, "content": s.content} for s in RECORDS[2].conversations),
         ]
 
+    def test_a_split_folder_for_the_hub(self, datasets: Any, store: Any, tmp_path: Path) -> None:
+        folder, cache = str(tmp_path / "talks"), str(tmp_path / "cache")
+        parts = {"train": 0.8, "test": 0.2}
+        columns = ["metadata.n", "metadata.domain"]
+        counts = store.export_hub(folder, split=parts, columns=columns).parts
+        found = datasets.load_dataset(folder, cache_dir=cache)
+        assert {name: len(part) for name, part in found.items()} == counts
+        assert sorted(found["train"]["n"][:] + found["test"]["n"][:]) == [*range(100)]
+        message = {"role": datasets.Value("string"), "content": datasets.Value("string")}
+        declared = datasets.Features(
+            messages=datasets.List(message),
+            n=datasets.Value("int64"),
+            domain=datasets.Value("string"),
+        )
+        assert found["train"].features == declared
+        streamed = datasets.load_dataset(folder, split="test", streaming=True)
+        assert streamed.features == declared
+        assert [row["n"] for row in streamed] == found["test"]["n"][:]
+
+    def test_a_folder_for_the_hub_with_json(self, datasets: Any, tmp_path: Path) -> None:
+        store = SQLStorage("duckdb:///:memory:")
+        tags: list[Any] = [{"a": 1}, ["x"], 3, None]
+        lists: list[Any] = [[["x"]], [[]], None, []]
+        store.save_conversations(
+            [
+                conversation(str(n), {"any": tag, "lists": listed, "yes": n > 1})
+                for n, (tag, listed) in enumerate(zip(tags, lists, strict=True))
+            ]
+        )
+        folder, cache = str(tmp_path / "talks"), str(tmp_path / "cache")
+        store.export_hub(folder, columns=["metadata.*"])
+        found = datasets.load_dataset(folder, split="train", cache_dir=cache)
+        assert found["any"][:] == tags
+        assert found["lists"][:] == lists
+        assert found["yes"][:] == [False, False, True, True]
+        assert datasets.load_dataset(folder, split="train", streaming=True).features["any"]
+
 
 class TestPyarrowDataset:
     def test_a_partitioned_folder(self, store: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The examples of the README run in order and print what is shown."""
+"""The examples of the README and of the tour run in order and print what is shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from afterimage.storage import demo
+from afterimage.storage import SQLStorage, demo
+from tests.support.records import conversation
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -88,12 +89,16 @@ def run_commands(block: Block) -> None:
 
 
 @pytest.mark.process
-def test_the_tour_runs_and_prints_what_it_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("page", "languages"),
+    [("README.md", {"python", "pycon"}), ("docs/tour.md", {"python", "pycon", "bash"})],
+)
+def test_the_examples_run_and_print_what_they_show(
+    page: str, languages: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    all_blocks = blocks(README)
+    all_blocks = blocks((ROOT / page).read_text(encoding="utf-8"))
     run: set[str] = set()
     for block, following in zip(all_blocks, [*all_blocks[1:], None], strict=True):
         if block.language == "python":
@@ -109,7 +114,7 @@ def test_the_tour_runs_and_prints_what_it_shows(
         else:
             continue
         run.add(block.language)
-    assert run == {"python", "pycon", "bash"}
+    assert run == languages
 
 
 def test_the_commands_name_sessions_of_the_noxfile() -> None:
@@ -162,6 +167,29 @@ class TestDemo:
             assert str(tmp_path) not in told.out
             assert told.err == ""
         assert "Removed chitchat-demo/chitchat.duckdb of an earlier run." in told.out
+        assert "Now open chitchat-demo/chitchat.html in a browser." in told.out
+        assert Path("chitchat-demo/chitchat.html").read_text("utf-8").count("<article") == 300
+
+    @pytest.mark.process
+    def test_the_commands_that_it_proposes_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+        beside = str(Path(sys.executable).parent)
+        monkeypatch.setenv("PATH", os.pathsep.join([beside, os.environ["PATH"]]))
+        store = SQLStorage("chitchat.duckdb")
+        store.save_conversations([conversation("Teleport!"), conversation("Fly.")])
+        commands = demo.next_commands(Path("chitchat.duckdb"))
+        assert all(
+            word in each for word, each in zip(["head", "export", "sql"], commands, strict=False)
+        )
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, command
+            assert done.stderr in ("", "Without reasoning of 2 conversations.\n")
+            assert done.stdout, command
+        assert Path("train.jsonl").exists()
 
     def test_says_what_to_install(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

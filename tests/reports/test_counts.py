@@ -13,6 +13,7 @@ from afterimage.storage.reports.imports import ImportCount
 def exported() -> ExportCount:
     omissions = Omissions()
     omissions.add(3, "no answer", "messages.1")
+    omissions.drop(["tool calls"])
     return omissions.of(7)
 
 

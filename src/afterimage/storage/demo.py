@@ -2,16 +2,18 @@
 
 The 7,168 conversations of the PyPI package ``chitchat-dataset`` are saved to a JSONL file and
 imported into a DuckDB file. They are then read with filters and sort keys, scanned as Arrow,
-queried with SQL and exported as Parquet. The demo uses only the public API, so every step can be
-copied.
+queried with SQL, and exported as Parquet and as a page to look at. The demo uses only the public
+API, so every step can be copied.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.resources
+import importlib.util
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -34,6 +36,7 @@ from afterimage.storage import (
 )
 
 PROMPT = "What superpower do you wish you had, and why?"
+PAGE_RECORDS = 300
 
 
 def chitchat_conversations() -> Iterator[ConversationWithContext]:
@@ -113,8 +116,9 @@ def run(directory: Path) -> None:
     jsonl = directory / "chitchat.jsonl"
     database = directory / "chitchat.duckdb"
     parquet = directory / "chitchat.parquet"
+    page = directory / "chitchat.html"
     # A killed run may have left a write-ahead log. It must not be applied to the new database.
-    for path in (jsonl, database, directory / "chitchat.duckdb.wal", parquet):
+    for path in (jsonl, database, directory / "chitchat.duckdb.wal", parquet, page):
         if path.exists():
             path.unlink()
             print(f"Removed {shown(path)} of an earlier run.")
@@ -145,9 +149,34 @@ def run(directory: Path) -> None:
         )
         results.append(f"{equal:,} of {len(conversations):,} are equal to the saved ones")
 
-    program = "duckdb" if shutil.which("duckdb") else "python -m afterimage.storage head"
-    print(f"\nNow try: {program} {shown(database)}")
-    print(f"or open {shown(parquet)} in any Parquet reader.")
+    with step("Write some of them as a page, to search and read in a browser") as results:
+        written = store.export_html(page, limit=None, sample=PAGE_RECORDS, title="chitchat")
+        results.append(f"{written:,} conversations, {size(page)}")
+
+    print(f"\nNow open {shown(page)} in a browser. It needs no network.")
+    if commands := next_commands(database):
+        print("Then try:")
+        for command in commands:
+            print(f"    {shlex.join(command)}")
+
+
+def next_commands(database: Path) -> list[list[str]]:
+    """Return commands about the database that work in this environment."""
+    commands = []
+    if importlib.util.find_spec("click") and importlib.util.find_spec("rich"):
+        script = Path(sys.executable).with_name("afterimage-storage")
+        module = [sys.executable, "-m", "afterimage.storage"]
+        program = [shown(script)] if script.exists() else module
+        store = shown(database)
+        lines = shown(database.with_name("train.jsonl"))
+        commands += [
+            [*program, "head", store, "--where", "messages.content icontains teleport"],
+            [*program, "export", store, lines, "--format", "messages", "--trim"],
+            [*program, "sql", store, "SELECT role, count(*) AS n FROM messages GROUP BY role"],
+        ]
+    if shutil.which("duckdb"):
+        commands.append(["duckdb", "-readonly", shown(database), "-c", "SUMMARIZE messages"])
+    return commands
 
 
 def show_filtered(store: SQLStorage) -> None:
@@ -200,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m afterimage.storage.demo",
         description="Save real conversations to JSONL and DuckDB, and read them as records, as "
-        "Arrow, with SQL and as Parquet.",
+        "Arrow, with SQL, as Parquet and as a page.",
     )
     parser.add_argument(
         "--dir",

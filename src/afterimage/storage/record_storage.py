@@ -59,6 +59,10 @@ class RecordStorage(  # type: ignore[misc]  # lists are invariant; both are docu
       and issues a `SkippedRecordsWarning` at the end with their number and the places of the first
       ones. It validates every record, so a count or a scan then takes about as long as a load.
 
+    Long calls take `progress`: a function that is called with the number of records since its last
+    call, or True for a bar, which needs the package `tqdm` and is a widget in a notebook. Without
+    that package, lines on stderr tell how far the call is.
+
     A field is a top-level field; a dotted path into a struct or into metadata; a field that follows
     from the record, such as `content_hash` or `message_count`; or, in filters, a field of the
     messages, such as `messages.content`. All reads raise

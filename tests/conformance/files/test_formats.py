@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,69 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "prompt-completion": [{"prompt": "The sky is", "completion": " blue."}],
+}
+IMAGE = {"type": "image_url", "image_url": {"url": "a.png"}}
+# One conversation and one pair with everything that some format has no place for.
+RICH: dict[str, dict[str, Any]] = {
+    "messages": {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Look", "name": "Ada"},
+            {"role": "assistant", "content": "I look.", "tool_calls": [CALL], "weight": 0},
+            {"role": "tool", "content": "12", "tool_call_id": "c1", "cached": True},
+            {"role": "assistant", "content": "12 °C", "reasoning_content": "Easy.", "from": "x"},
+            {"role": "developer", "content": "Be polite."},
+            {"role": "user", "content": [{"type": "text", "text": "This?"}, IMAGE]},
+            {"role": "assistant", "content": "A cat", "parts": 1},
+        ],
+        "tools": [*TOOLS, {"type": "web_search"}],
+    },
+    "preference": {
+        "prompt": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hm"},
+            {"role": "user", "content": "Hi", "name": "Ada"},
+        ],
+        "chosen": [
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "assistant", "content": "Hello!", "weight": 1},
+        ],
+        "rejected": [{"role": "assistant", "content": "What?"}],
+        "tools": TOOLS,
+    },
+}
+_OTHERS = {"names": 1, "other keys of messages": 1, "tools": 1}
+# What lines do not have of RICH.
+WITHOUT: dict[str, dict[str, int]] = {
+    "messages": {"reasoning": 1},
+    "oumi": {"reasoning": 1},
+    "prompt-completion": {"reasoning": 1},
+    "openai": {"other keys of messages": 1, "reasoning": 1},
+    "sharegpt": {
+        "content parts": 1,
+        "other keys of messages": 1,
+        "reasoning": 1,
+        "text beside tool calls": 1,
+        "the role developer": 1,
+    },
+    "gemini": {
+        "content parts": 1,
+        "other keys of messages": 1,
+        "reasoning": 1,
+        "system messages": 1,
+        "the role developer": 1,
+        "tools": 1,
+    },
+    "alpaca": {
+        **_OTHERS,
+        "content parts": 1,
+        "other turns": 1,
+        "reasoning": 1,
+        "system messages": 1,
+        "tool calls": 1,
+        "tool results": 1,
+    },
+    "dpo": {**_OTHERS, "other turns": 1, "tool calls": 1},
 }
 
 
@@ -182,6 +246,38 @@ class TestExports:
         assert count.omitted.count == 1
         assert count.omitted.first[0].number == 1
         assert count.reasons == {"no answer": 1}
+
+    def test_what_is_left_out_is_counted(self, storage: Any, tmp_path: Path) -> None:
+        for chosen, rich in RICH.items():
+            storage.import_jsonl(stream([rich, *ROWS[chosen][-1:]]), format=chosen)
+        for name, names in WITHOUT.items():
+            for columns in ([], ["metadata.*"]):
+                count = storage.export_jsonl(io.BytesIO(), format=name, lossy=True, columns=columns)
+                assert (count, count.dropped) == (2, names)
+        count = storage.export_parquet(tmp_path / "out.parquet", format="openai", lossy=True)
+        assert (count, count.dropped) == (2, WITHOUT["openai"])
+
+    def test_without_lossy_only_reasoning_and_other_turns_are(self, storage: Any) -> None:
+        talk = [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Yo", "reasoning_content": "Be short."},
+        ]
+        storage.import_jsonl(stream([{"messages": talk}, {"messages": talk * 2}]), format="auto")
+        dropped = {
+            name: storage.export_jsonl(io.BytesIO(), format=name).dropped
+            for name in ("messages", "sharegpt", "openai", "gemini", "oumi", "alpaca")
+        }
+        reasoning = {"reasoning": 2}
+        assert dropped == {
+            **dict.fromkeys(dropped, reasoning),
+            "alpaca": {**reasoning, "other turns": 1},
+        }
+        count = storage.export_jsonl(io.BytesIO(), format="sharegpt", reasoning="think")
+        assert count.dropped == {}
+        parts = {"train": 0.5, "test": 0.5}
+        with tempfile.TemporaryDirectory() as folder:
+            count = storage.export_jsonl(Path(folder, "s"), format="messages", split=parts)
+        assert (count, count.dropped) == (2, reasoning)
 
     def test_trim_ends_at_the_last_answer(self, storage: Any) -> None:
         said = [*ROWS["messages"][1]["messages"], {"role": "user", "content": "Thanks"}]

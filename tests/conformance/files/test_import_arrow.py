@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afterimage.storage import (
@@ -23,8 +25,10 @@ from afterimage.storage import (
     SQLStorage,
     UnsupportedFileError,
 )
+from tests.conformance.records.test_round_trips import fresh_storage
 from tests.support import strategies
 from tests.support.plain_python import same
+from tests.support.records import Note, StructuredRow
 
 ALPACA = [
     {"instruction": "Add 1 and 1.", "input": "", "output": "2", "lang": "en"},
@@ -32,28 +36,58 @@ ALPACA = [
 ]
 
 
-class TestOwnRecords:
-    @given(
-        records=st.lists(strategies.chats | strategies.evaluated_conversations, max_size=4),
-        documents=st.lists(strategies.documents, max_size=3, unique_by=lambda each: each.id),
-    )
-    def test_scans_and_parquet_come_back_equal(
-        self, tmp_path_factory: Any, records: list[Any], documents: list[Document]
-    ) -> None:
-        folder = tmp_path_factory.mktemp("parquet")
-        store, by_scan, by_file = (SQLStorage("duckdb:///:memory:") for _ in range(3))
+def check_own_records(name: str, records: list[Any], documents: list[Document]) -> None:
+    """Check that what a storage writes as columns comes back equal, by a scan and by a file."""
+    with tempfile.TemporaryDirectory() as path, fresh_storage(name) as store:
+        folder = Path(path)
         store.save_conversations(records)
         store.save_documents(documents)
-        by_scan.import_arrow(store.scan_conversations())
-        by_scan.import_arrow(store.scan_documents(), kind="documents")
-        store.export_parquet(folder / "c.parquet")
-        store.export_parquet(folder / "d.parquet", kind="documents")
-        by_file.import_parquet(folder / "c.parquet")
-        by_file.import_parquet(folder / "d.parquet", kind="documents")
-        for other in (by_scan, by_file):
-            assert same(other.load_conversations(), store.load_conversations())
-            assert same(other.load_documents(), store.load_documents())
-            assert same(other.load_records(ChatConversation), store.load_records(ChatConversation))
+        with fresh_storage(name) as by_scan, fresh_storage(name) as by_file:
+            by_scan.import_arrow(store.scan_conversations())
+            by_scan.import_arrow(store.scan_documents(), kind="documents")
+            store.export_parquet(folder / "c.parquet")
+            store.export_parquet(folder / "d.parquet", kind="documents")
+            by_file.import_parquet(folder / "c.parquet")
+            by_file.import_parquet(folder / "d.parquet", kind="documents")
+            # Columns do not have records of other models; lines do.
+            lines = io.BytesIO()
+            store.export_jsonl(lines, kind="records")
+            by_file.import_jsonl(io.BytesIO(lines.getvalue()), kind="records")
+            for other in (by_scan, by_file):
+                assert same(other.load_conversations(), store.load_conversations())
+                assert same(other.load_documents(), store.load_documents())
+                chats = other.load_records(ChatConversation), store.load_records(ChatConversation)
+                assert same(*chats)
+            for model in (Note, StructuredRow[dict[str, Any]]):
+                assert same(by_file.load_records(model), store.load_records(model))
+            assert by_file.count_records() == store.count_records()
+
+
+_records = st.lists(
+    strategies.chats
+    | strategies.evaluated_conversations
+    | strategies.conversations
+    | strategies.others,
+    max_size=4,
+)
+_documents = st.lists(strategies.documents, max_size=3, unique_by=lambda each: each.id)
+
+
+class TestOwnRecords:
+    @given(records=_records, documents=_documents)
+    @settings(max_examples=5)
+    def test_scans_and_parquet_come_back_equal(
+        self, records: list[Any], documents: list[Document]
+    ) -> None:
+        check_own_records("sql-memory", records, documents)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["jsonl", "sql-file"])
+    @given(records=_records, documents=_documents)
+    def test_they_do_for_arbitrary_records(
+        self, name: str, records: list[Any], documents: list[Document]
+    ) -> None:
+        check_own_records(name, records, documents)
 
     def test_some_columns_and_a_partitioned_folder(self, storage: Any, tmp_path: Path) -> None:
         talks = [

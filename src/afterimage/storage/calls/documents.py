@@ -78,7 +78,7 @@ class DocumentCalls(Calls):
         offset: int | None = None,
         *,
         on_error: OnError = "raise",
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         types: Types = None,
         **choice: Unpack[Choice],
     ) -> pa.RecordBatchReader:

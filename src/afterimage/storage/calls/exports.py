@@ -24,13 +24,7 @@ from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import CONVERSATIONS, OTHERS, Kind, RecordKind, kind_named
 from afterimage.storage.reports.exports import ExportCount
 from afterimage.storage.reports.faults import Faults, OnError
-from afterimage.storage.reports.progress import (
-    Progress,
-    counting,
-    ignore,
-    report,
-    share_only,
-)
+from afterimage.storage.reports.progress import Progress, counting, following, report, share_only
 from afterimage.storage.reports.progress import split as stages
 from afterimage.storage.system.atomic_files import written_lines
 from afterimage.storage.system.interrupts import checkpoint, signal_safe
@@ -60,7 +54,7 @@ class ExportCalls(Calls):
         order_by: OrderBy = None,
         limit: int | None = None,
         offset: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         format: str | None = None,  # noqa: A002  the usual word
         system_prompt: str | None = None,
         reasoning: Reasoning | None = None,
@@ -112,8 +106,10 @@ class ExportCalls(Calls):
         Returns:
             The number of lines written, as an integer. Its attribute `omitted` is the number of
             conversations that were left out and the first of them, and `reasons` is their number by
-            reason. `parts` is the number of lines of each part of a split, and `shares` are the
-            shares that came out.
+            reason. `dropped` is what lines do not have of their conversations, such as
+            {"tool calls": 3}, with the number of these conversations: what `lossy` leaves out,
+            reasoning, and the other turns in "alpaca". `parts` is the number of lines of
+            each part of a split, and `shares` are the shares that came out.
 
         Raises:
             InvalidQueryError: see the class; or the format does not support an option.
@@ -140,7 +136,7 @@ class ExportCalls(Calls):
         query = self._query(records, limit, offset, filters, order_by, choice=choice)
         parts = parts_of(split, split_by, seed, self._backend.fields(records))
         _check_split(parts, path, query)
-        read = Read(records, query, Faults(on_error), progress or ignore, valid=True)
+        read = Read(records, query, Faults(on_error), following(progress), valid=True)
         counts: dict[str, int] = {}
         if parts:
             with new_folder(system_path(cast("Path", path))) as folder:
@@ -174,7 +170,7 @@ class ExportCalls(Calls):
         partition_by: Columns = None,
         compression: str = "zstd",
         row_group_bytes: int = 16 * 2**20,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         on_error: OnError = "raise",
         format: str | None = None,  # noqa: A002  the usual word
         system_prompt: str | None = None,
@@ -268,7 +264,7 @@ class ExportCalls(Calls):
         if parts and partitions:
             raise InvalidQueryError("an export has either split or partition_by")
         read = Read(
-            records, query, Faults(on_error), progress or ignore, valid=training is not None
+            records, query, Faults(on_error), following(progress), valid=training is not None
         )
 
         def write(target: Path, part: Read) -> int:

@@ -41,7 +41,7 @@ class HubCalls(ExportCalls, ReportCalls):
         reasoning: Reasoning | None = None,
         lossy: bool = False,
         trim: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         on_error: OnError = "raise",
         **split: Any,
     ) -> ExportCount:

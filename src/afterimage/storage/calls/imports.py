@@ -18,7 +18,7 @@ from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import CONVERSATIONS, OTHERS, Kind, kind_named
 from afterimage.storage.reports.faults import Faults, OnError
 from afterimage.storage.reports.imports import ImportCount
-from afterimage.storage.reports.progress import Progress, ignore
+from afterimage.storage.reports.progress import Followed, Progress, following
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.system.package import DeferredWarnings
 from afterimage.storage.system.targets import system_path
@@ -41,7 +41,7 @@ class ImportCalls(Calls):
         path: JsonLines | Sequence[JsonLines],
         *,
         kind: Kind = "conversations",
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         on_error: OnError = "raise",
         max_line_bytes: int | None = None,
         format: str | None = None,  # noqa: A002  the usual word
@@ -109,7 +109,7 @@ class ImportCalls(Calls):
         source: Any,
         *,
         kind: Kind = "conversations",
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         on_error: OnError = "raise",
         format: str | None = None,  # noqa: A002  the usual word
         fields: Mapping[str, str] | None = None,
@@ -159,7 +159,7 @@ class ImportCalls(Calls):
         path: str | Path,
         *,
         kind: Kind = "conversations",
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         on_error: OnError = "raise",
         format: str | None = None,  # noqa: A002  the usual word
         fields: Mapping[str, str] | None = None,
@@ -224,7 +224,7 @@ def _origins(given: JsonLines | Sequence[JsonLines]) -> list[Path | IO[Any]]:
 def _import(
     kind: Kind,
     on_error: OnError,
-    progress: Progress | None,
+    progress: Followed,
     format_name: str | None,
     fields: Mapping[str, str] | None,
     group_by: str | None,
@@ -234,7 +234,7 @@ def _import(
     from afterimage.storage.transfer.incoming import Incoming, refuse_foreign  # noqa: PLC0415
 
     chosen = kind_named(kind)
-    read = Read(chosen.saved_as, faults=Faults(on_error), progress=progress or ignore)
+    read = Read(chosen.saved_as, faults=Faults(on_error), progress=following(progress))
     if format_name is None:
         if (fields, group_by, order_by) != (None, None, None):
             raise InvalidQueryError("fields, group_by and order_by require a format")

@@ -13,7 +13,7 @@ from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, OTHERS
 from afterimage.storage.reports.faults import Faults, OnError
-from afterimage.storage.reports.progress import Progress, ignore, share_only, split
+from afterimage.storage.reports.progress import Progress, following, ignore, share_only, split
 from afterimage.storage.reports.verification import Verification
 from afterimage.storage.system.interrupts import signal_safe
 
@@ -34,7 +34,7 @@ class ReportCalls(Calls):
         top_keys: int = 20,
         longer_than: int | None = None,
         tokens: Callable[[str], int] | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         on_error: OnError = "raise",
     ) -> Statistics:
         """Return counts, lengths, scores, metadata keys and duplicates; see `Statistics`.
@@ -83,7 +83,8 @@ class ReportCalls(Calls):
                 f"tokens must be a function from a text to a number, not {shown(tokens, 40)}"
             )
         weights = self._backend.read_weights([DOCUMENTS, OTHERS, CONVERSATIONS])
-        first, second, last = split(progress or ignore, weights)
+        follow = following(progress) if progress else None
+        first, second, last = split(follow or ignore, weights)
         faults = Faults(on_error)
         with self._backend.relation(Read(DOCUMENTS, Query(), faults, share_only(first))) as found:
             documents = count_rows(found)
@@ -99,13 +100,15 @@ class ReportCalls(Calls):
                 top_keys=top_keys,
                 longer_than=longer_than,
                 tokens=tokens,
-                progress=last if progress else None,
+                progress=last if follow else None,
             )
         faults.warn()
         return statistics
 
     @signal_safe
-    def verify(self, *, progress: Progress | None = None, repair: bool = False) -> Verification:
+    def verify(
+        self, *, progress: Progress | bool | None = None, repair: bool = False
+    ) -> Verification:
         """Read all stored records again, in bounded memory, and report all faults.
 
         No record is changed. `print` shows the report as a page; `report.ok` is true if there is no
@@ -128,4 +131,6 @@ class ReportCalls(Calls):
         (False, 2, 1)
         """
         repaired = self._backend.repair() if repair else 0
-        return replace(self._backend.verify(progress), repaired=repaired)
+        return replace(
+            self._backend.verify(following(progress) if progress else None), repaired=repaired
+        )

@@ -13,7 +13,7 @@ from afterimage.storage.query.query import Query
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import RecordKind
 from afterimage.storage.reports.faults import Faults, OnError
-from afterimage.storage.reports.progress import Progress, ignore
+from afterimage.storage.reports.progress import Followed, following, ignore
 from afterimage.storage.system.gc_pause import kept_until_the_end
 from afterimage.storage.system.streams import BatchIterator, RecordIterator
 
@@ -142,7 +142,7 @@ class Calls:
         filters: Filters,
         order_by: OrderBy,
         on_error: OnError,
-        progress: Progress | None,
+        progress: Followed,
         types: Types,
         choice: Choice,
     ) -> pa.RecordBatchReader:
@@ -155,7 +155,7 @@ class Calls:
         query, declared = self._declared(query, types)
         assert query.columns is not None
         read = self._chosen(
-            Read(kind, query, Faults(on_error), progress or ignore, long_lived=True)
+            Read(kind, query, Faults(on_error), following(progress), long_lived=True)
         )
         batches = self._backend.select(read)
         schema = projected_schema(query.columns)

@@ -23,8 +23,9 @@ __all__ = ["demo_command"]
 def demo_command(directory: Path) -> None:
     """Run a demonstration on 7,168 real conversations.
 
-    It saves them to JSONL and DuckDB, and reads them with filters, as Arrow, with SQL and as
-    Parquet. Requires the package chitchat-dataset: pip install 'afterimage-storage[demo]'.
+    It saves them to JSONL and DuckDB, reads them with filters, as Arrow, with SQL and as Parquet,
+    and writes a page to look at. Requires the package chitchat-dataset: pip install
+    'afterimage-storage[demo]'.
     """
     from afterimage.storage.demo import run  # noqa: PLC0415  heavy
 

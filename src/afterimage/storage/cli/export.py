@@ -18,6 +18,7 @@ from afterimage.storage.cli.stores import (
     explain_offset,
     open_existing,
 )
+from afterimage.storage.errors import counted
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.reports.exports import ExportCount
 
@@ -34,6 +35,16 @@ __all__ = ["export_command"]
 @options.partition_by
 @options.training_format
 @options.split
+@click.option(
+    "--hub",
+    is_flag=True,
+    help="Write OUT as a folder for the Hugging Face Hub: Parquet files and a dataset card. The "
+    "format is messages unless --format is given.",
+)
+@click.option(
+    "--license", "license_", metavar="ID", help="License of the dataset card, such as cc-by-4.0."
+)
+@click.option("--title", metavar="TEXT", help="Title of the dataset card; the name of OUT.")
 @options.choice
 @options.skip_corrupt
 @options.opening
@@ -51,6 +62,9 @@ def export_command(
     trim: bool,  # noqa: FBT001
     split: dict[str, float] | None,
     split_by: str | None,
+    hub: bool,  # noqa: FBT001
+    license_: str | None,
+    title: str | None,
     choice: dict[str, Any],
     opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
@@ -59,7 +73,8 @@ def export_command(
     """Write records of a store to a file.
 
     OUT ends in .parquet, .jsonl, .jsonl.gz or .jsonl.zst. With --partition-by it is a new folder.
-    With --split it is a new folder of JSONL files, or of Parquet files if it ends in .parquet.
+    With --split it is a new folder of JSONL files, or of Parquet files if it ends in .parquet. With
+    --hub it is a new folder, or an unchanged earlier one, that load_dataset reads without options.
     OUT appears only when it is complete; an existing file is replaced at that time. JSONL files
     contain the records as they were saved, and Parquet files contain their columns. With --format,
     both contain rows for training tools.
@@ -70,8 +85,13 @@ def export_command(
     )
     training = {"format": line_format, "system_prompt": system_prompt, "reasoning": reasoning}
     training |= {"lossy": lossy, "trim": trim}
-    _check_target(out, training, columns, partition_by, lines=lines)
-    if line_format or not lines:
+    if hub:
+        _check_hub(kind, partition_by)
+        training["format"] = line_format or "messages"
+    else:
+        _check_no_card(license_, title)
+        _check_target(out, training, columns, partition_by, lines=lines)
+    if training["format"] or not lines:
         training["columns"] = columns
     source = open_existing(store, kind, opening)
     arguments = {"kind": kind, "split": split, "split_by": split_by, **choice, **query}
@@ -80,20 +100,19 @@ def export_command(
         # JSONLStorage reports the share done, so it needs no total.
         if progress and not isinstance(source, storage.JSONLStorage):
             progress.expect(_record_count(source, kind, query, choice))
-        if lines:
-            written = source.export_jsonl(out, **arguments, **training, progress=progress)
+        arguments |= {**training, "progress": progress}
+        if hub:
+            del arguments["kind"]
+            written = source.export_hub(out, **arguments, license=license_, title=title)
+        elif lines:
+            written = source.export_jsonl(out, **arguments)
         else:
-            written = source.export_parquet(
-                out, **arguments, **training, partition_by=partition_by, progress=progress
-            )
+            written = source.export_parquet(out, **arguments, partition_by=partition_by)
     print_count(written, kind, f"to {out}", str(out), as_json=as_json)
-    if written.omitted:
-        _explain_omitted(written)
+    _explain_omitted(written, kind)
     if as_json:
         return
-    if written and isinstance(written, ExportCount) and written.parts:
-        parts = (f"{name} {n:,} ({n / written:.1%})" for name, n in written.parts.items())
-        say(", ".join(parts), err=True)
+    _explain_parts(written)
     if written:
         keys = [field for field, _ in query["order_by"]]
         explain_fields(source, kind, [*(columns or ()), *(partition_by or ()), *keys])
@@ -101,6 +120,14 @@ def export_command(
         explain_offset(source, kind, query["filters"], query["offset"])
     elif query["limit"] != 0:
         explain_nothing(source, kind, query["filters"])
+
+
+def _check_hub(kind: str, partition_by: list[str] | None) -> None:
+    """Refuse options that a folder for the Hub does not have."""
+    if kind != "conversations":
+        raise click.UsageError("--hub is for conversations only.")
+    if partition_by:
+        raise click.UsageError("--hub cannot be combined with --partition-by.")
 
 
 def _check_target(
@@ -126,10 +153,26 @@ def _check_target(
         raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
 
 
-def _explain_omitted(written: ExportCount) -> None:
-    """Print how many conversations were left out, and why."""
-    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in written.reasons.items())
-    say(f"{written.omitted.count:,} left out: {reasons}.\n{written.omitted}", err=True)
+def _check_no_card(license_: str | None, title: str | None) -> None:
+    if license_ is not None or title is not None:
+        raise click.UsageError("--license and --title require --hub.")
+
+
+def _explain_parts(written: ExportCount) -> None:
+    """Print the number of rows of each part of a split, and its share."""
+    if written and written.parts:
+        parts = (f"{name} {n:,} ({n / written:.1%})" for name, n in written.parts.items())
+        say(", ".join(parts), err=True)
+
+
+def _explain_omitted(written: ExportCount, kind: str) -> None:
+    """Print how many conversations were left out and why, and what the others do not have."""
+    if written.omitted:
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in written.reasons.items())
+        say(f"{written.omitted.count:,} left out: {reasons}.\n{written.omitted}", err=True)
+    if written.dropped:
+        parts = (f"{name} of {counted(n, kind)}" for name, n in written.dropped.items())
+        say(f"Without {', '.join(parts)}.", err=True)
 
 
 def _record_count(

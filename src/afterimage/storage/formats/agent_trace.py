@@ -12,6 +12,7 @@ from typing import Any
 from afterimage.storage.errors import InvalidQueryError, InvalidRecordError, shown
 from afterimage.storage.formats.edits import json_text
 from afterimage.storage.formats.messages import call_id
+from afterimage.storage.formats.shape import Losses
 
 __all__ = ["AgentTrace"]
 
@@ -60,9 +61,9 @@ class AgentTrace:
             messages.append(_thinking(thought if thought != answer else "", answer))
         return {"conversations": messages}
 
-    def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
+    def row(self, record: dict[str, Any], losses: Losses, layout: str) -> dict[str, Any]:
         """Refuse: a conversation has no trajectory."""
-        del record, lossy, layout
+        del record, losses, layout
         raise InvalidQueryError(f"format {self.name!r} can be read and not written")
 
 

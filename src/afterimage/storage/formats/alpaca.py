@@ -13,11 +13,11 @@ conversation are its instruction and its output, and all earlier ones are in `hi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from afterimage.storage.errors import InvalidRecordError, shown
 from afterimage.storage.formats.messages import after_system, content_text
-from afterimage.storage.formats.shape import NotRepresentableError
+from afterimage.storage.formats.shape import Losses, NotRepresentableError, message_kind
 
 __all__ = ["Alpaca", "LlamaFactory", "question_of"]
 
@@ -40,6 +40,10 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise InvalidRecordError(f"{key} is {shown(value, 40)}; it must be text")
     return value
+
+
+# What is not the question or the answer of a row.
+_TURNS: Final = "other turns"
 
 
 class Alpaca:
@@ -69,16 +73,18 @@ class Alpaca:
             record["instruction_context"] = row["input"]
         return record
 
-    def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
+    def row(self, record: dict[str, Any], losses: Losses, layout: str) -> dict[str, Any]:
         """Return the row of a record."""
-        if "tools" in record and not lossy:
-            raise NotRepresentableError(f"tools have no place in {self.name}", is_loss=True)
+        if "tools" in record:
+            losses.drop("tools", f"tools have no place in {self.name}")
         is_whole = self.always_history or layout == "history"
-        system, pairs = self._pairs(record["conversations"], lossy=lossy, is_whole=is_whole)
+        system, pairs = self._pairs(record["conversations"], losses, is_whole=is_whole)
         if is_whole:
             question, answer = pairs.pop()
         else:
             question, answer = next(pair for pair in pairs if all(pair))
+            if len(pairs) > 1:
+                losses.names.add(_TURNS)  # a row is one of them
             pairs = []
         instruction, context = _split(question, record.get("instruction_context") or "")
         row: dict[str, Any] = {"instruction": instruction, "input": context, "output": answer}
@@ -89,23 +95,23 @@ class Alpaca:
         return row
 
     def _pairs(
-        self, messages: list[dict[str, Any]], *, lossy: bool, is_whole: bool
+        self, messages: list[dict[str, Any]], losses: Losses, *, is_whole: bool
     ) -> tuple[str, list[tuple[str, str]]]:
         """Return the system message and the questions with their answers.
 
         Args:
             messages: the messages.
-            lossy: whether to leave out what has no place.
+            losses: what has no place.
             is_whole: whether every message must be in a pair, and the last pair must be the row.
         """
-        lenient = lossy or not is_whole
+        lenient = losses.allowed or not is_whole
         system: list[str] = []
         pairs: list[tuple[str, str]] = []
         question: str | None = None
         for position, message in enumerate(messages):
             place = f"conversations.{position}"
             role = message["role"]
-            text = self._text_of(message, place, lossy=lossy)
+            text = self._text_of(message, place, losses)
             if text is None:
                 continue
             if role == "system" and not pairs and question is None and not system:
@@ -115,46 +121,47 @@ class Alpaca:
             elif role == "assistant" and question is not None:
                 pairs.append((question, text))
                 question = None
-            elif not ((lenient and role in ("user", "assistant")) or lossy):
-                raise NotRepresentableError(
-                    self._fault(role, question), place, is_loss=role == "system"
-                )
-            elif role == "user":
-                question = text  # the answer belongs to the question directly before it
-        if question is not None and not lenient:
-            raise NotRepresentableError("ends with the user")
-        if not pairs:
-            raise NotRepresentableError("no question with an answer")
-        if not any(map(all, pairs[-1:] if is_whole else pairs)):
-            raise NotRepresentableError("an empty question or answer")
+            elif role == "system":
+                what = f"a {role} message after others has no place in {self.name}"
+                losses.drop("system messages", what, place)
+            elif not lenient:
+                is_first = role == "assistant" and question is None
+                reason = "an answer without a question" if is_first else "roles do not alternate"
+                raise NotRepresentableError(reason, place)
+            else:
+                losses.names.add(_TURNS)
+                if role == "user":
+                    question = text  # the answer belongs to the question directly before it
+        if question is not None:
+            if not lenient:
+                raise NotRepresentableError("ends with the user")
+            losses.names.add(_TURNS)
+        _check_answered(pairs[-1:] if is_whole else pairs)
         return "".join(system), pairs
 
-    def _fault(self, role: str, question: str | None) -> str:
-        if role in ("user", "assistant"):
-            is_first = role == "assistant" and question is None
-            return "an answer without a question" if is_first else "roles do not alternate"
-        return f"a {role} message after others has no place in {self.name}"
-
-    def _text_of(self, message: dict[str, Any], place: str, *, lossy: bool) -> str | None:
+    def _text_of(self, message: dict[str, Any], place: str, losses: Losses) -> str | None:
         """Return the text of a message; None if it has no place and is left out."""
         role = message["role"]
         if role in ("tool", "developer"):
-            missing = "tool results" if role == "tool" else "the role developer"
+            missing = "tool results have" if role == "tool" else "the role developer has"
         elif "tool_calls" in message:
-            missing = "tool calls"
+            missing = "tool calls have"
         elif (text := content_text(message["content"])) is None:
-            missing = "content parts" if message["content"] else "a message without content"
-        elif len(message) > 2 and not lossy:
-            other = min(message.keys() - {"role", "content"})
-            missing = f"key {other!r} of a message"
+            is_empty = not message["content"]
+            missing = "a message without content has" if is_empty else "content parts have"
         else:
+            if len(message) > 2:
+                losses.drop_keys(message.keys() - {"role", "content"}, self.name, place)
             return text
-        if lossy:
-            return None
-        verb = "has" if missing.startswith(("a ", "the ", "key ")) else "have"
-        raise NotRepresentableError(
-            f"{missing} {verb} no place in {self.name}", place, is_loss=True
-        )
+        losses.drop(message_kind(message), f"{missing} no place in {self.name}", place)
+        return None
+
+
+def _check_answered(pairs: list[tuple[str, str]]) -> None:
+    if not pairs:
+        raise NotRepresentableError("no question with an answer")
+    if not any(map(all, pairs)):
+        raise NotRepresentableError("an empty question or answer")
 
 
 def _history(value: Any) -> list[tuple[str, str]]:

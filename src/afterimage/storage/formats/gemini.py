@@ -13,7 +13,7 @@ from typing import Any, Final
 from afterimage.storage.errors import InvalidRecordError, shown
 from afterimage.storage.formats.edits import json_text, parsed_json
 from afterimage.storage.formats.messages import content_text
-from afterimage.storage.formats.shape import NotRepresentableError
+from afterimage.storage.formats.shape import Losses, NotRepresentableError
 from afterimage.storage.formats.tool_calls import flat_call, flat_tool, list_of, record_tools
 
 __all__ = ["Gemini"]
@@ -77,9 +77,9 @@ class Gemini:
             record["tools"] = tools
         return record
 
-    def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
+    def row(self, record: dict[str, Any], losses: Losses, layout: str) -> dict[str, Any]:
         """Return the row of a record."""
-        writer = _Writer(_SNAKE if layout == "snake" else {name: name for name in _SNAKE}, lossy)
+        writer = _Writer(_SNAKE if layout == "snake" else {name: name for name in _SNAKE}, losses)
         return writer.row(record)
 
 
@@ -198,12 +198,12 @@ class _Writer:
 
     Args:
         names: the names of keys.
-        lossy: whether to leave out what has no place.
+        losses: what has no place.
     """
 
-    def __init__(self, names: Mapping[str, str], lossy: bool) -> None:  # noqa: FBT001
+    def __init__(self, names: Mapping[str, str], losses: Losses) -> None:
         self._names = names
-        self._lossy = lossy
+        self._losses = losses
         self._called: dict[str, str] = {}  # the name of each call by its id
 
     def row(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -227,21 +227,20 @@ class _Writer:
             row["tools"] = self._tools(record["tools"])
         return row
 
-    def _no_place(self, what: str, place: str) -> None:
+    def _no_place(self, name: str, what: str, place: str) -> None:
         """Refuse what has no place, unless it may be left out."""
-        if not self._lossy:
-            raise NotRepresentableError(f"{what} no place in gemini", place, is_loss=True)
+        self._losses.drop(name, f"{what} no place in gemini", place)
 
     def _add_system(
         self, row: dict[str, Any], message: dict[str, Any], position: int, place: str
     ) -> None:
         if message["role"] == "developer":
-            self._no_place("the role developer has", place)
+            self._no_place("the role developer", "the role developer has", place)
         if position:
-            self._no_place("a system message after others has", place)
+            self._no_place("system messages", "a system message after others has", place)
             return
         if "tool_calls" in message:
-            self._no_place("tool calls of a system message have", place)
+            self._no_place("tool calls", "tool calls of a system message have", place)
         row[self._names["systemInstruction"]] = {
             "role": "system",
             "parts": self._parts(message["content"], place),
@@ -258,7 +257,7 @@ class _Writer:
         if not parts:
             raise NotRepresentableError("a message without content", place)
         if "parts" in message:
-            self._no_place("key 'parts' of a message has", place)
+            self._losses.drop_keys(["parts"], "gemini", place)
         role = "model" if message["role"] == "assistant" else message["role"]
         return {"role": role, "parts": parts, **_others(message)}
 
@@ -274,14 +273,16 @@ class _Writer:
             elif "type" not in part:  # one of Gemini's own
                 parts.append(part)
             else:
-                self._no_place(f"a content part of type {shown(part['type'], 40)} has", place)
+                what = f"a content part of type {shown(part['type'], 40)} has"
+                self._no_place("content parts", what, place)
         return parts
 
     def _call(self, call: dict[str, Any], place: str) -> list[dict[str, Any]]:
         flat = flat_call(call)
         arguments = flat.get("arguments")
         if flat is call or not (arguments is None or isinstance(arguments, dict)):
-            self._no_place("a call whose arguments are not an object has", place)
+            what = "a call whose arguments are not an object has"
+            self._no_place("tool calls", what, place)
             return []
         made = {"name": flat["name"]}
         if arguments is not None:
@@ -300,8 +301,8 @@ class _Writer:
         text = content_text(message["content"])
         if text is None:
             raise NotRepresentableError("a tool result that is not text", place)
-        if message.keys() - {"role", "content", "name", "tool_call_id"}:
-            self._no_place("other keys of a tool result have", place)
+        others = message.keys() - {"role", "content", "name", "tool_call_id"}
+        self._losses.drop_keys(others, "gemini", place)
         result: dict[str, Any] = {"name": name, "response": _response(text)}
         if known is not None:
             result["id"] = known
@@ -311,7 +312,7 @@ class _Writer:
         functions = [flat for tool in tools if (flat := flat_tool(tool)) is not tool]
         others = [tool for tool in tools if flat_tool(tool) is tool]
         if any("type" in tool for tool in others):
-            self._no_place("a tool that is not a function has", "tools")
+            self._no_place("tools", "a tool that is not a function has", "tools")
             others = [tool for tool in others if "type" not in tool]
         declared = [{self._names["functionDeclarations"]: functions}] if functions else []
         return [*declared, *others]

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, ClassVar, Final
 
 from afterimage.storage.errors import InvalidRecordError, shown
-from afterimage.storage.formats.shape import NotRepresentableError
+from afterimage.storage.formats.shape import Losses, NotRepresentableError
 from afterimage.storage.formats.tool_calls import record_call, record_calls, record_tools
 
 __all__ = ["ROLES", "Messages", "OpenAI", "Oumi", "call_id", "content_text", "messages_of"]
@@ -195,9 +195,9 @@ class Messages:
                 record["tools"] = tools
         return record
 
-    def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
+    def row(self, record: dict[str, Any], losses: Losses, layout: str) -> dict[str, Any]:
         """Return the row of a record."""
-        del lossy, layout  # nothing is left out, and there is one layout
+        del losses, layout  # nothing is left out, and there is one layout
         messages = record["conversations"]
         if self.needs_answer and not any(one["role"] == "assistant" for one in messages):
             raise NotRepresentableError("no answer")
@@ -235,16 +235,16 @@ class OpenAI(Messages):
     name: str = "openai"
     has_reasoning: bool = False
 
-    def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
+    def row(self, record: dict[str, Any], losses: Losses, layout: str) -> dict[str, Any]:
         """Return the row of a record."""
-        row = super().row(record, lossy=lossy, layout=layout)
+        row = super().row(record, losses, layout)
         if row["messages"][-1]["role"] != "assistant":
             raise NotRepresentableError(f"ends with the {row['messages'][-1]['role']}")
         calls = _CallIds()
         row["messages"] = [
             message
             if len(message) == 2 and message["role"] != "tool"
-            else _accepted(message, calls, f"messages.{position}", lossy=lossy)
+            else _accepted(message, calls, f"messages.{position}", losses)
             for position, message in enumerate(row["messages"])
         ]
         return row
@@ -276,14 +276,11 @@ class _CallIds:
 
 
 def _accepted(
-    message: dict[str, Any], calls: _CallIds, place: str, *, lossy: bool
+    message: dict[str, Any], calls: _CallIds, place: str, losses: Losses
 ) -> dict[str, Any]:
     """Return a message as the fine-tuning API accepts it."""
     if others := message.keys() - _OPENAI_KEYS:
-        if not lossy:
-            raise NotRepresentableError(
-                f"key {min(others)!r} has no place in openai", place, is_loss=True
-            )
+        losses.drop_keys(others, "openai", place)
         message = {key: value for key, value in message.items() if key in _OPENAI_KEYS}
     if "tool_calls" in message:
         message = {**message, "tool_calls": [*map(calls.call, message["tool_calls"])]}

@@ -14,8 +14,8 @@ from typing import Any, Final
 from afterimage.storage.errors import InvalidRecordError, shown
 from afterimage.storage.formats.alpaca import question_of
 from afterimage.storage.formats.edits import json_text
-from afterimage.storage.formats.messages import after_system, messages_of
-from afterimage.storage.formats.shape import NotRepresentableError
+from afterimage.storage.formats.messages import after_system, content_text, messages_of
+from afterimage.storage.formats.shape import Losses, NotRepresentableError, message_kind
 from afterimage.storage.formats.sharegpt import turn_of, turns_of
 from afterimage.storage.formats.tool_calls import flat_tool, record_tools
 
@@ -74,9 +74,9 @@ class PromptCompletion:
             record["tools"] = tools
         return record
 
-    def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
+    def row(self, record: dict[str, Any], losses: Losses, layout: str) -> dict[str, Any]:
         """Return the row of a record."""
-        del lossy  # nothing is left out
+        del losses  # nothing is left out
         messages = record["conversations"]
         if messages[-1]["role"] != "assistant":
             raise NotRepresentableError(f"ends with the {messages[-1]['role']}")
@@ -167,14 +167,14 @@ class Preference:
             record["tools"] = its
         return record
 
-    def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
+    def row(self, record: dict[str, Any], losses: Losses, layout: str) -> dict[str, Any]:
         """Return the row of a record."""
         prompt, sides = record["prompt"], (record["chosen"], record["rejected"])
         if not all(sides):
             raise NotRepresentableError("a side without messages")
-        asked = _written_prompt(prompt, layout, self.name, lossy=lossy)
+        asked = _written_prompt(prompt, layout, self.name, losses)
         chosen, rejected = (
-            _written_side(prompt, side, layout, self.name, lossy=lossy) for side in sides
+            _written_side(prompt, side, layout, self.name, losses) for side in sides
         )
         if layout == "openai":
             if "tools" in record:
@@ -188,14 +188,14 @@ class Preference:
 
 
 def _written_prompt(
-    prompt: list[Message], layout: str, name: str, *, lossy: bool
+    prompt: list[Message], layout: str, name: str, losses: Losses
 ) -> dict[str, Any]:
     """Return the keys with the prompt."""
     match layout:
         case "implicit" | "implicit text":
             return {}
         case "sharegpt":
-            return {"conversations": turns_of(prompt, lossy=lossy, layout="separate")}
+            return {"conversations": turns_of(prompt, losses, "separate")}
         case "alpaca":
             return {"instruction": _plain_text(prompt, "user", name), "input": ""}
         case "openai":
@@ -211,7 +211,7 @@ def _written_prompt(
 
 
 def _written_side(
-    prompt: list[Message], side: list[Message], layout: str, name: str, *, lossy: bool
+    prompt: list[Message], side: list[Message], layout: str, name: str, losses: Losses
 ) -> Any:
     """Return a side after a prompt."""
     match layout:
@@ -225,7 +225,7 @@ def _written_side(
         case "message":
             return _only(side, name)
         case "sharegpt":
-            turns = turns_of(side, lossy=lossy, layout="separate")
+            turns = turns_of(side, losses, "separate")
             return turns[0] if len(turns) == 1 else turns
         case "generated":
             return _response(side, name)
@@ -338,16 +338,24 @@ class DPO(Preference):
     layouts: tuple[str, ...] = ("messages", *Preference.layouts[1:])
     has_reasoning: bool = False
 
-    def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
+    def row(self, record: dict[str, Any], losses: Losses, layout: str) -> dict[str, Any]:
         """Return the row of a record."""
         if layout:
-            return super().row(record, lossy=lossy, layout=layout)
+            return super().row(record, losses, layout)
         prompt, chosen, rejected = record["prompt"], record["chosen"], record["rejected"]
-        if "tools" in record and not lossy:
-            raise NotRepresentableError("tools have no place in dpo", is_loss=True)
-        if lossy:
-            prompt = [_bare(message) for message in prompt if message["role"] == "user"][-1:]
-            chosen, rejected = [*map(_bare, chosen[-1:])], [*map(_bare, rejected[-1:])]
+        if not (chosen and rejected):
+            raise NotRepresentableError("a side without messages")
+        if "tools" in record:
+            losses.drop("tools", "tools have no place in dpo")
+        if losses.allowed:
+            asked = [message for message in prompt if message["role"] == "user"]
+            if not asked or any(side[-1]["role"] != "assistant" for side in (chosen, rejected)):
+                raise NotRepresentableError("no question, or a side that is not an answer")
+            first = [message for message in prompt[:1] if message["role"] == "system"]
+            kept = [*first, asked[-1]], chosen[-1:], rejected[-1:]
+            for whole, some in zip((prompt, chosen, rejected), kept, strict=True):
+                _drop_others(whole, some, losses)
+            prompt, chosen, rejected = ([_bare(one, losses) for one in some] for some in kept)
         system = ""
         if len(prompt) == 2 and prompt[0]["role"] == "system":
             system = _plain_text(prompt[:1], "system", self.name) + "\n\n"
@@ -359,8 +367,24 @@ class DPO(Preference):
         }
 
 
-def _bare(message: Message) -> Message:
-    return {"role": message["role"], "content": message["content"]}
+def _drop_others(whole: list[Message], kept: list[Message], losses: Losses) -> None:
+    for message in whole:
+        if not any(message is one for one in kept):
+            losses.drop(message_kind(message), "more than one message on a side")
+    for message in kept:
+        losses.drop_keys(message.keys() - {"role", "content"}, "dpo", "")
+
+
+def _bare(message: Message, losses: Losses) -> Message:
+    """Return a message with only its role and the text of its content."""
+    content = message["content"]
+    text = content_text(content)
+    if text is None:
+        if not content:
+            raise NotRepresentableError("a message without content")
+        losses.drop("content parts", "content parts have no place in dpo")
+        text = "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    return {"role": message["role"], "content": text}
 
 
 def pairs_by_score(

@@ -16,7 +16,14 @@ from afterimage.storage.formats.columns import renamed
 from afterimage.storage.formats.gemini import Gemini
 from afterimage.storage.formats.messages import Messages, OpenAI, Oumi
 from afterimage.storage.formats.pairs import DPO, Preference, PromptCompletion
-from afterimage.storage.formats.shape import AS_IT_IS, Conversion, Format, Shape, WriteOptions
+from afterimage.storage.formats.shape import (
+    AS_IT_IS,
+    Conversion,
+    Format,
+    Losses,
+    Shape,
+    WriteOptions,
+)
 from afterimage.storage.formats.sharegpt import ShareGPT
 
 __all__ = ["PAIRS", "READABLE", "WRITABLE", "Native", "detect", "looks_foreign", "shape_named"]
@@ -45,9 +52,13 @@ class Native:
         return renamed(row, fields, {})
 
     def write(
-        self, record: dict[str, Any], options: WriteOptions = AS_IT_IS
+        self,
+        record: dict[str, Any],
+        options: WriteOptions = AS_IT_IS,
+        losses: Losses | None = None,
     ) -> list[dict[str, Any]]:
         """Return the record. See `Shape`."""
+        del losses  # nothing is left out
         for name in ("system_prompt", "reasoning", "trim", "columns"):
             if getattr(options, name):
                 raise InvalidQueryError(

@@ -23,7 +23,16 @@ from afterimage.storage.errors import (
 from afterimage.storage.formats.columns import SOURCE_FORMAT, add_columns, other_keys, renamed
 from afterimage.storage.formats.edits import applied, difference, json_text
 
-__all__ = ["AS_IT_IS", "Conversion", "Format", "NotRepresentableError", "Shape", "WriteOptions"]
+__all__ = [
+    "AS_IT_IS",
+    "Conversion",
+    "Format",
+    "Losses",
+    "NotRepresentableError",
+    "Shape",
+    "WriteOptions",
+    "message_kind",
+]
 
 _NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 _INSTRUCTIONS: Final = frozenset({"system", "developer"})
@@ -48,6 +57,72 @@ class NotRepresentableError(StorageError, ValueError):
 
     def __reduce__(self) -> tuple[Callable[..., NotRepresentableError], tuple[str, str]]:
         return partial(type(self), is_loss=self.is_loss), (self.reason, self.place)
+
+
+class Losses:
+    """What a format has no place for in one record: an error, or left out and named.
+
+    Args:
+        allowed: whether to leave it out.
+
+    Attributes:
+        allowed: the same.
+        names: what was left out, such as "tool calls".
+
+    >>> losses = Losses(allowed=True)
+    >>> losses.drop("names", "key 'name' of a message has no place in alpaca", "conversations.0")
+    >>> losses.names
+    {'names'}
+    """
+
+    def __init__(self, *, allowed: bool) -> None:
+        self.allowed = allowed
+        self.names: set[str] = set()
+
+    def drop(self, name: str, reason: str, place: str = "") -> None:
+        """Leave something out.
+
+        Raises:
+            NotRepresentableError: that is not allowed.
+        """
+        if not self.allowed:
+            raise NotRepresentableError(reason, place, is_loss=True)
+        self.names.add(name)
+
+    def drop_keys(self, keys: Collection[str], format_name: str, place: str) -> None:
+        """Leave keys of a message out.
+
+        Raises:
+            NotRepresentableError: that is not allowed.
+        """
+        for key in sorted(keys):
+            name = _KEY_NAMES.get(key, "other keys of messages")
+            self.drop(name, f"key {key!r} of a message has no place in {format_name}", place)
+
+
+_KEY_NAMES: Final = {
+    "name": "names",
+    "reasoning_content": "reasoning",
+    "tool_call_id": "ids of tool calls",
+    "tool_calls": "tool calls",
+}
+
+
+def message_kind(message: Mapping[str, Any]) -> str:
+    """Return what a message that is left out is counted as.
+
+    >>> message_kind({"role": "tool", "content": "5"})
+    'tool results'
+    """
+    if message.get("tool_calls"):
+        return "tool calls"
+    if message["role"] == "tool":
+        return "tool results"
+    if message["role"] in _INSTRUCTIONS:
+        return "system messages"
+    if not message["content"]:
+        return "messages without content"
+    return "content parts" if isinstance(message["content"], list) else "other turns"
 
 
 @dataclass(frozen=True)
@@ -96,8 +171,15 @@ class Shape(Protocol):
             InvalidRecordError: the row has not the format; the message names the place.
         """
 
-    def write(self, record: dict[str, Any], options: WriteOptions = ...) -> list[dict[str, Any]]:
+    def write(
+        self, record: dict[str, Any], options: WriteOptions = ..., losses: Losses | None = None
+    ) -> list[dict[str, Any]]:
         """Return the rows of a record, which may share values with it.
+
+        Args:
+            record: the record.
+            options: how it is written.
+            losses: gets the names of what was left out.
 
         Raises:
             NotRepresentableError: the format has no place for the record.
@@ -131,7 +213,7 @@ class Conversion(Protocol):
     def record(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the fields `parts` of the record. `row` has only keys in `keys`, none null."""
 
-    def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
+    def row(self, record: dict[str, Any], losses: Losses, layout: str) -> dict[str, Any]:
         """Return the row for the fields `parts` of a record, whose messages are not empty."""
 
 
@@ -200,7 +282,7 @@ class Format:
         rows: dict[str, dict[str, Any]] = {}
         for layout in ("", *conversion.layouts):
             try:
-                rows[layout] = conversion.row(record, lossy=True, layout=layout)
+                rows[layout] = conversion.row(record, Losses(allowed=True), layout)
             except NotRepresentableError:
                 continue
             if rows[layout] == own:
@@ -224,9 +306,13 @@ class Format:
             return False
 
     def write(
-        self, record: dict[str, Any], options: WriteOptions = AS_IT_IS
+        self,
+        record: dict[str, Any],
+        options: WriteOptions = AS_IT_IS,
+        losses: Losses | None = None,
     ) -> list[dict[str, Any]]:
         """Return the rows of a record. See `Shape`."""
+        losses = losses or Losses(allowed=options.lossy)
         conversion = self.conversion
         if not conversion.can_write:
             raise InvalidQueryError(f"format {self.name!r} can be read and not written")
@@ -234,14 +320,14 @@ class Format:
             raise InvalidQueryError(
                 f"format {self.name!r} has no field for reasoning; use reasoning='think'"
             )
-        said = _said(record, conversion.parts, options, self.name)
+        said = _said(record, conversion.parts, options, self.name, losses)
         metadata = record.get("metadata")
         note = metadata.get(SOURCE_FORMAT) if isinstance(metadata, dict) else None
         if not (isinstance(note, dict) and note.get("name") == self.name):
             note = None
         row = self._as_read(said, note) if note else None
         if row is None:
-            row = conversion.row(said, lossy=options.lossy, layout="")
+            row = conversion.row(said, losses, "")
         if options.columns:
             nested = note.get("metadata") if note else None
             add_columns(row, record, options.columns, conversion.keys, nested)
@@ -250,7 +336,7 @@ class Format:
     def _as_read(self, said: dict[str, Any], note: dict[str, Any]) -> dict[str, Any] | None:
         """Return the row as the note describes it, if that row says the same as the record."""
         try:
-            made = self.conversion.row(said, lossy=True, layout=note.get("layout", ""))
+            made = self.conversion.row(said, Losses(allowed=True), note.get("layout", ""))
             row = applied(made, note)
             same = self.conversion.record(row) == said
         except (AttributeError, LookupError, TypeError, ValueError):  # the record was edited
@@ -267,7 +353,11 @@ def _size(note: dict[str, Any]) -> int:
 
 
 def _said(
-    record: dict[str, Any], parts: tuple[str, ...], options: WriteOptions, name: str
+    record: dict[str, Any],
+    parts: tuple[str, ...],
+    options: WriteOptions,
+    name: str,
+    losses: Losses,
 ) -> dict[str, Any]:
     """Return the fields `parts` of a record, as the options have them."""
     lists = [part for part in parts if part in ("conversations", "prompt", "chosen", "rejected")]
@@ -291,7 +381,7 @@ def _said(
         messages = [{"role": "system", "content": options.system_prompt}, *messages]
     said[first] = messages
     for part in lists:
-        said[part] = _with_reasoning(said[part], options.reasoning)
+        said[part] = _with_reasoning(said[part], options.reasoning, losses)
     return said
 
 
@@ -309,22 +399,25 @@ def _trimmed(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _with_reasoning(
-    messages: list[dict[str, Any]], reasoning: Literal["field", "think"] | None
+    messages: list[dict[str, Any]], reasoning: Literal["field", "think"] | None, losses: Losses
 ) -> list[dict[str, Any]]:
     return [
-        message if len(message) == 2 else _without_nulls(message, reasoning) for message in messages
+        message if len(message) == 2 else _without_nulls(message, reasoning, losses)
+        for message in messages
     ]
 
 
 def _without_nulls(
-    message: dict[str, Any], reasoning: Literal["field", "think"] | None
+    message: dict[str, Any], reasoning: Literal["field", "think"] | None, losses: Losses
 ) -> dict[str, Any]:
     found = {
         key: value for key, value in message.items() if value is not None or key not in _OPTIONAL
     }
     if reasoning != "field" and "reasoning_content" in found:
         thought = found.pop("reasoning_content")
-        if reasoning == "think":
+        if reasoning is None:
+            losses.names.add("reasoning")  # the option says so
+        else:
             found["content"] = _after_thinking(thought, found.get("content"))
     return found
 

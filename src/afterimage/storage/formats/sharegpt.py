@@ -14,7 +14,7 @@ from typing import Any, Final
 from afterimage.storage.errors import InvalidRecordError, shown
 from afterimage.storage.formats.edits import json_text, parsed_json
 from afterimage.storage.formats.messages import after_system, content_of, content_text, in_our_form
-from afterimage.storage.formats.shape import NotRepresentableError
+from afterimage.storage.formats.shape import Losses, NotRepresentableError
 from afterimage.storage.formats.tool_calls import flat_call, flat_tool, record_call, record_tools
 
 __all__ = ["ShareGPT", "turn_of", "turns_of"]
@@ -101,7 +101,7 @@ def _calls_of(value: Any, place: str) -> tuple[str | None, list[dict[str, Any]]]
 
 
 def turns_of(
-    messages: list[dict[str, Any]], *, lossy: bool, layout: str = "", place: str = "conversations"
+    messages: list[dict[str, Any]], losses: Losses, layout: str = "", place: str = "conversations"
 ) -> list[dict[str, Any]]:
     """Return the turns of messages.
 
@@ -110,7 +110,7 @@ def turns_of(
 
     Args:
         messages: the messages.
-        lossy: whether to leave out what has no place.
+        losses: what has no place.
         layout: "separate" does not join turns; "roles" does not either, and names the speakers
             like the roles.
         place: what to call the messages in an error.
@@ -132,7 +132,7 @@ def turns_of(
             turns[-1]["value"] = "\n".join(joined)
         joined, joining = [], ""
         if not is_plain:
-            turns.append(_turn(message, names, f"{place}.{position}", lossy=lossy))
+            turns.append(_turn(message, names, f"{place}.{position}", losses))
             continue
         turns.append({"from": names[role], "value": content})
         if not layout and role in ("user", "assistant"):
@@ -143,49 +143,38 @@ def turns_of(
 
 
 def _turn(
-    message: dict[str, Any], names: Mapping[str, str], place: str, *, lossy: bool
+    message: dict[str, Any], names: Mapping[str, str], place: str, losses: Losses
 ) -> dict[str, Any]:
     """Return the turn of a message with more than its role and text."""
     role = message["role"]
     if role == "developer":
-        if not lossy:
-            raise NotRepresentableError(
-                "the role developer has no place in sharegpt", place, is_loss=True
-            )
+        losses.drop("the role developer", "the role developer has no place in sharegpt", place)
         role = "system"
     others = {
         key: value
         for key, value in message.items()
         if key not in ("role", "content", "tool_calls", "from", "value")
     }
-    if not lossy and (taken := message.keys() & {"from", "value"}):
-        raise NotRepresentableError(
-            f"key {min(taken)!r} has no place in sharegpt", place, is_loss=True
-        )
+    losses.drop_keys(message.keys() & {"from", "value"}, "sharegpt", place)
     if calls := message.get("tool_calls"):
-        return {"from": _CALL, "value": _call_value(message, calls, place, lossy=lossy), **others}
+        return {"from": _CALL, "value": _call_value(message, calls, place, losses), **others}
     content = message["content"]
     text = content_text(content)
     if text is None:
         if content is None:
             raise NotRepresentableError("a message without content", place)
-        if not lossy:
-            raise NotRepresentableError(
-                "content parts have no place in sharegpt", place, is_loss=True
-            )
+        losses.drop("content parts", "content parts have no place in sharegpt", place)
         text = "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
     return {"from": names[role], "value": text, **others}
 
 
 def _call_value(
-    message: dict[str, Any], calls: list[dict[str, Any]], place: str, *, lossy: bool
+    message: dict[str, Any], calls: list[dict[str, Any]], place: str, losses: Losses
 ) -> str:
     said = content_text(message["content"]) if message["content"] else ""
     if said is None or not (said == "" or _THINKING.fullmatch(said)):
-        if not lossy:
-            raise NotRepresentableError(
-                "text beside tool calls has no place in sharegpt", place, is_loss=True
-            )
+        what = "text beside tool calls"
+        losses.drop(what, f"{what} has no place in sharegpt", place)
         said = ""
     flat = [*map(flat_call, calls)]
     return said + json_text(flat[0] if len(flat) == 1 else flat)
@@ -216,9 +205,9 @@ class ShareGPT:
             record["tools"] = tools
         return record
 
-    def row(self, record: dict[str, Any], *, lossy: bool, layout: str) -> dict[str, Any]:
+    def row(self, record: dict[str, Any], losses: Losses, layout: str) -> dict[str, Any]:
         """Return the row of a record."""
-        turns = turns_of(record["conversations"], lossy=lossy, layout=layout)
+        turns = turns_of(record["conversations"], losses, layout)
         row: dict[str, Any] = {"conversations": turns}
         if "tools" in record:
             row["tools"] = json_text([*map(flat_tool, record["tools"])])

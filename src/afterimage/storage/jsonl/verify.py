@@ -15,7 +15,7 @@ from afterimage.storage.query.arguments import seconds
 from afterimage.storage.records.fields import DOCUMENTS, Kind, RecordKind, kind_named
 from afterimage.storage.records.validation import is_conversation
 from afterimage.storage.reports.faults import Faults, Place
-from afterimage.storage.reports.progress import Progress, ignore, report
+from afterimage.storage.reports.progress import Progress, following, report
 from afterimage.storage.reports.verification import Findings, TornTail, Verification
 from afterimage.storage.system.gc_pause import paused_collector
 from afterimage.storage.system.interrupts import signal_safe
@@ -31,7 +31,7 @@ def verify_jsonl(
     path: str | Path,
     kind: Kind = "conversations",
     *,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
     lock_timeout: float = 30,
 ) -> Verification:
@@ -71,7 +71,7 @@ def verify_jsonl(
         max_line_bytes=max_line_bytes,
         of_documents=saved_as is DOCUMENTS,
     )
-    verify_lines(saved_as, chunks, findings, progress or ignore, damage)
+    verify_lines(saved_as, chunks, findings, following(progress), damage)
     return findings.report()
 
 

@@ -10,11 +10,15 @@ from contextlib import closing
 from itertools import accumulate, pairwise
 from typing import Protocol, TypeVar, runtime_checkable
 
+from afterimage.storage.errors import InvalidQueryError, shown
+
 __all__ = [
+    "Followed",
     "Progress",
     "ShareProgress",
     "after_each",
     "counting",
+    "following",
     "ignore",
     "report",
     "share_only",
@@ -32,6 +36,10 @@ done, so it needs no total.
 """
 
 
+Followed = Progress | bool | None
+"""An argument `progress`: a function, True for a bar, or None."""
+
+
 @runtime_checkable
 class ShareProgress(Protocol):
     """A `Progress` that also receives the share of the work that is done."""
@@ -41,6 +49,27 @@ class ShareProgress(Protocol):
 
     def reached(self, share: float) -> object:
         """Set the share of the whole work that is done, from 0 to 1."""
+
+
+def following(progress: Followed) -> Progress:
+    """Return the progress of an argument: a bar for True, and one that ignores all for None.
+
+    Raises:
+        InvalidQueryError: the argument is neither a function nor a boolean.
+    """
+    if progress is None or progress is False:
+        return ignore
+    if progress is True:
+        from afterimage.storage.reports.bars import (  # noqa: PLC0415  rarely used
+            new_bar,
+        )
+
+        return new_bar()
+    if not callable(progress):
+        raise InvalidQueryError(
+            f"progress must be a function, or True for a bar, not {shown(progress, 40)}"
+        )
+    return progress
 
 
 def report(progress: Progress, records: int, share: float | None) -> None:

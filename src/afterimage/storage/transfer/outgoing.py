@@ -18,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from afterimage.storage.errors import CorruptRecordError, InvalidQueryError, shorten
 from afterimage.storage.formats.registry import PAIRS, WRITABLE, shape_named
-from afterimage.storage.formats.shape import Format, NotRepresentableError, WriteOptions
+from afterimage.storage.formats.shape import Format, Losses, NotRepresentableError, WriteOptions
 from afterimage.storage.query.arguments import Columns, as_list
 from afterimage.storage.query.relations import Source
 from afterimage.storage.records.chat import loaded_object
@@ -27,7 +27,7 @@ from afterimage.storage.records.fields import CONVERSATIONS, OTHERS
 from afterimage.storage.records.paths import parse, resolve
 from afterimage.storage.records.validation import reason
 from afterimage.storage.reports.exports import Omissions
-from afterimage.storage.transfer.training_formats import FORMATS, TrainingFormat
+from afterimage.storage.transfer.training_formats import FORMATS, WITHOUT_REASONING, TrainingFormat
 
 __all__ = ["Outgoing"]
 
@@ -125,9 +125,11 @@ class Outgoing:
         for text in texts:
             if text.startswith(_MARK):
                 lines += self._converted(text[len(_MARK) :])
-            else:
-                assert self._fast is not None
-                lines.append(self._fast.finished(text))
+                continue
+            assert self._fast is not None
+            if text.startswith(WITHOUT_REASONING):
+                self.omissions.drop(["reasoning"])
+            lines.append(self._fast.finished(text.removeprefix(WITHOUT_REASONING)))
         return [*map(_escaped, lines)]
 
     def _converted(self, text: str) -> list[str]:
@@ -149,17 +151,21 @@ class Outgoing:
             message.setdefault("content", None)
         for field, value in zip(self._computed, computed, strict=True):
             record.setdefault(field.path, value)  # a field of the record itself comes first
+        losses = Losses(allowed=self._options.lossy)
         try:
-            rows = self._shape.write(record, self._options)
+            rows = self._shape.write(record, self._options, losses)
         except NotRepresentableError as error:
             if error.is_loss:
+                at = f"at {error.place} of" if error.place else "in"
                 raise NotRepresentableError(
-                    f"{error.reason}, at {error.place} of record {number:,}. Use lossy=True to "
+                    f"{error.reason}, {at} record {number:,}. Use lossy=True to "
                     "leave that out, or another format. Nothing was written",
                     is_loss=True,
                 ) from None
             self.omissions.add(number, error.reason, error.place)
             return []
+        if losses.names:
+            self.omissions.drop(losses.names)
         return [to_json(row, inf_nan_mode="constants").decode() for row in rows]
 
 

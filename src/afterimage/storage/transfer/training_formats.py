@@ -20,7 +20,7 @@ from afterimage.storage.query.relations import Source
 from afterimage.storage.records.fields import CONVERSATIONS
 from afterimage.storage.records.paths import is_text, resolve
 
-__all__ = ["FORMATS", "Reasoning", "TrainingFormat"]
+__all__ = ["FORMATS", "WITHOUT_REASONING", "Reasoning", "TrainingFormat"]
 
 FORMATS: Final = ("messages", "sharegpt")
 """The formats whose lines the engine can write for plain conversations."""
@@ -31,7 +31,9 @@ Reasoning = Literal["field", "think"]
 # Constant SQL. In it, `inputs` is a row of the messages and the system prompt of a line; `msg` is
 # one of the messages.
 _MESSAGES: Final = "inputs[1]"
-# No line of JSON begins with it.
+# No line of JSON begins with one of these.
+WITHOUT_REASONING: Final = "~"
+"""The mark of a line whose conversation has reasoning that the line has not."""
 _MARK: Final = "#"
 _PROMPT: Final = "inputs[2]"
 _CONTENT: Final = "msg['content']"
@@ -76,7 +78,7 @@ class TrainingFormat:
         """Return the expression of a conversation's line, without line feed.
 
         It is NULL if the format has no line for the conversation, and for a chat with other roles
-        or without text.
+        or without text. It begins with `WITHOUT_REASONING` if it leaves reasoning out.
         """
         fields = CONVERSATIONS.record.fields
         inputs = sa.func.row(
@@ -96,10 +98,13 @@ class TrainingFormat:
                 line = self._messages(text)
             case _:
                 line = self._sharegpt(text)
+        odd = "msg['content'] IS NULL OR coalesce(msg['role'] NOT IN ('user', 'assistant'), true)"
+        if self.reasoning is not None:
+            return f"CASE WHEN {_none(odd)} THEN {line} END"
+        # Most conversations have no reasoning, and their messages are then read only once.
         return f"""CASE
-            WHEN len(list_filter({_MESSAGES}, lambda msg: msg['content'] IS NULL OR
-                coalesce(msg['role'] NOT IN ('user', 'assistant'), true))) = 0
-            THEN {line} END"""
+            WHEN {_none(f"{odd} OR msg['reasoning_content'] IS NOT NULL")} THEN ({line})::VARCHAR
+            WHEN {_none(odd)} THEN '{WITHOUT_REASONING}' || ({line})::VARCHAR END"""
 
     def _messages(self, text: str) -> str:
         system = f"{{'role': 'system', 'content': {_PROMPT}}}"
@@ -146,6 +151,11 @@ class TrainingFormat:
 
     def _after_system(self, system: str, rest: str) -> str:
         return f"list_concat([{system}], {rest})" if self.system_prompt else rest
+
+
+def _none(condition: str) -> str:
+    """Return the SQL that is true if no message `msg` has the condition."""
+    return f"len(list_filter({_MESSAGES}, lambda msg: {condition})) = 0"
 
 
 def _check_choice(value: Any, choices: Any, what: str) -> None:
