@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,47 @@ def test_a_file_in_a_folder_that_is_only_read(store: SQLStorage, path: Path) -> 
         assert counted(store) == 1
     finally:
         path.parent.chmod(0o700)
+
+
+def save_for(pipe: Any, path: Path, seconds: float) -> None:
+    store, saved, end = SQLStorage(path), 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        store.save_conversations([conversation("of another process")])
+        saved += 1
+    pipe.send(saved)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_connections_saves_and_compactions_at_the_same_time(path: Path) -> None:
+    store = SQLStorage(path)
+    store.save_conversations([conversation("first")])
+    end = time.monotonic() + 6
+
+    def save() -> int:
+        saved = 0
+        while time.monotonic() < end:
+            SQLStorage(path).save_conversations([conversation("of a thread")])
+            saved += 1
+        return saved
+
+    def connect() -> int:
+        found = 0
+        while time.monotonic() < end:
+            now = counted(store)
+            assert now >= found
+            found = now
+        return 0
+
+    def compact() -> int:
+        while time.monotonic() < end:
+            store.compact()
+            time.sleep(0.2)
+        return 0
+
+    with child(save_for, path, 6) as (_, pipe), ThreadPoolExecutor(4) as threads:
+        running = [threads.submit(each) for each in (save, connect, connect, compact)]
+        saved = sum(each.result() for each in running) + pipe.recv()
+    assert store.count_conversations() == saved + 1
+    assert store.verify().ok
+    assert left(path.parent) == {"talks.duckdb", "talks.duckdb.lock"}

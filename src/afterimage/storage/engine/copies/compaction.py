@@ -16,9 +16,9 @@ import duckdb
 
 from afterimage.storage.engine.attach import FILE_OPTIONS, releasing, reserved, waited_for
 from afterimage.storage.engine.copies.copying import copy_database
-from afterimage.storage.engine.instance import Instance
+from afterimage.storage.engine.instance import Instance, quoted
 from afterimage.storage.engine.new_files import refuse_other_names
-from afterimage.storage.errors import ReplacedFileError, StorageError
+from afterimage.storage.errors import DatabaseError, ReplacedFileError, StorageError
 from afterimage.storage.system.atomic_files import (
     copy_permissions,
     sync,
@@ -28,6 +28,7 @@ from afterimage.storage.system.atomic_files import (
 )
 from afterimage.storage.system.interrupts import interruptible
 from afterimage.storage.system.locks import fingerprint
+from afterimage.storage.system.targets import unicode_path
 
 __all__ = ["compact_file"]
 
@@ -56,7 +57,14 @@ def compact_file(path: Path, lock_timeout: float) -> None:
         with interruptible(connection.interrupt):
             connection.execute("CHECKPOINT")
             before = fingerprint(real)
+            counts = _counts(connection)
             copy_database(connection, fresh)
+            connection.execute(f"ATTACH {quoted(unicode_path(fresh))} AS copy (READ_ONLY)")
+            connection.execute("USE copy")
+            if _counts(connection) != counts:
+                raise DatabaseError(f"{path} was not copied whole. Nothing was changed.")
+            connection.execute("USE memory")
+            connection.execute("DETACH copy")
         if fresh.stat().st_size < real.stat().st_size:
             sync(fresh)
             copy_permissions(real.stat(), fresh)
@@ -77,6 +85,16 @@ def compact_file(path: Path, lock_timeout: float) -> None:
         detach()
         _remove_left(real)
         release()
+
+
+def _counts(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Return the number of rows of each table of the database, which nobody else uses."""
+    listed = """SELECT '"' || replace(schema_name, '"', '""') || '"."' ||
+        replace(table_name, '"', '""') || '"' FROM duckdb_tables()
+        WHERE database_name = current_database() AND NOT temporary"""
+    names = [name for (name,) in connection.execute(listed).fetchall()]
+    counted = (connection.execute(f"SELECT count(*) FROM {name}").fetchall() for name in names)
+    return {name: rows[0][0] for name, rows in zip(names, counted, strict=True)}
 
 
 def _opened_alone(path: Path) -> _Alone | None:

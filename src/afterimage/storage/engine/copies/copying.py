@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -19,47 +20,29 @@ def copy_database(connection: duckdb.DuckDBPyConnection, fresh: Path) -> None:
     """Copy the database of a connection, as it is now, into a new file.
 
     The connection must not be in a transaction.
+
+    Raises:
+        DatabaseError: the copy has a log that DuckDB did not write to the file.
     """
     [[database]] = connection.execute("SELECT current_database()").fetchall()
     source = '"' + database.replace('"', '""') + '"'
     copy = f"copy_{uuid.uuid4().hex}"
-    connection.execute(f"ATTACH {quoted(unicode_path(fresh))} AS {copy} ({NEW_FILE_OPTIONS})")
+    # DuckDB closes the file later if another thread has a transaction, and until then opens no
+    # other file of that name.
+    unnamed = fresh.with_name(copy)
+    connection.execute(f"ATTACH {quoted(unicode_path(unnamed))} AS {copy} ({NEW_FILE_OPTIONS})")
     try:
         connection.execute("BEGIN")
         connection.execute(f"COPY FROM DATABASE {source} TO {copy}")
-        _check_counts(connection, database, source, copy)
         connection.execute("COMMIT")
-        connection.execute(f"CHECKPOINT {copy}")
-    except (duckdb.Error, DatabaseError):
-        _roll_back(connection)
+        connection.execute(f"FORCE CHECKPOINT {copy}")  # it waits for those who read the catalog
+    except duckdb.Error:
+        with suppress(duckdb.TransactionException):  # the commit or the checkpoint has failed
+            connection.execute("ROLLBACK")
         raise
     finally:
         connection.execute(f"DETACH {copy}")
-
-
-def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
-    try:
-        connection.execute("ROLLBACK")
-    except duckdb.TransactionException:  # the commit or the checkpoint has failed
-        return
-
-
-def _check_counts(
-    connection: duckdb.DuckDBPyConnection, database: str, source: str, copy: str
-) -> None:
-    """Check that a copy has as many rows in each table as the database.
-
-    Raises:
-        DatabaseError: a table has another number of rows.
-    """
-    tables = """SELECT '"' || replace(schema_name, '"', '""') || '"."' ||
-        replace(table_name, '"', '""') || '"' FROM duckdb_tables() WHERE database_name = ?"""
-    for (table,) in connection.execute(tables, [database]).fetchall():
-        counts = [
-            connection.execute(f"SELECT count(*) FROM {name}.{table}").fetchall()
-            for name in (source, copy)
-        ]
-        if counts[0] != counts[1]:
-            raise DatabaseError(
-                f"the table {table} was not copied completely. Nothing was changed."
-            )
+    log = unnamed.with_name(f"{copy}.wal")
+    if log.exists() and log.stat().st_size:
+        raise DatabaseError("DuckDB did not write the log of the copy to its file. Try again.")
+    unnamed.replace(fresh)

@@ -91,6 +91,16 @@ def lent_copy(connection: duckdb.DuckDBPyConnection, path: Path | None = None) -
         return open_copy(copy)
 
 
+def _has_space(path: Path) -> bool:
+    """Return whether a copy of a file can be beside it."""
+    if not os.access(path.parent, os.W_OK):
+        return False
+    try:
+        return shutil.disk_usage(path.parent).free > path.stat().st_size
+    except OSError:  # there is no such file yet
+        return True
+
+
 @contextmanager
 def new_copy(path: Path | None = None) -> Iterator[Path]:
     """Provide the path of a copy in a hidden folder of its own, for `open_copy`.
@@ -104,7 +114,7 @@ def new_copy(path: Path | None = None) -> Iterator[Path]:
     temporary = temporary_name() or Path.cwd() / "copy"
     if path is None:
         path = temporary.with_name("memory.duckdb")
-    folder = temporary_path(path, _SUFFIX) if os.access(path.parent, os.W_OK) else temporary
+    folder = temporary_path(path, _SUFFIX) if _has_space(path) else temporary
     try:
         folder.mkdir(0o700)
         yield folder / path.name
