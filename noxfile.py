@@ -272,7 +272,7 @@ def published(session: nox.Session) -> None:
 def libraries(session: nox.Session) -> None:
     """Pytest of the notebooks, their Stop button, and what other libraries read from us."""
     scripts = environment(session, "libraries", "-e", ".[test,libraries,notebooks]", NEWEST_DUCKDB)
-    names = ["test_other_libraries.py", "test_docs.py", "test_notebooks.py"]
+    names = ["test_docs.py", "test_notebooks.py", "test_object_store.py", "test_other_libraries.py"]
     files = [f"tests/interop/{name}" for name in names]
     run_pytest(session, scripts, *files, "tests/system/test_stops.py::TestNotebooks")
 

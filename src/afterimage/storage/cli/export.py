@@ -16,17 +16,19 @@ from afterimage.storage.cli.stores import (
     explain_fields,
     explain_nothing,
     explain_offset,
+    hidden,
     open_existing,
 )
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.reports.exports import ExportCount
+from afterimage.storage.transfer.remote import name_of, refuse_folder
 
 __all__ = ["export_command"]
 
 
 @click.command("export")
 @click.argument("store", metavar="STORE", type=options.STORE)
-@click.argument("out", metavar="OUT", type=options.FILE)
+@click.argument("out", metavar="OUT", type=options.FILE_OR_URL)
 @options.kind("conversations", "documents", "records")
 @options.filters
 @options.order_and_slice(limit=None)
@@ -40,7 +42,7 @@ __all__ = ["export_command"]
 @options.as_json
 def export_command(
     store: str,
-    out: Path,
+    out: Path | str,
     kind: Any,
     columns: list[str] | None,
     partition_by: list[str] | None,
@@ -63,20 +65,27 @@ def export_command(
     OUT appears only when it is complete; an existing file is replaced at that time. JSONL files
     contain the records as they were saved, and Parquet files contain their columns. With --format,
     both contain rows for training tools.
+
+    A file can also be a URL, such as s3://bucket/talks.jsonl.gz. Credentials come from the
+    environment. It needs the packages of the extra `remote`.
     """
     is_split = split is not None
-    lines = (is_split and out.suffix.lower() != ".parquet") or out.name.lower().endswith(
+    shown = hidden(str(out))
+    name = name_of(out) if isinstance(out, str) else out.name
+    lines = (is_split and not _is_parquet(name)) or name.lower().endswith(
         (".jsonl", ".jsonl.gz", ".jsonl.zst")
     )
     training = {"format": line_format, "system_prompt": system_prompt, "reasoning": reasoning}
     training |= {"lossy": lossy, "trim": trim}
-    _check_target(out, training, columns, partition_by, lines=lines)
+    _check_target(name, shown, training, columns, partition_by, lines=lines)
+    if is_split or partition_by:
+        refuse_folder(out)
     if line_format or not lines:
         training["columns"] = columns
     source = open_existing(store, kind, opening)
     arguments = {"kind": kind, "split": split, "split_by": split_by, **choice, **query}
     written: ExportCount
-    with progress_bar(f"export {out.name}") as progress:
+    with progress_bar(f"export {name}") as progress:
         # JSONLStorage reports the share done, so it needs no total.
         if progress and not isinstance(source, storage.JSONLStorage):
             progress.expect(_record_count(source, kind, query, choice))
@@ -86,7 +95,7 @@ def export_command(
             written = source.export_parquet(
                 out, **arguments, **training, partition_by=partition_by, progress=progress
             )
-    print_count(written, kind, f"to {out}", str(out), as_json=as_json)
+    print_count(written, kind, f"to {shown}", shown, as_json=as_json)
     if written.omitted:
         _explain_omitted(written)
     if as_json:
@@ -104,7 +113,8 @@ def export_command(
 
 
 def _check_target(
-    out: Path,
+    name: str,
+    shown: str,
     training: dict[str, Any],
     columns: list[str] | None,
     partition_by: list[str] | None,
@@ -122,8 +132,12 @@ def _check_target(
         raise click.UsageError("--system-prompt, --reasoning, --lossy and --trim require --format.")
     if has_format and partition_by:
         raise click.UsageError("--partition-by cannot be combined with --format.")
-    if not lines and not partition_by and out.suffix.lower() != ".parquet":
-        raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
+    if not lines and not partition_by and not _is_parquet(name):
+        raise click.BadParameter(f"{shown} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
+
+
+def _is_parquet(name: str) -> bool:
+    return Path(name).suffix.lower() == ".parquet"
 
 
 def _explain_omitted(written: ExportCount) -> None:
