@@ -52,6 +52,13 @@ class ObjectStore:
         with urllib.request.urlopen(request):
             pass
 
+    def remove(self, bucket: str, folder: str) -> None:
+        """Remove all objects of a folder."""
+        import boto3
+
+        resource: Any = boto3.resource("s3", endpoint_url=f"http://{self.address}")
+        resource.Bucket(bucket).objects.filter(Prefix=f"{folder}/").delete()
+
     def stop(self) -> None:
         self._server.stop()
 
