@@ -90,6 +90,8 @@ ENGINE_TESTS = [
 ]
 # Lakes are slower to make than files, so the tests of hundreds of queries are left out.
 LAKE_STORAGES = "--storages=lake-file,lake-postgres,lake-metadata-fields"
+# A server for tests of lakes in a bucket. `moto[server]` would add much that S3 does not need.
+OBJECT_STORE = ("moto[s3]>=5.1", "flask", "flask-cors")
 LAKE_TESTS = ["tests/lake"]
 LAKE_TESTS += [f"tests/conformance/records/test_{name}.py" for name in ("editing", "exact_values")]
 LAKE_TESTS += [f"tests/conformance/queries/test_{name}.py" for name in ("order", "pages")]
@@ -276,7 +278,8 @@ def libraries(session: nox.Session) -> None:
     scripts = environment(session, "libraries", "-e", ".[test,libraries,notebooks]", NEWEST_DUCKDB)
     # Without its dependencies, of which PyTorch is one: the tests load its functions for datasets.
     pip_install(session, scripts, "--no-deps", TRL)
-    names = ["test_other_libraries.py", "test_consumers.py", "test_docs.py", "test_notebooks.py"]
+    topics = ("consumers", "docs", "notebooks", "object_store", "other_libraries")
+    names = [f"test_{topic}.py" for topic in topics]
     files = [f"tests/interop/{name}" for name in names]
     files += ["tests/reports/test_bars.py", "tests/system/test_stops.py::TestNotebooks"]
     run_pytest(session, scripts, *files)
@@ -286,7 +289,7 @@ def libraries(session: nox.Session) -> None:
 def lake(session: nox.Session) -> None:
     """Pytest of lakes, on a PostgreSQL of the tests' own and DuckDB's extensions from PyPI."""
     install_postgresql(session)
-    scripts = environment(session, "lake", "-e", ".[lake,test]")
+    scripts = environment(session, "lake", "-e", ".[lake,test]", *OBJECT_STORE)
     run_pytest(
         session,
         scripts,

@@ -18,7 +18,7 @@ PAGES = {
     "choosing.md": (),
     "cookbook.md": (),
     "hugging-face.md": ("datasets",),
-    "import-and-export.md": (),
+    "import-and-export.md": ("fsspec",),
     "interoperability.md": ("datasets", "ibis"),
     "looking.md": (),
     "training-formats.md": (),

@@ -22,12 +22,12 @@ def test_the_example_without_a_server(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "scale.md").read_text(encoding="utf-8")
-    _, example, *sessions = [each for each in blocks(page) if each.language == "python"]
+    _, *examples = [each for each in blocks(page) if each.language == "python"]
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    run_python(example, namespace)
-    assert len(sessions) == 2
-    for session in sessions:
-        run_session(session, namespace)
+    assert len(examples) == 5
+    for example in examples:
+        is_session = example.text.startswith(">>>")
+        (run_session if is_session else run_python)(example, namespace)
 
 
 @pytest.mark.process

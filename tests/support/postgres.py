@@ -85,6 +85,14 @@ class Server:
         data = "" if data_path is None else f"&data_path={data_path}"
         return f"{place}?metadata_schema={schema or f'lake_{uuid.uuid4().hex[:12]}'}{data}"
 
+    def dump(self) -> str:
+        """Return everything that the server has, as SQL."""
+        program = _program("pg_dump")
+        assert program is not None
+        place = ["-h", "127.0.0.1", "-p", str(self.port), "-U", _USER]
+        done = subprocess.run([program, *place, _USER], check=True, capture_output=True, text=True)
+        return done.stdout
+
     def _run(self, name: str, *arguments: str) -> None:
         program = _program(name)
         assert program is not None

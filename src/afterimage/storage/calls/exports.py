@@ -30,6 +30,7 @@ from afterimage.storage.system.atomic_files import written_lines
 from afterimage.storage.system.interrupts import checkpoint, signal_safe
 from afterimage.storage.system.prefetch import prefetched
 from afterimage.storage.system.targets import refuse_own_file, system_path
+from afterimage.storage.transfer.remote import to_url
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
     from afterimage.storage.transfer.outgoing import Outgoing
@@ -45,6 +46,7 @@ class ExportCalls(Calls):
     """The methods that export records."""
 
     @signal_safe
+    @to_url
     def export_jsonl(
         self,
         path: str | Path | IO[bytes],
@@ -72,9 +74,9 @@ class ExportCalls(Calls):
         permissions are kept. A pipe or a device is written in place.
 
         Args:
-            path: a `.jsonl` file; a `.jsonl.gz` or `.jsonl.zst` file, which is compressed; a binary
-                stream, which receives uncompressed lines and stays open; or, with `split`, a new
-                folder.
+            path: a `.jsonl` file; a `.jsonl.gz` or `.jsonl.zst` file, which is compressed; a URL of
+                `fsspec`, such as "s3://bucket/talks.jsonl"; a binary stream, which receives
+                uncompressed lines and stays open; or, with `split`, a new folder.
             kind: "conversations", "documents", or "records" for records of other models.
             filters: see the class; for "records", filters may name any field.
             order_by: see the class.
@@ -157,6 +159,7 @@ class ExportCalls(Calls):
         return ExportCount(written, parts=counts)
 
     @signal_safe
+    @to_url
     def export_parquet(
         self,
         path: str | Path,
@@ -188,7 +191,7 @@ class ExportCalls(Calls):
         pipe or a device is written in place.
 
         Args:
-            path: the file or, with `partition_by` or `split`, a new folder.
+            path: the file, or its URL; or, with `partition_by` or `split`, a new folder.
             kind: "conversations" or "documents".
             columns: see `scan_conversations`; with `format`, see `export_jsonl`.
             filters: see the class.

@@ -14,6 +14,7 @@ from afterimage.storage.reports.faults import OnError
 from afterimage.storage.reports.progress import Progress
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.system.targets import system_path
+from afterimage.storage.transfer.remote import refuse_folder
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
     from afterimage.storage.transfer.training_formats import Reasoning
@@ -52,7 +53,7 @@ class HubCalls(ExportCalls, ReportCalls):
         an earlier export is replaced; any other folder that has files is refused.
 
         Args:
-            path: the folder.
+            path: the folder. A URL is refused.
             format: see `export_parquet`; None writes whole records.
             license: the identifier of a license of the Hub, such as "cc-by-4.0", for the card.
             title: the heading of the card; the name of the folder by default.
@@ -92,6 +93,7 @@ class HubCalls(ExportCalls, ReportCalls):
         for name, value in (("license", license), ("title", title)):
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise InvalidQueryError(f"{name} must be a text, not {shown(value, 40)}")
+        refuse_folder(path)
         target = system_path(path)
         with hub.hub_folder(target) as folder:
             data = folder / hub.DATA

@@ -22,6 +22,7 @@ from afterimage.storage.reports.progress import Followed, Progress, following
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.system.package import DeferredWarnings
 from afterimage.storage.system.targets import system_path
+from afterimage.storage.transfer.remote import from_url, lines_from_urls
 
 if TYPE_CHECKING:  # importing the JSONL storage must not load the engine
     from afterimage.storage.transfer.incoming import Incoming
@@ -36,6 +37,7 @@ class ImportCalls(Calls):
     """The methods that import records."""
 
     @signal_safe
+    @lines_from_urls
     def import_jsonl(
         self,
         path: JsonLines | Sequence[JsonLines],
@@ -52,10 +54,10 @@ class ImportCalls(Calls):
         r"""Save all records of JSON lines or of a JSON array, in their order, or none.
 
         Args:
-            path: a file or a pipe, or a stream of bytes or text, which stays open; or several of
-                them, whose records are saved all or none. Data that is compressed with gzip,
-                zstd or xz is decompressed. Each source is read once. Of another
-                storage's file, a save that is not complete is not read.
+            path: a file or a pipe; a URL of `fsspec`, such as "s3://bucket/talks.jsonl"; a stream
+                of bytes or text, which stays open; or several of them, whose records are saved all
+                or none. Data that is compressed with gzip, zstd or xz is decompressed. Each source
+                is read once. Of another storage's file, a save that is not complete is not read.
             kind: the kind of its lines; "conversations" includes records of other models.
             progress: called repeatedly with the number of records read since the last call.
             on_error: "skip" skips lines that are not valid records, and all lines after damage in
@@ -154,6 +156,7 @@ class ImportCalls(Calls):
         return self._import_chunks(chunks, read, incoming)
 
     @signal_safe
+    @from_url
     def import_parquet(
         self,
         path: str | Path,
@@ -169,8 +172,8 @@ class ImportCalls(Calls):
         """Save all rows of a Parquet file or folder as records, in their order, or none.
 
         Args:
-            path: a file; or a folder, whose files are read in the order of their paths. The names
-                of Hive folders, such as `lang=en`, are keys of their rows.
+            path: a file, or its URL; or a folder, whose files are read in the order of their paths.
+                The names of Hive folders, such as `lang=en`, are keys of their rows.
             kind: see `import_jsonl`.
             progress: see `import_jsonl`.
             on_error: see `import_jsonl`.

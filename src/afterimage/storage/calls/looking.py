@@ -17,6 +17,7 @@ from afterimage.storage.reports.faults import OnError
 from afterimage.storage.system.atomic_files import written_file
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.system.targets import refuse_own_file, system_path
+from afterimage.storage.transfer.remote import to_url
 
 __all__ = ["LookingCalls"]
 
@@ -72,6 +73,7 @@ class LookingCalls(Calls):
         return f"<p><code>{escape(repr(self))}</code>: {found}</p>"
 
     @signal_safe
+    @to_url
     def export_html(
         self,
         path: str | Path,
@@ -92,7 +94,7 @@ class LookingCalls(Calls):
         executed. The file appears when it is complete.
 
         Args:
-            path: the file, such as `look.html`.
+            path: the file, such as `look.html`, or its URL.
             kind: see `show`.
             filters: see the class.
             order_by: see the class.

@@ -16,18 +16,20 @@ from afterimage.storage.cli.stores import (
     explain_fields,
     explain_nothing,
     explain_offset,
+    hidden,
     open_existing,
 )
 from afterimage.storage.errors import counted
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.reports.exports import ExportCount
+from afterimage.storage.transfer.remote import name_of, refuse_folder
 
 __all__ = ["export_command"]
 
 
 @click.command("export")
 @click.argument("store", metavar="STORE", type=options.STORE)
-@click.argument("out", metavar="OUT", type=options.FILE)
+@click.argument("out", metavar="OUT", type=options.FILE_OR_URL)
 @options.kind("conversations", "documents", "records")
 @options.filters
 @options.order_and_slice(limit=None)
@@ -51,7 +53,7 @@ __all__ = ["export_command"]
 @options.as_json
 def export_command(
     store: str,
-    out: Path,
+    out: Path | str,
     kind: Any,
     columns: list[str] | None,
     partition_by: list[str] | None,
@@ -78,25 +80,32 @@ def export_command(
     OUT appears only when it is complete; an existing file is replaced at that time. JSONL files
     contain the records as they were saved, and Parquet files contain their columns. With --format,
     both contain rows for training tools.
+
+    A file can also be a URL, such as s3://bucket/talks.jsonl.gz. Credentials come from the
+    environment. It needs the packages of the extra `remote`.
     """
     is_split = split is not None
-    lines = (is_split and out.suffix.lower() != ".parquet") or out.name.lower().endswith(
+    shown = hidden(str(out))
+    name = name_of(out) if isinstance(out, str) else out.name
+    lines = (is_split and not _is_parquet(name)) or name.lower().endswith(
         (".jsonl", ".jsonl.gz", ".jsonl.zst")
     )
     training = {"format": line_format, "system_prompt": system_prompt, "reasoning": reasoning}
     training |= {"lossy": lossy, "trim": trim}
+    if hub or is_split or partition_by:
+        refuse_folder(out)
     if hub:
         _check_hub(kind, partition_by)
         training["format"] = line_format or "messages"
     else:
         _check_no_card(license_, title)
-        _check_target(out, training, columns, partition_by, lines=lines)
+        _check_target(name, shown, training, columns, partition_by, lines=lines)
     if training["format"] or not lines:
         training["columns"] = columns
     source = open_existing(store, kind, opening)
     arguments = {"kind": kind, "split": split, "split_by": split_by, **choice, **query}
     written: ExportCount
-    with progress_bar(f"export {out.name}") as progress:
+    with progress_bar(f"export {name}") as progress:
         # JSONLStorage reports the share done, so it needs no total.
         if progress and not isinstance(source, storage.JSONLStorage):
             progress.expect(_record_count(source, kind, query, choice))
@@ -108,7 +117,7 @@ def export_command(
             written = source.export_jsonl(out, **arguments)
         else:
             written = source.export_parquet(out, **arguments, partition_by=partition_by)
-    print_count(written, kind, f"to {out}", str(out), as_json=as_json)
+    print_count(written, kind, f"to {shown}", shown, as_json=as_json)
     _explain_omitted(written, kind)
     if as_json:
         return
@@ -131,7 +140,8 @@ def _check_hub(kind: str, partition_by: list[str] | None) -> None:
 
 
 def _check_target(
-    out: Path,
+    name: str,
+    shown: str,
     training: dict[str, Any],
     columns: list[str] | None,
     partition_by: list[str] | None,
@@ -149,8 +159,12 @@ def _check_target(
         raise click.UsageError("--system-prompt, --reasoning, --lossy and --trim require --format.")
     if has_format and partition_by:
         raise click.UsageError("--partition-by cannot be combined with --format.")
-    if not lines and not partition_by and out.suffix.lower() != ".parquet":
-        raise click.BadParameter(f"{out} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
+    if not lines and not partition_by and not _is_parquet(name):
+        raise click.BadParameter(f"{shown} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
+
+
+def _is_parquet(name: str) -> bool:
+    return Path(name).suffix.lower() == ".parquet"
 
 
 def _check_no_card(license_: str | None, title: str | None) -> None:

@@ -26,6 +26,7 @@ from afterimage.storage.errors import MissingFileError, StorageError, Unsupporte
 from afterimage.storage.jsonl.lines import parse, read_chunks
 from afterimage.storage.models import Document
 from afterimage.storage.reports.faults import OnError
+from afterimage.storage.transfer.remote import is_url, name_of
 
 __all__ = ["import_command"]
 
@@ -76,17 +77,18 @@ def import_command(
 
     SRC is a file of JSON lines or a JSON array, plain or compressed with gzip, zstd or xz, a pipe,
     or - for the standard input; or one Parquet file that ends in .parquet, or a folder of such
-    files. Conversations can have the format of another tool; records of other models need --kind
-    records.
+    files. A file can be a URL, such as s3://bucket/talks.jsonl.gz, if the packages of the extra
+    `remote` are installed. Conversations can have the format of another tool; records of other
+    models need --kind records.
     All records of all sources are saved, or none: an invalid line stops the import, unless
     --skip-corrupt is given.
 
-    A SRC that is a DuckDB file or a URL is a store: its records of all kinds are imported, without
-    those that DEST has already. With --skip-existing, so is a JSONL file NAME.jsonl, with the
-    documents in NAME.documents.jsonl if there are any.
+    A SRC that is a DuckDB file or the URL of a database is a store: its records of all kinds are
+    imported, without those that DEST has already. With --skip-existing, so is a JSONL file
+    NAME.jsonl, with the documents in NAME.documents.jsonl if there are any.
     """
     names, dest = _told_apart(paths, dest)
-    databases = [name for name in names if "://" in name or is_database(Path(name))]
+    databases = _databases(names, skip_existing=skip_existing)
     if databases or skip_existing:
         of_lines = (source_format, fields, group_by, order_by)
         if kind != "conversations" or any(of_lines) or on_error != "raise":
@@ -96,8 +98,8 @@ def import_command(
             )
         if not skip_existing and len(databases) < len(names):
             raise click.UsageError(
-                f"{databases[0]} is a store, and the other sources are files of lines. Import them "
-                "separately, or take all of them as stores with --skip-existing."
+                f"{hidden(databases[0])} is a store, and the other sources are files of lines. "
+                "Import them separately, or take all of them as stores with --skip-existing."
             )
         _import_stores(names, dest, opening, metadata_fields, as_json=as_json)
         return
@@ -114,7 +116,7 @@ def import_command(
         raise click.UsageError("A Parquet source must be the only one.")
     sources = [] if parquet else [_source(name) for name in names]
     store = open_or_make(dest, kind, opening, metadata_fields)
-    title = Path(names[0]).name if len(names) == 1 else f"{len(names)} files"
+    title = Path(hidden(names[0])).name if len(names) == 1 else f"{len(names)} files"
     with progress_bar(f"import {title}") as progress:
         given: dict[str, Any] = {"kind": kind, "on_error": on_error, "progress": progress}
         given |= {"format": source_format, "fields": fields or None}
@@ -127,11 +129,22 @@ def import_command(
         except UnsupportedFileError as error:
             raise _with_hint(error, sources, source_format) from None
     if source_format == "auto" and saved.format not in (None, "native"):
-        say(f"{names[0]} was read as format {saved.format!r}.", err=True)
+        say(f"{hidden(names[0])} was read as format {saved.format!r}.", err=True)
     named = "conversations" if kind == "records" else kind  # and records of other models
     print_count(
         saved, named, f"into {hidden(dest)}", hidden(dest), as_json=as_json, others=saved.others
     )
+
+
+def _databases(names: Sequence[str], *, skip_existing: bool) -> list[str]:
+    """Return the sources that are stores by themselves."""
+    remote = [name for name in names if is_url(name)]
+    if remote and skip_existing:
+        raise click.UsageError(
+            f"{hidden(remote[0])} is no store. Import it without --skip-existing, or download it."
+        )
+    others = [name for name in names if name not in remote]
+    return [name for name in others if "://" in name or is_database(Path(name))]
 
 
 def _import_stores(
@@ -162,7 +175,9 @@ def _opened(name: str, lock_timeout: float) -> storage.SQLStorage | storage.JSON
 
 
 def _with_hint(
-    error: UnsupportedFileError, sources: Sequence[Path | IO[bytes]], source_format: str | None
+    error: UnsupportedFileError,
+    sources: Sequence[Path | str | IO[bytes]],
+    source_format: str | None,
 ) -> UnsupportedFileError:
     """Return the error with what the file seems to be."""
     for source in sources:
@@ -177,10 +192,10 @@ def _with_hint(
 
 
 def _is_parquet(name: str) -> bool:
-    path = Path(name)
-    if name == "-" or not path.exists():
+    path = Path(name_of(name) if is_url(name) else name)
+    if name == "-" or not (is_url(name) or path.exists()):
         return False
-    if path.is_dir():
+    if not is_url(name) and path.is_dir():
         return any(path.rglob("*.parquet"))
     return path.suffix.lower() == ".parquet"
 
@@ -216,7 +231,9 @@ def _told_apart(paths: Sequence[str], dest: str | None) -> tuple[Sequence[str], 
     return names, dest
 
 
-def _source(name: str) -> Path | IO[bytes]:
+def _source(name: str) -> Path | str | IO[bytes]:
+    if is_url(name):
+        return name
     return sys.stdin.buffer if name == "-" else _existing(name)
 
 

@@ -21,9 +21,11 @@ import click
 
 from afterimage.storage.cli.stores import USUAL, Opening
 from afterimage.storage.system.targets import system_name
+from afterimage.storage.transfer.remote import is_url
 
 __all__ = [
     "FILE",
+    "FILE_OR_URL",
     "FOLDER",
     "NAME",
     "STORE",
@@ -58,6 +60,14 @@ class _Named(click.Path):
         return super().convert(system_name(os.fspath(value)), param, ctx)
 
 
+class _FileOrUrl(_Named):
+    """A file, or the URL of a remote one, which is no path: a path has no `//`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        given = super().convert(value, param, ctx)
+        return given if is_url(given) else Path(given)
+
+
 class _Name(click.types.StringParamType):
     """A name that is not empty."""
 
@@ -71,6 +81,7 @@ STORE = _Named(path_type=str)
 """A file, or a URL."""
 
 FILE = _Named(path_type=Path)
+FILE_OR_URL = _FileOrUrl(path_type=str)
 FOLDER = _Named(file_okay=False, path_type=Path)
 NAME = _Name()
 

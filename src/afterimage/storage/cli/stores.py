@@ -28,6 +28,7 @@ from afterimage.storage.errors import (
 )
 from afterimage.storage.jsonl.containers import HEAD_BYTES, compression_of, refuse_other_formats
 from afterimage.storage.record_storage import RecordStorage
+from afterimage.storage.transfer.remote import is_url, without_secrets
 
 __all__ = [
     "USUAL",
@@ -148,11 +149,15 @@ def open_or_make(
 
 
 def hidden(store: str) -> str:
-    """Return a STORE argument without the password that its URL may have.
+    """Return an argument without the password that its URL may have.
 
     >>> hidden("ducklake+postgresql://me:secret@db/talks"), hidden("talks.duckdb")
     ('ducklake+postgresql://me:***@db/talks', 'talks.duckdb')
+    >>> hidden("sftp://me:secret@host/talks.jsonl")
+    'sftp://host/talks.jsonl'
     """
+    if is_url(store):
+        return without_secrets(store)
     return re.sub(r"^([a-z0-9+]+://[^:/@]*:).*@", r"\1***@", store, flags=re.I)
 
 

@@ -291,8 +291,19 @@ class LakeInstance:
             self._prepare(self._address.data_path, create=create)
         if self._at is not None:
             options += ["READ_ONLY", self._at]
+        attach = f"ATTACH {quoted(target)} AS {LAKE} ({', '.join(options)})"
         try:
-            root.execute(f"ATTACH {quoted(target)} AS {LAKE} ({', '.join(options)})")
+            try:
+                # Otherwise, DuckDB would first search the internet for the extension of buckets.
+                root.execute("SET GLOBAL autoinstall_known_extensions = false")
+                root.execute(attach)
+            except duckdb.Error as error:
+                if self._address.data_path is not None or "httpfs" not in str(error):
+                    raise
+                self._use_object_stores()  # the catalog names a bucket
+                root.execute(attach)
+            finally:
+                root.execute("RESET GLOBAL autoinstall_known_extensions")
         except duckdb.Error as error:
             raise self._explained(error) from None
         found = root.execute(
@@ -305,7 +316,7 @@ class LakeInstance:
 
     def _prepare(self, data_path: str, *, create: bool) -> None:
         if "://" in data_path:
-            load_extension(self._running(), "httpfs")
+            self._use_object_stores()
         elif create:
             try:
                 Path(data_path).mkdir(parents=True, exist_ok=True)
@@ -314,6 +325,15 @@ class LakeInstance:
                     f"{self._address.display_name}: the folder {data_path} cannot be created: "
                     f"{error.strerror}. Give another data_path."
                 ) from error
+
+    def _use_object_stores(self) -> None:
+        root = self._running()
+        load_extension(root, "httpfs")
+        # Few servers other than Amazon's have a host name for each bucket. DuckDB reads the
+        # endpoint from the environment, but not the style of its URLs.
+        endpoint = os.environ.get("DUCKDB_S3_ENDPOINT", "")
+        if endpoint and not endpoint.endswith("amazonaws.com"):
+            root.execute("SET GLOBAL s3_url_style = 'path'")
 
     def _explained(self, error: duckdb.Error) -> BaseException:
         name, text = self._address.display_name, str(error)
