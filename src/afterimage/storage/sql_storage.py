@@ -5,18 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from afterimage.storage.engine.attach import Opened
 from afterimage.storage.engine.catalogs import catalog_of
 from afterimage.storage.errors import InvalidQueryError, StorageError, shorten
-from afterimage.storage.query.arguments import Filters, OrderBy, as_list, positive, seconds
-from afterimage.storage.query.read import Read
-from afterimage.storage.query.sql_text import sql_text
+from afterimage.storage.query.arguments import as_list, positive, seconds
 from afterimage.storage.record_storage import RecordStorage
-from afterimage.storage.records.fields import kind_named
 from afterimage.storage.records.paths import is_text
 from afterimage.storage.reports.snapshots import Snapshot
 from afterimage.storage.system.interrupts import signal_safe
@@ -114,36 +111,6 @@ class SQLStorage(RecordStorage):
     def engine(self) -> sa.Engine:
         """The SQLAlchemy engine, for your own SQL and for `pandas.read_sql`."""
         return self._backend.database.engine
-
-    @signal_safe
-    def as_sql(
-        self,
-        filters: Filters = None,
-        order_by: OrderBy = None,
-        limit: int | None = None,
-        offset: int | None = None,
-        *,
-        kind: Literal["conversations", "documents"] = "conversations",
-    ) -> str:
-        """Return the SQL that selects the same rows as a load, in the same order.
-
-        Args:
-            filters: see the class.
-            order_by: see the class.
-            limit: see the class.
-            offset: see the class.
-            kind: "conversations" or "documents".
-
-        >>> store = SQLStorage("duckdb:///:memory:")
-        >>> print(store.as_sql(limit=3))
-        SELECT *
-        FROM "conversations" ORDER BY "conversations"."id"
-         LIMIT 3
-        """
-        chosen = kind_named(kind)
-        query = self._query(chosen, limit, offset, filters, order_by)
-        with self._backend.relation(Read(chosen, query)) as relation:
-            return sql_text(relation)
 
     @signal_safe
     def snapshots(self) -> list[Snapshot]:

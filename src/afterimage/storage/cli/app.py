@@ -34,7 +34,6 @@ from afterimage.storage.cli.render import say
 from afterimage.storage.cli.sql import sql_command
 from afterimage.storage.cli.stats import stats_command
 from afterimage.storage.cli.verify import verify_command
-from afterimage.storage.cli.view.command import view_command
 from afterimage.storage.errors import (
     InvalidQueryError,
     LockTimeoutError,
@@ -164,7 +163,6 @@ for _command in (
     export_command,
     head_command,
     count_command,
-    view_command,
     stats_command,
     sql_command,
     verify_command,

@@ -129,16 +129,6 @@ def parse_filter(text: str) -> tuple[str, str, Any]:
     return field, op, value
 
 
-def field_of_filter(text: str) -> str | None:
-    """Return the field of a text that looks like a filter; None for any other text.
-
-    >>> field_of_filter("metadata.n in 3"), field_of_filter("night train")
-    ('metadata.n', None)
-    """
-    match = _FILTER.fullmatch(text)
-    return None if match is None else match["field"]
-
-
 def parse_order(text: str) -> tuple[str, str]:
     """Return a sort key as `(field, direction)`.
 

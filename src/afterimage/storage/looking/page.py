@@ -1,6 +1,6 @@
-"""A page of records in HTML: with all of its records in it, or with those of a server.
+"""A page of HTML that needs no server and no network.
 
-The only script and the only style that may run are those of the package: the policy of the page
+The only script and the only style that may run are those of this module: the policy of the page
 names their hashes (https://www.w3.org/TR/CSP3/).
 """
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from afterimage.storage.looking.records import STYLE, record_html
 
-__all__ = ["document_html", "hash_of", "page_html", "page_style"]
+__all__ = ["page_html"]
 
 # A metadata key with at most this many values becomes a menu.
 _MOST_VALUES: Final = 12
@@ -35,10 +35,6 @@ nav input{flex:1 1 12rem;min-width:8rem}
 nav input,nav select,nav button{font:inherit;padding:4px 6px;max-width:100%}
 h1{font:600 15px system-ui,sans-serif;margin:0;flex:1 1 100%;color:light-dark(#1c1e21,#e4e6ea)}
 output{color:light-dark(#5a626d,#9aa2ad)}
-nav{color:light-dark(#1c1e21,#e4e6ea)}nav details{flex:1 1 100%}
-nav pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0}
-nav .error{color:light-dark(#b3261e,#f2b8b5);flex:1 1 100%}nav [hidden]{display:none}
-article button{font:11px system-ui,sans-serif;margin:6px 6px 0 0}
 article[hidden]{display:none}article:focus{outline:2px solid light-dark(#2f6fd6,#6ea3f5)}
 """
 )
@@ -88,50 +84,22 @@ def page_html(records: Sequence[BaseModel], title: str) -> str:
         record_html(record, number, f'tabindex="0" data-values="{escape(json.dumps(own))}"')
         for number, (record, own) in enumerate(zip(records, values, strict=True), 1)
     )
-    return document_html(
-        title,
-        '<input type="search" aria-label="Search the text" placeholder="Search the text">'
-        f'{menus}<button type="button">Dark or light</button>'
-        f'<output aria-live="polite">{len(records)} of {len(records)}</output>',
-        articles or "<p>no records</p>",
-        _SCRIPT,
-    )
-
-
-def document_html(title: str, controls: str, articles: str, script: str, *policy: str) -> str:
-    """Return the document that every page is.
-
-    Args:
-        title: the title, as text.
-        controls: the HTML of the search.
-        articles: the HTML of the records.
-        script: the only script that runs.
-        policy: further directives of the content security policy.
-    """
-    directives = [
-        "default-src 'none'",
-        f"style-src '{hash_of(_PAGE_STYLE)}'",
-        f"script-src '{hash_of(script)}'",
-        *policy,
-    ]
+    policy = f"default-src 'none'; style-src '{_hash(_PAGE_STYLE)}'; script-src '{_hash(_SCRIPT)}'"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape("; ".join(directives))}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_PAGE_STYLE}</style></head><body>"
-        f'<nav aria-label="Search"><h1>{escape(title)}</h1>{controls}</nav>'
-        f'<main class="ai-look">{articles}</main>'
-        f"<script>{script}</script></body></html>\n"
+        f'<nav aria-label="Search"><h1>{escape(title)}</h1>'
+        '<input type="search" aria-label="Search the text" placeholder="Search the text">'
+        f'{menus}<button type="button">Dark or light</button>'
+        f'<output aria-live="polite">{len(records)} of {len(records)}</output></nav>'
+        f'<main class="ai-look">{articles or "<p>no records</p>"}</main>'
+        f"<script>{_SCRIPT}</script></body></html>\n"
     )
 
 
-def page_style() -> str:
-    """Return the style of every page."""
-    return _PAGE_STYLE
-
-
-def hash_of(text: str) -> str:
-    """Return the hash of a script or a style, as a content security policy names it."""
+def _hash(text: str) -> str:
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 

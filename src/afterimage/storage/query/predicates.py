@@ -38,8 +38,6 @@ __all__ = [
     "order_of_values",
     "select_list",
     "sliced",
-    "sort_expressions",
-    "sort_inputs",
 ]
 
 # A double represents every integer below this exactly, so comparing doubles is exact.
@@ -89,7 +87,7 @@ def in_order(
     inputs = [
         part.label(f"key_{index}_{part_index}")
         for index, key in enumerate(query.order)
-        for part_index, part in enumerate(sort_inputs(source, key))
+        for part_index, part in enumerate(_sort_inputs(source, key))
     ]
     last = [key.label(f"last_{index}") for index, key in enumerate(last_keys)]
     records = sa.select(source.sequence.label("sequence"), *chosen, *inputs, *last)
@@ -97,9 +95,9 @@ def in_order(
     matching = filtered(records, source, query).subquery()
     ordered: list[sa.ColumnElement[Any]] = []
     for index, key in enumerate(query.order):
-        count = len(sort_inputs(source, key))
+        count = len(_sort_inputs(source, key))
         parts = [matching.c[f"key_{index}_{part_index}"] for part_index in range(count)]
-        for expression in sort_expressions(key.field, parts):
+        for expression in _sort_expressions(key.field, parts):
             directed = expression.desc() if key.descending else expression.asc()
             ordered.append(directed.nulls_last())
     statement = sa.select(*(matching.c[column.name] for column in chosen))
@@ -419,7 +417,7 @@ def _integer(stored: JsonValue) -> sa.ColumnElement[Any]:
     )
 
 
-def sort_inputs(source: Source, key: SortKey) -> list[sa.ColumnElement[Any]]:
+def _sort_inputs(source: Source, key: SortKey) -> list[sa.ColumnElement[Any]]:
     """Return the values of a record that a sort key is computed from."""
     field = key.field
     if key.seed is not None:
@@ -430,10 +428,10 @@ def sort_inputs(source: Source, key: SortKey) -> list[sa.ColumnElement[Any]]:
     return [stored.json] if isinstance(stored, JsonPath) else [stored.text, stored.kind]
 
 
-def sort_expressions(
+def _sort_expressions(
     field: FieldRef, parts: Sequence[sa.ColumnElement[Any]]
 ) -> Sequence[sa.ColumnElement[Any]]:
-    """Return the sort keys of a field, computed from its `sort_inputs`."""
+    """Return the sort keys of a field, computed from its `_sort_inputs`."""
     if isinstance(field.type, Text | Double | Integer | Timestamp):
         return parts
     return order_of_values(TypedText(parts[0], parts[1]) if len(parts) == 2 else JsonPath(parts[0]))
