@@ -29,6 +29,8 @@ USES = {
     "import": ["more.jsonl", "new.duckdb"],
     "export": ["{}", "out.parquet"],
     "head": ["{}"],
+    "tail": ["{}"],
+    "show": ["{}", "#1"],
     "view": ["{}"],
     "count": ["{}"],
     "stats": ["{}"],
