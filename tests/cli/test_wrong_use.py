@@ -76,6 +76,7 @@ WRONG_TEXTS = {
     "--distinct": ["", *FIELDS],
     "--split": ["", "x", "train", "train=x", "train=0.5", "a/b=1", "2"],
     "--split-by": ["persona", *FIELDS],
+    "--html": ["", "stats.txt", "nowhere/stats.html", "talks.jsonl", "notes.txt/a.html"],
     "--host": ["", "not a host", "256.1.1.1", "\udcff"],
     "--lock-timeout": ["-1", "x", "", "nan", "inf"],
 }
