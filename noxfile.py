@@ -316,7 +316,7 @@ def browser(session: nox.Session) -> None:
         session.run("apt-get", "update", "-qq", external=True, success_codes=[0, 100])
         session.run(*install, external=True, success_codes=[0, 100])
     scripts = environment(session, "browser", "-e", ".[browser,test]", NEWEST_DUCKDB)
-    run_pytest(session, scripts, *(session.posargs or ["tests/looking"]))
+    run_pytest(session, scripts, *(session.posargs or ["tests/looking", "tests/viewer"]))
 
 
 @nox.session(default=False)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from afterimage.storage import Document
+from tests.support.browser import chromium
 from tests.support.factories import FACTORIES, Factory, parameters
 from tests.support.records import conversations
 
@@ -88,6 +89,12 @@ def _chosen_storages(config: pytest.Config) -> set[str] | None:
     """The names given by `--storages`; None stands for all storages."""
     given = config.getoption("--storages")
     return None if given is None else {name.strip() for name in given.split(",")}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Any, None, None]:
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)

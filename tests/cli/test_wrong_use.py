@@ -29,6 +29,9 @@ USES = {
     "import": ["more.jsonl", "new.duckdb"],
     "export": ["{}", "out.parquet"],
     "head": ["{}"],
+    "tail": ["{}"],
+    "show": ["{}", "#1"],
+    "view": ["{}"],
     "count": ["{}"],
     "stats": ["{}"],
     "sql": ["{}", "SELECT 1"],
@@ -75,6 +78,8 @@ WRONG_TEXTS = {
     "--distinct": ["", *FIELDS],
     "--split": ["", "x", "train", "train=x", "train=0.5", "a/b=1", "2"],
     "--split-by": ["persona", *FIELDS],
+    "--html": ["", "stats.txt", "nowhere/stats.html", "talks.jsonl", "notes.txt/a.html"],
+    "--host": ["", "not a host", "256.1.1.1", "\udcff"],
     "--lock-timeout": ["-1", "x", "", "nan", "inf"],
 }
 # What the tables must be called is known only from the database, which is created.

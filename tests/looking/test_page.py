@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from tests.support.records import conversation
 
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><b>'&\u2028\x00\ud800"
 CALL = {"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture
@@ -103,20 +101,6 @@ class TestPages:
         page = (tmp_path / "look.html").read_text("utf-8")
         assert "<img" not in page
         assert page.count("</script>") == 1
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Any, None, None]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    with sync_api.sync_playwright() as running:
-        found = running.chromium.launch(
-            executable_path=CHROMIUM, args=[*quiet, "--disable-component-update", "--disable-sync"]
-        )
-        yield found
-        found.close()
 
 
 @pytest.mark.process

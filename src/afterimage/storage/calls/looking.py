@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from afterimage.storage.calls.shared import Calls
 from afterimage.storage.errors import InvalidQueryError, StorageError, counted, shorten, shown
 from afterimage.storage.looking.page import page_html
 from afterimage.storage.looking.shown import Shown
-from afterimage.storage.query.arguments import Choice, Filters, OrderBy
+from afterimage.storage.query.arguments import Choice, Filters, OrderBy, positive
 from afterimage.storage.query.read import Read
 from afterimage.storage.records.fields import CONVERSATIONS, DOCUMENTS, KINDS, RecordKind
-from afterimage.storage.reports.faults import OnError
+from afterimage.storage.reports.faults import Faults, OnError
 from afterimage.storage.system.atomic_files import written_file
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.system.targets import refuse_own_file, system_path
@@ -121,6 +121,97 @@ class LookingCalls(Calls):
             else:
                 file.write(text)
         return len(records)
+
+    @signal_safe
+    def facets(
+        self,
+        filters: Filters = None,
+        *,
+        kind: Readable = "conversations",
+        most_values: int = 12,
+        on_error: OnError = "raise",
+    ) -> dict[str, dict[Any, int] | None]:
+        """Return the values of fields that have few, with the numbers of records that have them.
+
+        The fields are the metadata keys, `messages.role` and `evaluation.overall_grade`.
+
+        Args:
+            filters: see the class.
+            kind: see `show`.
+            most_values: a field with more values has None instead of its values; so has one with
+                a value that is long, a list or an object.
+            on_error: see the class.
+
+        Returns:
+            By field, most frequent first. At most 1,000 fields.
+
+        >>> from afterimage.storage import Conversation, SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> store.save_conversations(
+        ...     [Conversation(conversations=[], metadata={"domain": name}) for name in "aba"]
+        ... )
+        >>> store.facets()
+        {'metadata.domain': {'a': 2, 'b': 1}}
+        """
+        from afterimage.storage.query.figures.facets import (  # noqa: PLC0415  loads DuckDB
+            count_values,
+        )
+
+        chosen = _kind(kind)
+        most = positive(most_values, "most_values")
+        query = self._query(chosen, None, None, filters, None)
+        read = Read(chosen, query, Faults(on_error))
+
+        def counted_values() -> dict[str, dict[Any, int] | None]:
+            with self._backend.relation(read) as relation:
+                return count_values(relation, chosen, most)
+
+        found = self._backend.repeated(counted_values)
+        read.faults.warn()
+        return found
+
+    @signal_safe
+    def as_sql(
+        self,
+        filters: Filters = None,
+        order_by: OrderBy = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        *,
+        kind: Readable = "conversations",
+    ) -> str:
+        """Return the SQL statement that selects the same records as a read, to go on in SQL.
+
+        Of a JSON lines file, it is for the tables that the command `sql` makes of it.
+
+        Args:
+            filters: see the class.
+            order_by: see the class.
+            limit: see the class.
+            offset: see the class.
+            kind: see `show`.
+
+        >>> from afterimage.storage import SQLStorage
+        >>> store = SQLStorage("duckdb:///:memory:")
+        >>> " ".join(store.as_sql({"persona": "A guide"}).split()[:8])
+        "SELECT * FROM conversations WHERE conversations.persona = 'A"
+        """
+        from afterimage.storage.query.statement_text import (  # noqa: PLC0415  loads DuckDB
+            statement_text,
+        )
+        from afterimage.storage.tables.backend import TablesBackend  # noqa: PLC0415  as above
+        from afterimage.storage.tables.schema.layout import Layout  # noqa: PLC0415  as above
+
+        chosen = _kind(kind)
+        query = self._query(chosen, limit, offset, filters, order_by)
+        backend = self._backend
+        layout = (
+            backend.layout
+            if isinstance(backend, TablesBackend)
+            else Layout("conversations", "documents", compress=False)
+        )
+        stored = layout.of(chosen)
+        return statement_text(stored.table, stored.source, query)
 
 
 def _kind(name: str) -> RecordKind:

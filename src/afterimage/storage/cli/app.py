@@ -30,6 +30,9 @@ from afterimage.storage.cli.export import export_command
 from afterimage.storage.cli.head import head_command
 from afterimage.storage.cli.import_ import import_command
 from afterimage.storage.cli.look.count import count_command
+from afterimage.storage.cli.look.show import show_command
+from afterimage.storage.cli.look.tail import tail_command
+from afterimage.storage.cli.look.view import view_command
 from afterimage.storage.cli.render import say
 from afterimage.storage.cli.sql import sql_command
 from afterimage.storage.cli.stats import stats_command
@@ -162,6 +165,9 @@ for _command in (
     import_command,
     export_command,
     head_command,
+    tail_command,
+    show_command,
+    view_command,
     count_command,
     stats_command,
     sql_command,

@@ -9,6 +9,7 @@ import click
 
 from afterimage import storage
 from afterimage.storage.cli import options
+from afterimage.storage.cli.look.pages import export_page, is_page, refuse_options
 from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.render import print_count, say
 from afterimage.storage.cli.stores import (
@@ -74,12 +75,13 @@ def export_command(
 ) -> None:
     """Write records of a store to a file.
 
-    OUT ends in .parquet, .jsonl, .jsonl.gz or .jsonl.zst. With --partition-by it is a new folder.
-    With --split it is a new folder of JSONL files, or of Parquet files if it ends in .parquet. With
-    --hub it is a new folder, or an unchanged earlier one, that load_dataset reads without options.
-    OUT appears only when it is complete; an existing file is replaced at that time. JSONL files
-    contain the records as they were saved, and Parquet files contain their columns. With --format,
-    both contain rows for training tools.
+    OUT ends in .parquet, .jsonl, .jsonl.gz, .jsonl.zst or .html. With --partition-by it is a new
+    folder. With --split it is a new folder of JSONL files, or of Parquet files if it ends in
+    .parquet. With --hub it is a new folder, or an unchanged earlier one, that load_dataset reads
+    without options. OUT appears only when it is complete; an existing file is replaced at that
+    time. JSONL files contain the records as they were saved, and Parquet files contain their
+    columns. With --format, both contain rows for training tools. An .html file is a page for a
+    browser, of 500 records unless --limit is given.
 
     A file can also be a URL, such as s3://bucket/talks.jsonl.gz. Credentials come from the
     environment. It needs the packages of the extra `remote`.
@@ -87,6 +89,12 @@ def export_command(
     is_split = split is not None
     shown = hidden(str(out))
     name = name_of(out) if isinstance(out, str) else out.name
+    if is_page(name) and not (partition_by or hub):
+        refuse_options(line_format, columns, split, split_by, system_prompt, reasoning, lossy, trim)
+        source = open_existing(store, kind, opening)
+        count = export_page(source, out, kind, query, choice)
+        print_count(count, kind, f"to {shown}", shown, as_json=as_json)
+        return
     lines = (is_split and not _is_parquet(name)) or name.lower().endswith(
         (".jsonl", ".jsonl.gz", ".jsonl.zst")
     )
@@ -160,7 +168,9 @@ def _check_target(
     if has_format and partition_by:
         raise click.UsageError("--partition-by cannot be combined with --format.")
     if not lines and not partition_by and not _is_parquet(name):
-        raise click.BadParameter(f"{shown} must end in .parquet, .jsonl, .jsonl.gz or .jsonl.zst.")
+        raise click.BadParameter(
+            f"{shown} must end in .parquet, .jsonl, .jsonl.gz, .jsonl.zst or .html."
+        )
 
 
 def _is_parquet(name: str) -> bool:

@@ -228,11 +228,28 @@ def _lines_of(record: BaseModel) -> Iterable[tuple[str, str]]:
         for entry in record.conversations:
             if entry.reasoning_content:
                 yield "reasoning", entry.reasoning_content
-            yield entry.role.value, entry.content
+            name = getattr(entry, "name", None)
+            role = entry.role.value if name is None else f"{entry.role.value} {name}"
+            calls: Sequence[Any] = getattr(entry, "tool_calls", None) or ()
+            if entry.content is not None or not calls:
+                yield role, _content(entry.content)
+            for call in calls:
+                yield "tool call", _text(call)
     for name, value in record:
         if name == "conversations" or value is None or value in ({}, []):
             continue
         yield name, _text(value)
+
+
+def _content(content: Any) -> str:
+    """Return the content of a message; each part that is not text as JSON on a line."""
+    parts = content if isinstance(content, list) else [content]
+    return "\n".join("" if each is None else _part(each) for each in parts)
+
+
+def _part(part: Any) -> str:
+    is_text = isinstance(part, dict) and isinstance(part.get("text"), str)
+    return part["text"] if is_text else _text(part)
 
 
 def _cell(value: Any) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from afterimage.storage.cli import options, render
+from afterimage.storage.cli.look.pages import check_page, write_figures
 from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.stores import Opening, explain_nothing, hidden, open_existing
 from afterimage.storage.reports.faults import OnError
@@ -31,6 +33,13 @@ __all__ = ["stats_command"]
     metavar="CHARACTERS",
     help="Count the conversations with more characters than this.",
 )
+@click.option(
+    "--html",
+    "page",
+    type=options.FILE,
+    metavar="OUT",
+    help="Write the figures to a page of HTML instead, such as stats.html.",
+)
 @options.skip_corrupt
 @options.opening
 @options.as_json
@@ -39,11 +48,16 @@ def stats_command(
     filters: Sequence[Any],
     top_keys: int,
     longer_than: int | None,
+    page: Path | None,
     on_error: OnError,
     opening: Opening,
     as_json: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
     """Show counts, lengths, scores, metadata keys and duplicates."""
+    if page is not None:
+        if as_json:
+            raise click.UsageError("--html cannot be combined with --json.")
+        check_page(page, store)
     source = open_existing(store, opening=opening)
     with progress_bar(f"reading {hidden(store)}") as progress:
         statistics = source.stats(
@@ -53,7 +67,9 @@ def stats_command(
             progress=progress,
             on_error=on_error,
         )
-    if as_json:
+    if page is not None:
+        write_figures(page, hidden(store), statistics._repr_html_())
+    elif as_json:
         render.json_lines([statistics.as_dict()])
     else:
         render.say(statistics.as_text(render.output_width()))

@@ -12,64 +12,22 @@ from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 from html import escape
+from importlib.resources import files
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from afterimage.storage.looking.records import STYLE, record_html
 
-__all__ = ["page_html"]
+__all__ = ["page_html", "served_page"]
 
 # A metadata key with at most this many values becomes a menu.
 _MOST_VALUES: Final = 12
 
-_PAGE_STYLE: Final = (
-    STYLE
-    + """
-body{margin:0;background:light-dark(#f4f5f7,#131518);color-scheme:light dark}
-body.dark{color-scheme:dark}body.light{color-scheme:light}
-main,nav{max-width:60rem;margin:0 auto;padding:12px}
-nav{position:sticky;top:0;display:flex;flex-wrap:wrap;gap:8px;align-items:center;z-index:1;
-background:light-dark(#f4f5f7,#131518);font:13px system-ui,sans-serif}
-nav input{flex:1 1 12rem;min-width:8rem}
-nav input,nav select,nav button{font:inherit;padding:4px 6px;max-width:100%}
-h1{font:600 15px system-ui,sans-serif;margin:0;flex:1 1 100%;color:light-dark(#1c1e21,#e4e6ea)}
-output{color:light-dark(#5a626d,#9aa2ad)}
-article[hidden]{display:none}article:focus{outline:2px solid light-dark(#2f6fd6,#6ea3f5)}
-"""
-)
-
-_SCRIPT: Final = """
-const box=document.querySelector('input'),menus=[...document.querySelectorAll('select')],
-articles=[...document.querySelectorAll('article')],out=document.querySelector('output');
-const texts=articles.map(a=>a.textContent.toLowerCase()),
-values=articles.map(a=>JSON.parse(a.dataset.values));
-function apply(){
- const words=box.value.toLowerCase(),chosen=menus.filter(m=>m.value!=='');let count=0;
- articles.forEach((a,i)=>{const ok=texts[i].includes(words)&&
-  chosen.every(m=>(values[i][m.name]||[]).includes(m.value));a.hidden=!ok;count+=ok});
- out.textContent=count+' of '+articles.length;
- const state=new URLSearchParams();if(box.value)state.set('q',box.value);
- chosen.forEach(m=>state.set(m.name,m.value));
- history.replaceState(null,'','#'+state)}
-function restore(){const state=new URLSearchParams(location.hash.slice(1));
- box.value=state.get('q')||'';menus.forEach(m=>{m.value=state.get(m.name)||'';
- if(m.selectedIndex<0)m.value=''});apply()}
-box.addEventListener('input',apply);menus.forEach(m=>m.addEventListener('change',apply));
-addEventListener('hashchange',restore);
-addEventListener('keydown',e=>{
- if(e.target.matches('input,select,textarea')||e.ctrlKey||e.metaKey||e.altKey)return;
- const step={j:1,k:-1}[e.key];
- if(e.key==='/'){box.focus();e.preventDefault()}
- if(!step)return;const seen=articles.filter(a=>!a.hidden),at=seen.indexOf(document.activeElement),
- next=seen[Math.max(0,Math.min(seen.length-1,at<0&&step<0?0:at+step))];
- if(next){next.focus();next.scrollIntoView({block:'start'})}});
-document.querySelector('button').addEventListener('click',()=>{const dark=
- document.body.classList.contains('dark')||(!document.body.classList.contains('light')&&
- matchMedia('(prefers-color-scheme: dark)').matches);
- document.body.className=dark?'light':'dark'});
-restore();
-"""
+# What the page is made of; the same for a page in a file and for one that a server answers.
+_FILES: Final = files(__package__)
+_PAGE_STYLE: Final = STYLE + _FILES.joinpath("page.css").read_text("utf-8")
+_SCRIPT: Final = _FILES.joinpath("page.js").read_text("utf-8")
 
 
 def page_html(records: Sequence[BaseModel], title: str) -> str:
@@ -84,17 +42,64 @@ def page_html(records: Sequence[BaseModel], title: str) -> str:
         record_html(record, number, f'tabindex="0" data-values="{escape(json.dumps(own))}"')
         for number, (record, own) in enumerate(zip(records, values, strict=True), 1)
     )
-    policy = f"default-src 'none'; style-src '{_hash(_PAGE_STYLE)}'; script-src '{_hash(_SCRIPT)}'"
+    total = f"{len(records)} of {len(records)}"
+    return _page(title, menus, articles or "<p>no records</p>", total, "default-src 'none'")
+
+
+def served_page(title: str, kinds: Sequence[str]) -> tuple[str, str]:
+    """Return the page that gets its records from the server it came from, and its policy.
+
+    Args:
+        title: the heading.
+        kinds: the kinds of records that the server has.
+    """
+    policy = (
+        f"default-src 'none'; connect-src 'self'; {_own_policy()}; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    options = "".join(f'<option value="{each}">{each}</option>' for each in kinds)
+    menus = (
+        f'<select name="kind" aria-label="kind" {"hidden" if len(kinds) < 2 else ""}>{options}'
+        '</select><select name="sort" aria-label="Sort"><option value="">in order of saving'
+        '</option></select><span id="facets"></span>'
+    )
+    more = (
+        '<p id="pages"><button type="button" id="back">Previous page</button> '
+        '<button type="button" id="on">Next page</button></p>'
+        '<details id="calls"><summary>The same in Python and SQL</summary>'
+        '<pre id="python" tabindex="0"></pre><pre id="sql" tabindex="0"></pre></details>'
+        '<p id="fault" role="alert" hidden></p>'
+    )
+    return _page(title, menus, "", "", None, more, 'data-served=""'), policy
+
+
+def _own_policy() -> str:
+    return f"style-src '{_hash(_PAGE_STYLE)}'; script-src '{_hash(_SCRIPT)}'"
+
+
+def _page(
+    title: str,
+    menus: str,
+    articles: str,
+    total: str,
+    policy: str | None,
+    more: str = "",
+    attributes: str = "",
+) -> str:
+    """Return the page. Without `policy`, the policy is in a header of the answer."""
+    meta = f"{policy}; {_own_policy()}"
+    tag = f'<meta http-equiv="Content-Security-Policy" content="{escape(meta)}">' if policy else ""
+    label = "Search the text" if policy else "Search"
+    hint = "Search the text" if policy else "words, or final_score >= 0.8 AND metadata.domain = a"
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{tag}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_PAGE_STYLE}</style></head><body>"
+        f"<title>{escape(title)}</title><style>{_PAGE_STYLE}</style></head><body {attributes}>"
         f'<nav aria-label="Search"><h1>{escape(title)}</h1>'
-        '<input type="search" aria-label="Search the text" placeholder="Search the text">'
-        f'{menus}<button type="button">Dark or light</button>'
-        f'<output aria-live="polite">{len(records)} of {len(records)}</output></nav>'
-        f'<main class="ai-look">{articles or "<p>no records</p>"}</main>'
+        f'<input type="search" aria-label="{label}" placeholder="{hint}" autocomplete="off">'
+        f'{menus}<button type="button" id="mode">Dark or light</button>'
+        f'<output aria-live="polite">{total}</output>{more}</nav>'
+        f'<main class="ai-look" aria-label="Records">{articles}</main>'
         f"<script>{_SCRIPT}</script></body></html>\n"
     )
 

@@ -38,6 +38,7 @@ __all__ = [
     "order_of_values",
     "select_list",
     "sliced",
+    "sort_keys",
 ]
 
 # A double represents every integer below this exactly, so comparing doubles is exact.
@@ -103,6 +104,15 @@ def in_order(
     statement = sa.select(*(matching.c[column.name] for column in chosen))
     ties = [matching.c.sequence, *(matching.c[key.name] for key in last)]
     return statement.order_by(*ordered, *(tie.asc() for tie in ties))
+
+
+def sort_keys(source: Source, query: Query) -> list[sa.ColumnElement[Any]]:
+    """Return the expressions of the query's order, without the sequence number."""
+    return [
+        (expression.desc() if key.descending else expression.asc()).nulls_last()
+        for key in query.order
+        for expression in _sort_expressions(key.field, _sort_inputs(source, key))
+    ]
 
 
 def count_rows(relation: Relation) -> int:

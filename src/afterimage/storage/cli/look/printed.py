@@ -1,0 +1,35 @@
+"""Print the records of a query: as lines of JSON, in full, or as a table."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from afterimage.storage.cli import render
+from afterimage.storage.record_storage import RecordStorage
+
+__all__ = ["print_records"]
+
+
+def print_records(
+    store: RecordStorage, kind: Any, query: dict[str, Any], *, full: bool, as_json: bool
+) -> bool:
+    """Print the records of a query; return whether there was one."""
+    is_document = kind == "documents"
+    if as_json:
+        file = io.BytesIO()  # only an export includes extra fields
+        store.export_jsonl(file, kind=kind, **query)
+        lines = file.getvalue().splitlines(keepends=True)
+        for line in lines:
+            render.json_line(line)
+        return bool(lines)
+    if full:
+        load = store.load_documents if is_document else store.load_conversations
+        records = list(load(**query))
+        render.full(records)
+        return bool(records)
+    scan = store.scan_documents if is_document else store.scan_conversations
+    batches = scan(render.DEFAULT_COLUMNS[kind], **query)
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    render.summary(kind, rows)
+    return bool(rows)
