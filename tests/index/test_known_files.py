@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,17 @@ class TestOutlines:
         for n in range(80):
             store.count_conversations({f"metadata.k{n}": 1})
         assert queried(store) == ["talk 2", "talk 6", "talk 10"]
+
+
+def test_threads_share_an_outline(store: JSONLStorage) -> None:
+    queried(store, 4)
+
+    def count(key: int) -> list[int]:
+        fields = [f"metadata.k{key}_{number}" for number in range(20)]
+        return [store.count_conversations([(each, "==", None)]) for each in fields]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(counts == [12] * 20 for counts in threads.map(count, range(4)))
 
 
 def test_a_generator_goes_on_writing(tmp_path: Path) -> None:

@@ -92,10 +92,13 @@ def relation_of_outline(
     fields = {*query.used_fields(), *columns}
     if len(outline.columns) > _MOST_COLUMNS:
         outline.columns.clear()
-    known = outline.columns
+    # Another thread may clear the columns meanwhile.
+    known = {field: own for field in fields if (own := outline.columns.get(field)) is not None}
     missing = [field for field in fields if field not in known]
     if missing:
-        known.update(_extracted(outline, missing))
+        extracted = dict(_extracted(outline, missing))
+        outline.columns.update(extracted)
+        known.update(extracted)
     arrays = [integers(outline.places), _lines(outline)]
     names: dict[FieldRef, list[str]] = {}
     labels = ["position", "line"]
