@@ -113,6 +113,14 @@ def test_keys_go_from_record_to_record_and_from_page_to_page(page: Any) -> None:
     assert page.evaluate("document.activeElement.tagName") == "INPUT"
 
 
+def test_the_calls_are_shown_and_follow_the_search(page: Any) -> None:
+    page.get_by_text("The same in Python and SQL").click()
+    page.get_by_text("store.load_conversations(limit=20)").wait_for()
+    page.get_by_label("metadata.domain").select_option(label="b (22)")
+    page.get_by_text("filters=[('metadata.domain', '==', 'b')]").wait_for()
+    assert page.locator("#sql").inner_text().startswith("SELECT *")
+
+
 def test_a_link_leads_to_one_conversation(page: Any) -> None:
     page.get_by_label("Search", exact=True).nth(1).fill("a chat")
     page.get_by_text("1 to 1 of 1").wait_for()

@@ -20,7 +20,16 @@ from afterimage.storage.viewer.server import Viewer
 from tests.support.records import conversation
 from tests.viewer.conftest import COUNT, KINDS, Client
 
-NOBODY = ["/", "/api/records", "/api/count", "/api/facets", "/api/hash", "/favicon.ico", "/no"]
+NOBODY = [
+    "/",
+    "/api/records",
+    "/api/calls",
+    "/api/count",
+    "/api/facets",
+    "/api/hash",
+    "/favicon.ico",
+    "/no",
+]
 
 
 class TestWhoGetsAnAnswer:
@@ -127,7 +136,7 @@ class TestAnswers:
         with serve(store) as client:
             search = "metadata.n > 3 AND metadata.n < 30 OR it's 100%"
             asked = {"q": search, "sort": "-metadata.n", "limit": 4, "offset": 2}
-            answer = client.ask("records", **asked).json
+            answer = client.ask("calls", **asked).json
             shown = [each["metadata"]["n"] for each in client.shown(**asked)]
         assert shown == [27, 26, 25, 24]
         loaded = eval(answer["python"], {"store": store})

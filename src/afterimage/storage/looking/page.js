@@ -40,7 +40,6 @@ const fromServer={
    // The server has escaped every text, and the policy of the page allows no other script.
    main.innerHTML=found.records.map(each=>each.html).join('')||'<p>no records</p>';
    articles().forEach((each,i)=>this.tools(each,found.records[i].json,at+i));
-   one('#python').textContent=found.python;one('#sql').textContent=found.sql;
    one('#back').disabled=!at;one('#on').disabled=found.records.length<SIZE;
    this.last=found.records.length;fail();scrollTo(0,0);
    const about=JSON.stringify({...state,at:0});
@@ -49,7 +48,7 @@ const fromServer={
    if(this.counted?.about===about&&at)total();
    else{out.textContent='';const count=await ask('count',{});
     if(run!==this.run)return;this.counted={about,count:count.count};total()}
-   await this.menus(run)
+   await this.menus(run);await this.calls(run)
   }catch(error){if(run===this.run){fail(error);main.textContent='';out.textContent=''}}
   finally{if(run===this.run)main.removeAttribute('aria-busy')}},
  async menus(run){const about=(state.kind||'')+' '+(state.q||'');
@@ -66,6 +65,10 @@ const fromServer={
   for(const each of found.sorts){option(sort,each,each+' ascending');
    option(sort,'-'+each,each+' descending')}
   fill()},
+ async calls(run=this.run){if(!one('#calls').open)return;
+  const found=await ask('calls',{offset:Number(state.at)||0,limit:SIZE});
+  if(run!==this.run)return;
+  one('#python').textContent=found.python;one('#sql').textContent=found.sql},
  tools(article,json,at){const place=document.createElement('span');place.className='tools';
   place.append(button('Copy JSON',event=>copy(json,event.target)),
    button('Link',async()=>{try{const found=await ask('hash',{offset:at});
@@ -120,7 +123,8 @@ one('#mode').addEventListener('click',()=>{const dark=
  document.body.classList.contains('dark')||(!document.body.classList.contains('light')&&
  matchMedia('(prefers-color-scheme: dark)').matches);
  document.body.className=dark?'light':'dark'});
-if(served){const list=document.createElement('datalist');list.id='fields';one('nav').append(list);
+if(served){one('#calls').addEventListener('toggle',()=>fromServer.calls().catch(fail));
+ const list=document.createElement('datalist');list.id='fields';one('nav').append(list);
  box.setAttribute('list','fields');
  one('#on').addEventListener('click',()=>turn(1));
  one('#back').addEventListener('click',()=>turn(-1))}

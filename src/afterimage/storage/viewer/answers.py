@@ -66,10 +66,8 @@ class Answers:
     on_error: OnError = "raise"
 
     def records(self, asked: Asked) -> dict[str, Any]:
-        """Return some records as HTML and as JSON, and the calls that give the same ones."""
-        kind, query, offset = self._query(asked)
-        limit = _number(asked, "limit", 20, _MOST_RECORDS)
-        query |= {"limit": limit, "offset": offset}
+        """Return some records as HTML and as JSON."""
+        kind, query, offset = self._page(asked)
         found = self._load(kind, query)
         return {
             "records": [
@@ -78,10 +76,14 @@ class Answers:
                     "json": _json_of(kind, record),
                 }
                 for number, record in enumerate(found, offset + 1)
-            ],
-            "python": _python(kind, query),
-            "sql": self.store.as_sql(**query, kind=_shown(kind)),
+            ]
         }
+
+    def calls(self, asked: Asked) -> dict[str, Any]:
+        """Return the call and the statement that give the same records."""
+        kind, query, _ = self._page(asked)
+        sql = self.store.as_sql(**query, kind=_shown(kind))
+        return {"python": _python(kind, query), "sql": sql}
 
     def count(self, asked: Asked) -> dict[str, Any]:
         """Return the number of matching records."""
@@ -128,6 +130,12 @@ class Answers:
         is_document = kind is DOCUMENTS
         load = self.store.load_documents if is_document else self.store.load_conversations
         return cast("Sequence[BaseModel]", load(**query, on_error=self.on_error))
+
+    def _page(self, asked: Asked) -> tuple[RecordKind, dict[str, Any], int]:
+        """Return the kind, the whole query and the offset."""
+        kind, query, offset = self._query(asked)
+        limit = _number(asked, "limit", 20, _MOST_RECORDS)
+        return kind, {**query, "limit": limit, "offset": offset}, offset
 
     def _query(self, asked: Asked) -> tuple[RecordKind, dict[str, Any], int]:
         """Return the kind, the filters and the order, and the offset."""

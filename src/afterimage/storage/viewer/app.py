@@ -51,7 +51,7 @@ def application(answers: Answers, title: str, token: str, host: str, port: int) 
     routes = [Route("/", home), Route("/favicon.ico", icon)]
     routes += [
         Route(f"/api/{call.__name__}", _answered(call))
-        for call in (answers.records, answers.count, answers.facets, answers.hash)
+        for call in (answers.records, answers.calls, answers.count, answers.facets, answers.hash)
     ]
     return Guard(Starlette(routes=routes), token, host, port)
 
