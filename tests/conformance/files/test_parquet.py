@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow.dataset
@@ -225,6 +226,24 @@ class TestPartitionedParquet:
         others = [("metadata.v", "in", [str(n) for n in range(30)])]
         out = tmp_path / "out"
         assert storage.export_parquet(out, filters=others, partition_by=["metadata.v"]) == 30
+
+    @pytest.mark.parametrize("value", [1, 1.5, True, [1], {"a": 1}])
+    def test_a_string_with_the_text_of_another_value_is_refused_unless_a_column_keeps_it(
+        self, storage: Any, tmp_path: Path, value: Any
+    ) -> None:
+        text = json.dumps(value, separators=(",", ":"))
+        values = [value, value, "other é", None, text]
+        storage.save_conversations(conversations(*({"v": each} for each in values)))
+        by, columns = ["metadata.v"], ["conversations", "metadata.v"]
+        with pytest.raises(InvalidQueryError, match=r"metadata\.v .*is a string in some records"):
+            storage.export_parquet(tmp_path / "out", columns=columns, partition_by=by)
+        assert not (tmp_path / "out").exists()
+        assert storage.export_parquet(tmp_path / "all", partition_by=by) == 5
+        few = storage.export_parquet(tmp_path / "few", columns=columns, partition_by=by, limit=4)
+        assert few == 4
+        folders = {unquote(path.name) for path in (tmp_path / "few").iterdir()}
+        null = "__HIVE_DEFAULT_PARTITION__"
+        assert folders == {f"metadata.v={each}" for each in (text, "other é", null)}
 
     @pytest.mark.parametrize("value", ["", "__HIVE_DEFAULT_PARTITION__"])
     @pytest.mark.parametrize("field", ["persona", "metadata.v"])

@@ -252,7 +252,10 @@ class ExportCalls(Calls):
             raise InvalidQueryError("partition_by cannot be combined with a format")
         if training is not None and types is not None:
             raise InvalidQueryError("types cannot be combined with a format")
-        from afterimage.storage.transfer.parquet import write_parquet  # noqa: PLC0415  heavy
+        from afterimage.storage.transfer.parquet import (  # noqa: PLC0415  heavy
+            json_of_partitions,
+            write_parquet,
+        )
 
         records = kind_named(kind) if training is None else training.kind
         partitions = list(as_list(partition_by, "partition_by"))
@@ -262,6 +265,9 @@ class ExportCalls(Calls):
         seed, choice = seed_of(choice, split)
         query = self._query(records, limit, offset, filters, order_by, names, choice)
         query, declared = self._declared(query, types)
+        as_json: frozenset[str] = frozenset()
+        if partitions:
+            query, as_json = json_of_partitions(query, partitions)
         parts = parts_of(split, split_by, seed, self._backend.fields(records))
         _check_split(parts, path, query)
         if parts and partitions:
@@ -286,6 +292,7 @@ class ExportCalls(Calls):
                     batches,
                     declared,
                     partition_by=partitions,
+                    as_json=as_json,
                     compression=compression,
                     row_group_bytes=row_group_bytes,
                 )

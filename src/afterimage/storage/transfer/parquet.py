@@ -6,11 +6,13 @@ datasets and pyarrow read the files without options.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic_core import from_json
 
 from afterimage.storage.arrow.arrays import binaries
 from afterimage.storage.arrow.declared import DeclaredTypes
@@ -23,7 +25,7 @@ from afterimage.storage.system.atomic_files import replaced, written_file
 from afterimage.storage.transfer.parquet_writer import ParquetFile
 from afterimage.storage.transfer.partitions import NULL_PARTITION, write_partitions
 
-__all__ = ["check_compression", "write_parquet"]
+__all__ = ["check_compression", "json_of_partitions", "write_parquet"]
 
 _COMPRESSIONS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none")
 
@@ -36,6 +38,7 @@ def write_parquet(
     declared: DeclaredTypes | None = None,
     *,
     partition_by: Sequence[str],
+    as_json: Collection[str],
     compression: str,
     row_group_bytes: int,
 ) -> int:
@@ -72,8 +75,64 @@ def write_parquet(
     ]
     with replaced(path) as folder:
         folder.mkdir()
-        batches = _without_lost_values(batches, dropped)
+        batches = _without_lost_values(_texts_of_json(batches, as_json), dropped)
         return write_partitions(folder, batches, rest, partition_by, compression, row_group_bytes)
+
+
+def json_of_partitions(query: Query, partition_by: Sequence[str]) -> tuple[Query, frozenset[str]]:
+    """Return a query that reads values as JSON where only the names of folders have them.
+
+    Args:
+        query: the query of an export.
+        partition_by: the fields whose values name the folders.
+
+    Returns:
+        The query, and the paths of the fields that it reads as JSON.
+    """
+    assert query.columns is not None
+    whole = {field.column for field in query.columns if not field.keys}
+    paths = frozenset(
+        field.path
+        for field in query.columns
+        if field.path in partition_by
+        and field.keys
+        and field.column not in whole
+        and not field.as_json  # a declared type reads the JSON itself
+    )
+    columns = tuple(
+        replace(field, as_json=True) if field.path in paths else field for field in query.columns
+    )
+    return replace(query, columns=columns), paths
+
+
+def _texts_of_json(
+    batches: Iterator[pa.RecordBatch], names: Collection[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the same batches, with the texts of the JSON values in some columns.
+
+    Raises:
+        InvalidQueryError: a string has the text of another value. They would have one folder.
+    """
+    strings: dict[str, dict[str, bool]] = {name: {} for name in names}
+    for batch in batches:
+        for name in names:
+            encoded = batch.column(name).dictionary_encode()
+            texts = []
+            for text in encoded.dictionary.to_pylist():
+                value = from_json(text)
+                is_string = isinstance(value, str)
+                texts.append(value if is_string else None if value is None else text)
+                own = texts[-1]
+                if own is not None and strings[name].setdefault(own, is_string) != is_string:
+                    raise InvalidQueryError(
+                        f"{shorten(name, 60)} cannot partition: {shorten(repr(own), 50)} is a "
+                        "string in some records and another value in others, and both would be "
+                        "in one folder. Keep the metadata in the files, or give the field a type."
+                    )
+            column = pa.array(texts, pa.large_string()).take(encoded.indices)
+            index = batch.schema.get_field_index(name)
+            batch = batch.set_column(index, name, column)  # noqa: PLW2901
+        yield batch
 
 
 def check_compression(compression: str, row_group_bytes: int) -> int:
