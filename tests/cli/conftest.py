@@ -43,7 +43,10 @@ def make_stores() -> None:
         storage.save_documents(DOCUMENTS)
 
 
-@pytest.fixture(params=["talks.duckdb", "talks.jsonl", "duckdb:///talks.duckdb"])
+URL = pytest.param("duckdb:///talks.duckdb", marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=["talks.duckdb", "talks.jsonl", URL])
 def store(request: pytest.FixtureRequest, folder: Path) -> str:
     """The name of a store with the same records, in each format."""
     name: str = request.param

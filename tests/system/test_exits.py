@@ -112,6 +112,7 @@ def output(kind: str, folder: Path, script: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", _ENDINGS)
 def test_calls_work(kind: str, tmp_path: Path, ending: str) -> None:
     assert output(kind, tmp_path, _ENDINGS[ending]) == f"{{{_MANY}}}\n"

@@ -28,6 +28,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sql", "jsonl"])
 def test_a_failed_import_gives_its_space_back(tmp_path: Path, source: Path, kind: str) -> None:
     store: SQLStorage | JSONLStorage
