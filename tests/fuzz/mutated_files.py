@@ -77,6 +77,7 @@ def tried(kind: str, seed: int, numbers: range) -> Iterator[Tried]:
 def _try_files(pipe: Connection, kind: str, seed: int, numbers: range, sound: Path) -> None:
     logged = _Logged()
     logging.getLogger().addHandler(logged)
+    logging.getLogger("afterimage.storage").propagate = False  # it says what is skipped
     for number in numbers:
         with tempfile.TemporaryDirectory(dir=sound) as folder:
             try:
