@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from afterimage.storage.errors import InvalidQueryError, InvalidRecordError
 from afterimage.storage.formats.registry import shape_named
 from afterimage.storage.formats.shape import NotRepresentableError, WriteOptions
+from afterimage.storage.formats.tool_calls import record_call
 from tests.formats.examples import (
     WHOLE,
     assert_round_trip,
@@ -130,6 +131,32 @@ class TestRoundTrip:
             record["tools"] = its_tools
         (row,) = SHAREGPT.write(record, WHOLE)
         assert SHAREGPT.read(row) == record
+
+    @pytest.mark.parametrize(
+        "reasoning", ["<think>\n\n</think>\n\n<think>x</think>", "<think>{}</think>\n"]
+    )
+    def test_several_parts_of_reasoning_before_a_call_come_back(self, reasoning: str) -> None:
+        asked = {
+            "role": "assistant",
+            "content": reasoning,
+            "tool_calls": [record_call(json.loads(CALL))],
+        }
+        record = {"conversations": [asked], "metadata": {}}
+        (row,) = SHAREGPT.write(record)
+        assert SHAREGPT.read(row) == record
+
+    def test_text_between_parts_of_reasoning_has_no_place_before_a_call(self) -> None:
+        said = "<think>a</think>text<think>b</think>"
+        asked = {
+            "role": "assistant",
+            "content": said,
+            "tool_calls": [record_call(json.loads(CALL))],
+        }
+        record = {"conversations": [asked], "metadata": {}}
+        with pytest.raises(NotRepresentableError, match="text beside tool calls"):
+            SHAREGPT.write(record)
+        (row,) = SHAREGPT.write(record, WriteOptions(lossy=True))
+        assert SHAREGPT.read(row)["conversations"][0]["content"] is None
 
     def test_a_usual_row_needs_no_note(self) -> None:
         row = {**ROWS["tools as of LLaMA-Factory"]}

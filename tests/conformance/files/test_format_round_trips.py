@@ -154,7 +154,6 @@ class TestEachFormat:
     @pytest.mark.parametrize("storage_name", STORAGES)
     @pytest.mark.parametrize("name", FORMATS)
     @given(st.data())
-    @settings(derandomize=True, max_examples=3)
     def test_any_records_come_back(self, name: str, storage_name: str, data: Any) -> None:
         check_lines(name, data.draw(some(name)), storage_name, exact=name in EXACT)
 

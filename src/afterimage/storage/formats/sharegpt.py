@@ -47,7 +47,7 @@ _NAMES: Final = {
 # Layout "roles": the names are those of the roles.
 _ROLE_NAMES: Final = {**_NAMES, "user": "user", "assistant": "assistant", "tool": "tool"}
 # Reasoning stands before a call as it stands before an answer.
-_THINKING: Final = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+_THINKING: Final = re.compile(r"(?:\s*<think>.*?</think>\s*)*", re.DOTALL)
 
 
 def turn_of(turn: Any, place: str) -> dict[str, Any]:
@@ -89,15 +89,21 @@ _NULLABLE: Final = ("reasoning_content", "name", "tool_calls", "tool_call_id")
 def _calls_of(value: Any, place: str) -> tuple[str | None, list[dict[str, Any]]]:
     """Return the thinking and the calls of a `function_call`: JSON text, after thinking if any."""
     text = value if isinstance(value, str) else ""
-    thinking = _THINKING.match(text)
+    thinking = _thinking(text)
     try:
-        calls = parsed_json(text[thinking.end() :] if thinking else text)
+        calls = parsed_json(text[len(thinking) :])
     except ValueError:
         calls = None
     calls = [calls] if isinstance(calls, dict) else calls
     if not (isinstance(calls, list) and calls and all(isinstance(call, dict) for call in calls)):
         raise InvalidRecordError(f"{place} is not the JSON of a function call: {shown(value, 60)}")
-    return thinking[0] if thinking else None, [*map(record_call, calls)]
+    return thinking or None, [*map(record_call, calls)]
+
+
+def _thinking(text: str) -> str:
+    """Return the reasoning at the start of a text, with its tags; it can have several parts."""
+    found = _THINKING.match(text)
+    return found[0] if found else ""
 
 
 def turns_of(
@@ -172,7 +178,7 @@ def _call_value(
     message: dict[str, Any], calls: list[dict[str, Any]], place: str, losses: Losses
 ) -> str:
     said = content_text(message["content"]) if message["content"] else ""
-    if said is None or not (said == "" or _THINKING.fullmatch(said)):
+    if said is None or said != _thinking(said):
         what = "text beside tool calls"
         losses.drop(what, f"{what} has no place in sharegpt", place)
         said = ""
