@@ -47,7 +47,7 @@ def part_of(record: Conversation, seed: int, by: str | None = GROUP) -> str:
     return "validation" if place < Fraction(9, 10) else "test"
 
 
-@pytest.mark.parametrize("by", [GROUP, None])
+@pytest.mark.parametrize("by", [GROUP, None, pytest.param("content_hash", marks=pytest.mark.slow)])
 def test_a_part_follows_from_the_group_and_the_seed(storage: Any, tmp_path: Path, by: Any) -> None:
     records = talks(60)
     storage.save_conversations(records)
