@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import signal
@@ -292,4 +293,29 @@ def test_the_command_prints_a_link_and_ends_by_ctrl_c(
             _, said = process.communicate(timeout=20)
     assert process.returncode == 0
     assert b"Ctrl-C" in said
+    assert b"Traceback" not in said
+
+
+@pytest.mark.process
+def test_the_terminal_says_which_record_is_corrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.cli.test_process import start
+
+    monkeypatch.chdir(tmp_path)
+    JSONLStorage("talks.jsonl", "documents.jsonl").save_conversations([conversation("a")])
+    with Path("talks.jsonl").open("a") as file:
+        file.write('{"conversations":[{"role":"alien","content":"a"}]}\n')
+    with start("view", "talks.jsonl") as process:
+        assert process.stdout is not None
+        link = process.stdout.readline().decode().strip()
+        port, token = re.findall(r":(\d+)/\?token=(.*)", link)[0]
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+        connection.request("GET", "/api/records", headers={"Authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        assert (answer.status, b"The terminal says which" in answer.read()) == (500, True)
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert b"talks.jsonl, line 2" in said
     assert b"Traceback" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import webbrowser
 from typing import Any
@@ -92,10 +93,20 @@ def view_command(
         if opens:
             webbrowser.open(viewer.link)
 
+    log, terminal = logging.getLogger("afterimage.storage.viewer"), _Terminal()
+    log.addHandler(terminal)
     try:
         viewer.run(ready)
     finally:
+        log.removeHandler(terminal)
         viewer.close()
+
+
+class _Terminal(logging.Handler):
+    """Prints what the viewer logs: the page itself shows no paths."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record), err=True)
 
 
 def _condition(text: str) -> tuple[str, str, Any]:
