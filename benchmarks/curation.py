@@ -197,6 +197,7 @@ def _tell(
     from benchmarks.harness.environments import versions  # noqa: PLC0415
     from benchmarks.harness.machine import commit, machine  # noqa: PLC0415
     from benchmarks.harness.registry import ENVIRONMENTS  # noqa: PLC0415
+    from benchmarks.harness.results import store_results  # noqa: PLC0415
 
     result = {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
@@ -221,11 +222,7 @@ def _tell(
         cells = ("–" if each is None else f"{each * 1000:,.0f}" for each in found)
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += ["", *musts(medians)]
-    options.results.mkdir(parents=True, exist_ok=True)
-    out = options.results / f"{result['date']}-curation"
-    out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    store_results(options.results, "curation", result, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

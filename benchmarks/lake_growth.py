@@ -10,15 +10,11 @@ writes it to benchmarks/results/.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import json
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afterimage.storage import SQLStorage
-from benchmarks.harness.machine import commit, machine
 from benchmarks.harness.registry import ROOT
+from benchmarks.harness.results import about, store_results
 from benchmarks.writers import batch_of
 from tests.support.postgres import Server
 
@@ -151,11 +147,7 @@ def main() -> int:
     add("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder")
     options = parser.parse_args()
     told: dict[str, Any] = {
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "machine": machine(),
-        "commit": commit(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        **about(PACKAGES),
         "source": options.file.name,
         "results": [],
     }
@@ -172,12 +164,7 @@ def main() -> int:
                 told["results"] += grow(name, urls[name], folder, options)
     finally:
         server.remove()
-    options.results.mkdir(parents=True, exist_ok=True)
-    stem = options.results / f"{told['date']}-lake-growth"
-    stem.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    table = markdown(told)
-    stem.with_suffix(".md").write_text(table, encoding="utf-8")
-    print(table)
+    store_results(options.results, "lake-growth", told, markdown(told))
     return 0
 
 

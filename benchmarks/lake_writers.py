@@ -8,14 +8,10 @@ The same is measured for one DuckDB file. Prints a table and writes it to benchm
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import json
 import multiprocessing
-import platform
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afterimage.storage import SQLStorage
-from benchmarks.harness.machine import commit, machine
 from benchmarks.harness.registry import ROOT
+from benchmarks.harness.results import about, store_results
 from benchmarks.writers import batch_of
 from tests.support.postgres import Server
 
@@ -117,11 +113,7 @@ def main() -> int:
     add("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder")
     options = parser.parse_args()
     told: dict[str, Any] = {
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "machine": machine(),
-        "commit": commit(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        **about(PACKAGES),
         "seconds": options.seconds,
         "results": [],
     }
@@ -136,12 +128,7 @@ def main() -> int:
                     told["results"].append(round_)
     finally:
         server.remove()
-    options.results.mkdir(parents=True, exist_ok=True)
-    stem = options.results / f"{told['date']}-lake-writers"
-    stem.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    table = markdown(told)
-    stem.with_suffix(".md").write_text(table, encoding="utf-8")
-    print(table)
+    store_results(options.results, "lake-writers", told, markdown(told))
     return 0
 
 

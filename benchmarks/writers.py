@@ -8,15 +8,11 @@ once. The script prints a table, and writes it and a JSON file to benchmarks/res
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import json
 import multiprocessing
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -26,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from afterimage.storage import EvaluatedConversationWithContext, JSONLStorage, SQLStorage
-from benchmarks.harness.machine import commit, machine
 from benchmarks.harness.registry import ROOT
+from benchmarks.harness.results import about, store_results
 
 WRITERS = (1, 2, 4, 8)
 STORAGES = ("JSONLStorage", "SQLStorage")
@@ -168,11 +164,7 @@ def main() -> int:
     """Measure, print and write."""
     options = parse()
     told: dict[str, Any] = {
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "machine": machine(),
-        "commit": commit(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        **about(PACKAGES),
         "seconds": options.seconds,
         "rounds": options.rounds,
         "results": [],
@@ -185,12 +177,7 @@ def main() -> int:
                     found = measure(name, writers, records, options.seconds, options.scratch)
                     measured.setdefault((name, writers, records), []).append(found)
     told["results"] = [summary(*key, rounds) for key, rounds in measured.items()]
-    options.results.mkdir(parents=True, exist_ok=True)
-    stem = options.results / f"{told['date']}-writers"
-    stem.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    table = markdown(told)
-    stem.with_suffix(".md").write_text(table, encoding="utf-8")
-    print(table)
+    store_results(options.results, "writers", told, markdown(told))
     return 0
 
 

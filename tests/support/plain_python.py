@@ -117,32 +117,9 @@ def group(row: dict[str, Any], path: str) -> str | None:
     return str(value) if path == "content_hash" else canonical(value)
 
 
-def chosen(
-    records: Iterable[Model],
-    *,
-    filters: Any = None,
-    distinct: str | None = None,
-    sample: int | None = None,
-    seed: int = 42,
-    shard: tuple[int, int] | None = None,
-    shuffle_seed: int | None = None,
-    order_by: Sequence[tuple[str, int | str]] | None = None,
-    limit: int | None = None,
-    offset: int | None = None,
-) -> list[Model]:
+def chosen(records: Iterable[Model], **query: Any) -> list[Model]:
     """The records that a query with a choice returns; `records` are in insertion order."""
-    return chosen_rows(
-        with_rows(records),
-        filters=filters,
-        distinct=distinct,
-        sample=sample,
-        seed=seed,
-        shard=shard,
-        shuffle_seed=shuffle_seed,
-        order_by=order_by,
-        limit=limit,
-        offset=offset,
-    )
+    return chosen_rows(with_rows(records), **query)
 
 
 def chosen_rows(

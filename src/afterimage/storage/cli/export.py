@@ -33,7 +33,7 @@ __all__ = ["export_command"]
 @click.argument("out", metavar="OUT", type=options.FILE_OR_URL)
 @options.kind("conversations", "documents", "records")
 @options.filters
-@options.order_and_slice(limit=None)
+@options.order_and_slice(None)
 @options.columns
 @options.partition_by
 @options.training_format

@@ -16,6 +16,7 @@ from afterimage.storage.cli import options, render
 from afterimage.storage.cli.progress import progress_bar
 from afterimage.storage.cli.stores import (
     Opening,
+    call_of,
     explain_fields,
     explain_nothing,
     explain_offset,
@@ -34,16 +35,10 @@ _LINES_IN_MEMORY = 16 * 2**20
 @click.argument("store", metavar="STORE", type=options.STORE)
 @options.kind("conversations", "documents")
 @options.filters
-@options.order_and_slice(limit=10)
+@options.order_and_slice(10)
 @options.choice_of_reads
 @options.columns
-@click.option(
-    "--view",
-    type=click.Choice(["table", "full"]),
-    default="table",
-    show_default=True,
-    help="Show one row per record, or whole records with all messages.",
-)
+@options.view
 @options.skip_corrupt
 @options.opening
 @options.as_json
@@ -68,18 +63,18 @@ def head_command(
             for line in lines:
                 render.json_line(line)
     elif view == "full" and not (as_json or columns):
-        is_document = kind == "documents"
-        model = storage.Document if is_document else storage.EvaluatedConversationWithContext
+        model = (
+            storage.Document if kind == "documents" else storage.EvaluatedConversationWithContext
+        )
         try:
             with _whole_lines(source, kind, query, store) as lines:
                 records: list[Any] = [model.model_validate_json(line) for line in lines]
         except ValidationError:  # a load raises an error that names the record
-            load = source.load_documents if is_document else source.load_conversations
-            records = list(load(**query))
+            records = list(call_of(source, "load", kind)(**query))
         render.full(records)
         _explain(source, kind, records, None, query)
     else:
-        scan = source.scan_documents if kind == "documents" else source.scan_conversations
+        scan = call_of(source, "scan", kind)
         with progress_bar(f"reading {hidden(store)}") as progress:
             reader = scan(columns or render.DEFAULT_COLUMNS[kind], **query, progress=progress)
             matching = (row for batch in reader for row in batch.to_pylist())

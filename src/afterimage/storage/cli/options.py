@@ -35,8 +35,10 @@ __all__ = [
     "columns",
     "filters",
     "kind",
+    "limit",
     "opening",
     "order_and_slice",
+    "order_by",
     "parse_columns",
     "parse_filter",
     "parse_order",
@@ -45,6 +47,7 @@ __all__ = [
     "skip_corrupt",
     "split",
     "training_format",
+    "view",
 ]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -225,25 +228,40 @@ def kind(*choices: str) -> _Decorator[Any]:
     )
 
 
-def order_and_slice(limit: int | None) -> _Decorator[Any]:
-    """Return the options --order-by, --limit and --offset; `limit` is the default limit."""
-    count = click.IntRange(min=0)
-    by = click.option(
-        "--order-by",
-        multiple=True,
-        callback=_each(parse_order),
-        metavar="FIELD[:desc]",
-        help="Sort by this field. If repeated, later fields break ties. Null is sorted last.",
-    )
-    most = click.option(
+order_by = click.option(
+    "--order-by",
+    multiple=True,
+    callback=_each(parse_order),
+    metavar="FIELD[:desc]",
+    help="Sort by this field. If repeated, later fields break ties. Null is sorted last.",
+)
+
+view = click.option(
+    "--view",
+    type=click.Choice(["table", "full"]),
+    default="table",
+    show_default=True,
+    help="Show one row per record, or whole records with all messages.",
+)
+
+
+def limit(default: int | None) -> _Decorator[Any]:
+    """Return the option --limit."""
+    return click.option(
         "--limit",
-        type=count,
-        default=limit,
-        show_default=limit is not None,
+        type=click.IntRange(min=0),
+        default=default,
+        show_default=default is not None,
         help="Maximum number of records.",
     )
-    start = click.option("--offset", type=count, help="Number of records to skip at the start.")
-    return lambda command: by(most(start(command)))
+
+
+def order_and_slice(most: int | None) -> _Decorator[Any]:
+    """Return the options --order-by, --limit and --offset; `most` is the default limit."""
+    start = click.option(
+        "--offset", type=click.IntRange(min=0), help="Number of records to skip at the start."
+    )
+    return lambda command: order_by(limit(most)(start(command)))
 
 
 def _choice(seeded_options: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

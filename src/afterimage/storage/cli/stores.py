@@ -33,6 +33,7 @@ from afterimage.storage.transfer.remote import is_url, without_secrets
 __all__ = [
     "USUAL",
     "Opening",
+    "call_of",
     "explain_fields",
     "explain_nothing",
     "explain_offset",
@@ -71,6 +72,11 @@ class Opening(NamedTuple):
 
 
 USUAL = Opening()
+
+
+def call_of(store: RecordStorage, verb: str, kind: str) -> Any:
+    """Return a method of a store, such as `delete_documents`."""
+    return getattr(store, f"{verb}_{kind}")
 
 
 def open_existing(

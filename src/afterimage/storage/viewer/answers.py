@@ -88,9 +88,7 @@ class Answers:
     def count(self, asked: Asked) -> dict[str, Any]:
         """Return the number of matching records."""
         kind, query, _ = self._query(asked)
-        is_document = kind is DOCUMENTS
-        count = self.store.count_documents if is_document else self.store.count_conversations
-        return {"count": count(query["filters"], on_error=self.on_error)}
+        return {"count": self._call("count", kind)(query["filters"], on_error=self.on_error)}
 
     def facets(self, asked: Asked) -> dict[str, Any]:
         """Return the menus of the records that match the search, and the fields of all of them.
@@ -114,8 +112,7 @@ class Answers:
         """Return the content hash of one record, and the record that is there now."""
         kind, query, offset = self._query(asked)
         query |= {"limit": 1, "offset": offset}
-        is_document = kind is DOCUMENTS
-        scan = self.store.scan_documents if is_document else self.store.scan_conversations
+        scan = self._call("scan", kind)
         hashes = [
             row["content_hash"]
             for batch in scan(["content_hash"], **query, on_error=self.on_error)
@@ -127,9 +124,12 @@ class Answers:
         return {"hash": hashes[0], "json": _json_of(kind, records[0])}
 
     def _load(self, kind: RecordKind, query: Mapping[str, Any]) -> Sequence[BaseModel]:
-        is_document = kind is DOCUMENTS
-        load = self.store.load_documents if is_document else self.store.load_conversations
+        load = self._call("load", kind)
         return cast("Sequence[BaseModel]", load(**query, on_error=self.on_error))
+
+    def _call(self, verb: str, kind: RecordKind) -> Callable[..., Any]:
+        """Return a method of the store, such as `count_documents`."""
+        return cast("Callable[..., Any]", getattr(self.store, f"{verb}_{kind.name}"))
 
     def _page(self, asked: Asked) -> tuple[RecordKind, dict[str, Any], int]:
         """Return the kind, the whole query and the offset."""

@@ -10,9 +10,8 @@ from pydantic_core import to_json
 
 from afterimage.storage.cli.render import json_line, say
 from afterimage.storage.errors import counted
-from afterimage.storage.record_storage import RecordStorage
 
-__all__ = ["ask", "call_of", "dry_run", "every", "print_edited", "required_filters", "yes"]
+__all__ = ["ask", "dry_run", "every", "print_edited", "required_filters", "yes"]
 
 dry_run = click.option(
     "--dry-run", is_flag=True, help="Change nothing; print how many records it would be."
@@ -26,11 +25,6 @@ def required_filters(filters: list[Any], *, every: bool) -> list[Any]:
     if every == bool(filters):
         raise click.UsageError("Give --filter to say which records, or --all for all of them.")
     return filters
-
-
-def call_of(store: RecordStorage, verb: str, kind: str) -> Any:
-    """Return a method of a store, such as `delete_documents`."""
-    return getattr(store, f"{verb}_{kind}")
 
 
 def ask(question: str, *, yes: bool) -> None:

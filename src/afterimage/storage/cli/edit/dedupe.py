@@ -8,7 +8,7 @@ import click
 
 from afterimage.storage.cli import options
 from afterimage.storage.cli.edit import asking
-from afterimage.storage.cli.stores import Opening, open_existing
+from afterimage.storage.cli.stores import Opening, call_of, open_existing
 from afterimage.storage.errors import counted
 
 __all__ = ["dedupe_command"]
@@ -53,7 +53,7 @@ def dedupe_command(
     """
     source = open_existing(store, kind, opening)
     have_value = [*filters, (by, "!=", None)]
-    total = asking.call_of(source, "count", kind)
+    total = call_of(source, "count", kind)
     count = total(have_value) - total(have_value, distinct=by)
     if not dry_run and count:
         asking.ask(f"Delete {counted(count, f'repeated {kind}')} from {store}?", yes=yes)

@@ -8,7 +8,7 @@ import click
 
 from afterimage.storage.cli import options
 from afterimage.storage.cli.edit import asking
-from afterimage.storage.cli.stores import Opening, open_existing
+from afterimage.storage.cli.stores import Opening, call_of, open_existing
 from afterimage.storage.errors import counted
 
 __all__ = ["delete_command"]
@@ -39,8 +39,8 @@ def delete_command(
     """
     chosen = asking.required_filters(filters, every=every)
     source = open_existing(store, kind, opening)
-    count = asking.call_of(source, "count", kind)(chosen)
+    count = call_of(source, "count", kind)(chosen)
     if not dry_run and count:
         asking.ask(f"Delete {counted(count, kind)} from {store}?", yes=yes)
-        count = asking.call_of(source, "delete", kind)(chosen)
+        count = call_of(source, "delete", kind)(chosen)
     asking.print_edited(count, kind, "deleted", store, as_json=as_json, dry_run=dry_run)

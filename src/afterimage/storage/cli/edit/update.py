@@ -11,7 +11,7 @@ import click
 
 from afterimage.storage.cli import options
 from afterimage.storage.cli.edit import asking
-from afterimage.storage.cli.stores import Opening, open_existing
+from afterimage.storage.cli.stores import Opening, call_of, open_existing
 
 __all__ = ["update_command"]
 
@@ -60,7 +60,7 @@ def update_command(
     chosen = asking.required_filters(filters, every=every)
     source = open_existing(store, kind, opening)
     if dry_run:
-        count = asking.call_of(source, "count", kind)(chosen)
+        count = call_of(source, "count", kind)(chosen)
     else:
-        count = asking.call_of(source, "update", kind)(chosen, metadata)
+        count = call_of(source, "update", kind)(chosen, metadata)
     asking.print_edited(count, kind, "updated", store, as_json=as_json, dry_run=dry_run)

@@ -8,7 +8,7 @@ import click
 from pydantic_core import to_json
 
 from afterimage.storage.cli import options, render
-from afterimage.storage.cli.stores import Opening, open_existing
+from afterimage.storage.cli.stores import Opening, call_of, open_existing
 from afterimage.storage.query.arguments import Filters
 from afterimage.storage.reports.faults import OnError
 
@@ -37,12 +37,7 @@ def count_command(
     The output is the number alone, or with --json an object with the number and the kind.
     """
     source = open_existing(store, kind, opening)
-    counts = {
-        "conversations": source.count_conversations,
-        "documents": source.count_documents,
-        "records": source.count_records,
-    }
-    count = counts[kind](filters, on_error=on_error, **choice)
+    count = call_of(source, "count", kind)(filters, on_error=on_error, **choice)
     if as_json:
         render.json_line(to_json({"records": count, "kind": kind}))
     else:

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 from afterimage.storage.cli import render
+from afterimage.storage.cli.stores import call_of
 from afterimage.storage.record_storage import RecordStorage
 
 __all__ = ["print_records"]
@@ -15,7 +16,6 @@ def print_records(
     store: RecordStorage, kind: Any, query: dict[str, Any], *, full: bool, as_json: bool
 ) -> bool:
     """Print the records of a query; return whether there was one."""
-    is_document = kind == "documents"
     if as_json:
         file = io.BytesIO()  # only an export includes extra fields
         store.export_jsonl(file, kind=kind, **query)
@@ -24,12 +24,10 @@ def print_records(
             render.json_line(line)
         return bool(lines)
     if full:
-        load = store.load_documents if is_document else store.load_conversations
-        records = list(load(**query))
+        records = list(call_of(store, "load", kind)(**query))
         render.full(records)
         return bool(records)
-    scan = store.scan_documents if is_document else store.scan_conversations
-    batches = scan(render.DEFAULT_COLUMNS[kind], **query)
+    batches = call_of(store, "scan", kind)(render.DEFAULT_COLUMNS[kind], **query)
     rows = [row for batch in batches for row in batch.to_pylist()]
     render.summary(kind, rows)
     return bool(rows)

@@ -9,7 +9,7 @@ import click
 
 from afterimage.storage.cli import options
 from afterimage.storage.cli.look.printed import print_records
-from afterimage.storage.cli.stores import Opening, open_existing
+from afterimage.storage.cli.stores import Opening, call_of, open_existing
 from afterimage.storage.errors import InvalidQueryError, counted
 from afterimage.storage.record_storage import RecordStorage
 from afterimage.storage.reports.faults import OnError
@@ -55,8 +55,8 @@ def show_command(
     else:
         query["filters"] = [("content_hash", "==", _whole(source, kind, digits, on_error))]
     if not print_records(source, kind, query, full=True, as_json=as_json):
-        count = source.count_documents if kind == "documents" else source.count_conversations
-        raise InvalidQueryError(f"there is no {which}: the store has {counted(count(), kind)}.")
+        count = call_of(source, "count", kind)()
+        raise InvalidQueryError(f"there is no {which}: the store has {counted(count, kind)}.")
 
 
 def _whole(store: RecordStorage, kind: str, digits: str, on_error: OnError) -> str:
@@ -65,9 +65,8 @@ def _whole(store: RecordStorage, kind: str, digits: str, on_error: OnError) -> s
     Raises:
         InvalidQueryError: there is none, or more than one.
     """
-    scan = store.scan_documents if kind == "documents" else store.scan_conversations
     filters = [("content_hash", "startswith", digits)]
-    batches = scan(["content_hash"], filters=filters, on_error=on_error)
+    batches = call_of(store, "scan", kind)(["content_hash"], filters=filters, on_error=on_error)
     found = sorted({row["content_hash"] for batch in batches for row in batch.to_pylist()})
     if len(found) == 1:
         return str(found[0])

@@ -9,7 +9,7 @@ import click
 
 from afterimage.storage.cli import options
 from afterimage.storage.cli.look.printed import print_records
-from afterimage.storage.cli.stores import Opening, explain_nothing, open_existing
+from afterimage.storage.cli.stores import Opening, call_of, explain_nothing, open_existing
 from afterimage.storage.reports.faults import OnError
 
 __all__ = ["tail_command"]
@@ -19,27 +19,9 @@ __all__ = ["tail_command"]
 @click.argument("store", metavar="STORE", type=options.STORE)
 @options.kind("conversations", "documents")
 @options.filters
-@click.option(
-    "--order-by",
-    multiple=True,
-    callback=lambda _context, _parameter, values: [options.parse_order(each) for each in values],
-    metavar="FIELD[:desc]",
-    help="Sort by this field. If repeated, later fields break ties. Null is sorted last.",
-)
-@click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
-    help="Maximum number of records.",
-)
-@click.option(
-    "--view",
-    type=click.Choice(["table", "full"]),
-    default="table",
-    show_default=True,
-    help="Show one row per record, or whole records with all messages.",
-)
+@options.order_by
+@options.limit(10)
+@options.view
 @options.skip_corrupt
 @options.opening
 @options.as_json
@@ -59,8 +41,7 @@ def tail_command(
     With --json, each line is a whole record as it was saved.
     """
     source = open_existing(store, kind, opening)
-    count = source.count_documents if kind == "documents" else source.count_conversations
-    total = count(list(filters), on_error=on_error)
+    total = call_of(source, "count", kind)(list(filters), on_error=on_error)
     query = {
         "filters": list(filters),
         "order_by": list(order_by),

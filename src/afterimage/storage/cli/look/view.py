@@ -12,7 +12,7 @@ import click
 from afterimage import storage
 from afterimage.storage.cli import options
 from afterimage.storage.cli.render import say
-from afterimage.storage.cli.stores import Opening, open_existing, path_of
+from afterimage.storage.cli.stores import Opening, call_of, open_existing, path_of
 from afterimage.storage.errors import InvalidQueryError
 from afterimage.storage.reports.faults import OnError
 
@@ -71,9 +71,9 @@ def view_command(
         ) from None
 
     source = open_existing(store, kind, opening)
-    is_document = kind == "documents"
-    count = source.count_documents if is_document else source.count_conversations
-    count(on_error=on_error)  # a store that cannot be read is an error now, not on the page
+    call_of(source, "count", kind)(
+        on_error=on_error
+    )  # a store that cannot be read is an error now, not on the page
     others = ["conversations", "documents"] if isinstance(source, storage.SQLStorage) else []
     kinds = list(dict.fromkeys([kind, *others]))
     path = path_of(store)
