@@ -19,6 +19,7 @@ from afterimage.storage.reports.snapshots import Snapshot
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.tables.backend import TablesBackend
 from afterimage.storage.tables.opening import open_tables
+from afterimage.storage.tables.schema.layout import Layout
 
 __all__ = ["SQLStorage"]
 
@@ -125,6 +126,9 @@ class SQLStorage(RecordStorage):
 
     def _lent(self) -> Opened:
         return self._backend.database.lent()
+
+    def _layout(self) -> Layout:
+        return self._backend.layout
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs to open the same file.

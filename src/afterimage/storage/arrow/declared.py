@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any, Final, Self
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from pydantic_core import from_json
 
 from afterimage.storage.arrow.schema import arrow_type
 from afterimage.storage.errors import InvalidQueryError, shorten, shown
-from afterimage.storage.records.paths import FieldRef
+from afterimage.storage.records.paths import FieldRef, as_json
 
 __all__ = ["DeclaredTypes"]
 
@@ -56,10 +55,7 @@ class DeclaredTypes:
 
     def columns(self, columns: Iterable[FieldRef]) -> tuple[FieldRef, ...]:
         """Return the columns that a backend must read."""
-        return tuple(
-            replace(field, as_json=True) if field.path in self._types else field
-            for field in columns
-        )
+        return as_json(columns, self._types)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """Return a schema with the declared types."""

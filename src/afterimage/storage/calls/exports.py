@@ -265,9 +265,9 @@ class ExportCalls(Calls):
         seed, choice = seed_of(choice, split)
         query = self._query(records, limit, offset, filters, order_by, names, choice)
         query, declared = self._declared(query, types)
-        as_json: frozenset[str] = frozenset()
+        json_columns: frozenset[str] = frozenset()
         if partitions:
-            query, as_json = json_of_partitions(query, partitions)
+            query, json_columns = json_of_partitions(query, partitions)
         parts = parts_of(split, split_by, seed, self._backend.fields(records))
         _check_split(parts, path, query)
         if parts and partitions:
@@ -292,7 +292,7 @@ class ExportCalls(Calls):
                     batches,
                     declared,
                     partition_by=partitions,
-                    as_json=as_json,
+                    json_columns=json_columns,
                     compression=compression,
                     row_group_bytes=row_group_bytes,
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from afterimage.storage.calls.shared import Calls
 from afterimage.storage.errors import InvalidQueryError, StorageError, counted, shorten, shown
@@ -18,6 +18,9 @@ from afterimage.storage.system.atomic_files import written_file
 from afterimage.storage.system.interrupts import signal_safe
 from afterimage.storage.system.targets import refuse_own_file, system_path
 from afterimage.storage.transfer.remote import to_url
+
+if TYPE_CHECKING:  # importing the JSONL storage must not load DuckDB
+    from afterimage.storage.tables.schema.layout import Layout
 
 __all__ = ["LookingCalls"]
 
@@ -199,19 +202,17 @@ class LookingCalls(Calls):
         from afterimage.storage.query.statement_text import (  # noqa: PLC0415  loads DuckDB
             statement_text,
         )
-        from afterimage.storage.tables.backend import TablesBackend  # noqa: PLC0415  as above
-        from afterimage.storage.tables.schema.layout import Layout  # noqa: PLC0415  as above
 
         chosen = _kind(kind)
         query = self._query(chosen, limit, offset, filters, order_by)
-        backend = self._backend
-        layout = (
-            backend.layout
-            if isinstance(backend, TablesBackend)
-            else Layout("conversations", "documents", compress=False)
-        )
-        stored = layout.of(chosen)
+        stored = self._layout().of(chosen)
         return statement_text(stored.table, stored.source, query)
+
+    def _layout(self) -> Layout:
+        """Return the tables with the records: those that the command `sql` makes of lines."""
+        from afterimage.storage.tables.schema.layout import Layout  # noqa: PLC0415  loads DuckDB
+
+        return Layout("conversations", "documents", compress=False)
 
 
 def _kind(name: str) -> RecordKind:

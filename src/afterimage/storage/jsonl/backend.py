@@ -219,7 +219,7 @@ class JsonlBackend:
 
     @contextmanager
     def relation(self, read: Read) -> Iterator[Relation]:
-        from afterimage.storage.jsonl.index.relation import (  # noqa: PLC0415  as above
+        from afterimage.storage.jsonl.index.relation import (  # noqa: PLC0415  loads DuckDB and Arrow
             relation_of_outline,
         )
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
@@ -242,8 +242,8 @@ class JsonlBackend:
     def select(
         self, read: Read, text: Callable[[Source], Any] | None = None
     ) -> Generator[pa.RecordBatch, None, None]:
-        from afterimage.storage.arrow.schema import projected_schema  # noqa: PLC0415  as above
-        from afterimage.storage.jsonl.index.relation import (  # noqa: PLC0415  as above
+        from afterimage.storage.arrow.schema import projected_schema  # noqa: PLC0415  loads Arrow
+        from afterimage.storage.jsonl.index.relation import (  # noqa: PLC0415  loads DuckDB and Arrow
             select_outline,
         )
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
@@ -335,7 +335,7 @@ class JsonlBackend:
 
     def _lines(self, read: Read) -> Generator[list[bytes], None, None]:
         """Yield lists of matching lines, in the order of the query."""
-        from afterimage.storage.jsonl.index.relation import (  # noqa: PLC0415  as above
+        from afterimage.storage.jsonl.index.relation import (  # noqa: PLC0415  loads DuckDB and Arrow
             places_in_order,
         )
         from afterimage.storage.jsonl.select import (  # noqa: PLC0415  loads DuckDB and Arrow
@@ -418,24 +418,22 @@ class JsonlBackend:
 
         None if the file itself has to be read.
         """
-        if (
-            read.kind is not CONVERSATIONS
-            or self.codec != "utf-8"
-            or not all(map(is_in_outline, fields))
-        ):
+        path = self._path(read.kind)
+        can_answer = read.kind is CONVERSATIONS and self.codec == "utf-8"
+        if not (can_answer and all(map(is_in_outline, fields)) and self._known.is_due(path)):
             yield None
-        else:
-            with opened(self._path(read.kind), self.lock_timeout) as found:
-                outline = found and self._known.outline(
-                    found, lambda: self._chunks_of(read.kind, found, None)
-                )
-                if outline is None:
-                    yield None
-                else:
-                    assert found is not None
-                    assert found.file is not None
-                    report(read.progress, len(outline.offsets), 1.0)
-                    yield outline, found.file
+            return
+        with opened(path, self.lock_timeout) as found:
+            outline = found and self._known.outline(
+                found, lambda: self._chunks_of(read.kind, found, None)
+            )
+            if outline is None:
+                yield None
+            else:
+                assert found is not None
+                assert found.file is not None
+                report(read.progress, len(outline.offsets), 1.0)
+                yield outline, found.file
 
     @contextmanager
     def _located(self, kind: RecordKind, *, locked: bool = False) -> Iterator[None]:

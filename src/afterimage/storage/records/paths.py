@@ -7,13 +7,13 @@ to the declared fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from afterimage.storage.errors import InvalidQueryError, UnknownFieldError, shorten, shown
 from afterimage.storage.records.fields import FieldType, Json, Messages, Struct, dotted_paths
 
-__all__ = ["FieldRef", "is_text", "parse", "render", "resolve"]
+__all__ = ["FieldRef", "as_json", "is_text", "parse", "render", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,13 @@ class FieldRef:
     type: FieldType
     of_message: bool = False
     as_json: bool = False
+
+
+def as_json(columns: Iterable[FieldRef], paths: Container[str]) -> tuple[FieldRef, ...]:
+    """Return columns, of which those with these paths are returned as JSON by a projection."""
+    return tuple(
+        replace(field, as_json=True) if field.path in paths else field for field in columns
+    )
 
 
 def resolve(fields: Mapping[str, FieldType], path: str) -> FieldRef:

@@ -21,6 +21,7 @@ from afterimage.storage.errors import InvalidQueryError, shorten
 from afterimage.storage.query.arguments import positive
 from afterimage.storage.query.query import Query
 from afterimage.storage.records.fields import RecordKind
+from afterimage.storage.records.paths import as_json
 from afterimage.storage.system.atomic_files import replaced, written_file
 from afterimage.storage.transfer.parquet_writer import ParquetFile
 from afterimage.storage.transfer.partitions import NULL_PARTITION, write_partitions
@@ -38,7 +39,7 @@ def write_parquet(
     declared: DeclaredTypes | None = None,
     *,
     partition_by: Sequence[str],
-    as_json: Collection[str],
+    json_columns: Collection[str],
     compression: str,
     row_group_bytes: int,
 ) -> int:
@@ -75,7 +76,7 @@ def write_parquet(
     ]
     with replaced(path) as folder:
         folder.mkdir()
-        batches = _without_lost_values(_texts_of_json(batches, as_json), dropped)
+        batches = _without_lost_values(_texts_of_json(batches, json_columns), dropped)
         return write_partitions(folder, batches, rest, partition_by, compression, row_group_bytes)
 
 
@@ -99,10 +100,7 @@ def json_of_partitions(query: Query, partition_by: Sequence[str]) -> tuple[Query
         and field.column not in whole
         and not field.as_json  # a declared type reads the JSON itself
     )
-    columns = tuple(
-        replace(field, as_json=True) if field.path in paths else field for field in query.columns
-    )
-    return replace(query, columns=columns), paths
+    return replace(query, columns=as_json(query.columns, paths)), paths
 
 
 def _texts_of_json(

@@ -33,13 +33,15 @@ class _State:
 
     Attributes:
         fingerprint: identifies its content.
-        queries: number of queries of this content.
+        queries: number of queries of this content that were answered from the file.
+        is_made: whether it was tried to make an outline.
         outline: None if it was not made, or cannot be.
     """
 
     def __init__(self, fingerprint: _Fingerprint) -> None:
         self.fingerprint = fingerprint
         self.queries = 0
+        self.is_made = False
         self.outline: Outline | None = None
 
 
@@ -49,8 +51,26 @@ class KnownFiles:
     def __init__(self) -> None:
         self._states: dict[Path, _State] = {}
 
+    def is_due(self, path: Path) -> bool:
+        """Count a query of a file; return whether an outline is to answer it.
+
+        This costs one look at the file, which is not opened.
+        """
+        try:
+            status = path.stat()
+        except OSError:  # the read of the file says what is wrong
+            return False
+        fingerprint = _fingerprint(status)
+        state = self._states.get(path)
+        if state is None or state.fingerprint != fingerprint:
+            state = self._states[path] = _State(fingerprint)
+        if state.queries < _FIRST_QUERIES:
+            state.queries += 1
+            return False
+        return state.outline is not None if state.is_made else _is_settled(status)
+
     def outline(self, opened: OpenFile, chunks: Callable[[], Iterable[Chunk]]) -> Outline | None:
-        """Return the outline of an open file; None if the file itself is to be read.
+        """Return the outline of a file that is due; None if the file itself is to be read.
 
         Args:
             opened: the file.
@@ -59,30 +79,24 @@ class KnownFiles:
         if opened.file is None or opened.seen.hidden or opened.seen.killed:
             return None
         descriptor = opened.file.fileno()
-        fingerprint = _fingerprint(descriptor)
         state = self._states.get(opened.path)
-        if state is None or state.fingerprint != fingerprint:
-            state = self._states[opened.path] = _State(fingerprint)
-        state.queries += 1
-        if state.queries == _FIRST_QUERIES + 1:
-            if not _is_settled(descriptor):
-                state.queries -= 1
-                return None
+        if state is None or state.fingerprint != _fingerprint(os.fstat(descriptor)):
+            return None
+        if not state.is_made:
+            state.is_made = True
             outline = outline_of(chunks(), opened.seen.size or 0)
             # The file may have changed while it was read.
-            if _fingerprint(descriptor) == fingerprint:
+            if state.fingerprint == _fingerprint(os.fstat(descriptor)):
                 state.outline = outline
         return state.outline
 
 
-def _fingerprint(descriptor: int) -> _Fingerprint:
-    status = os.fstat(descriptor)
+def _fingerprint(status: os.stat_result) -> _Fingerprint:
     # No program can set the time of the last change of the inode.
     times = status.st_mtime_ns, status.st_ctime_ns
     return status.st_dev, status.st_ino, status.st_size, *times
 
 
-def _is_settled(descriptor: int) -> bool:
-    status = os.fstat(descriptor)
+def _is_settled(status: os.stat_result) -> bool:
     latest = max(status.st_mtime_ns, status.st_ctime_ns)
     return time.time_ns() - latest > _SETTLED_NANOSECONDS
